@@ -1,0 +1,179 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Dataset is replicated state: a database or a volume group, one copy per
+// member cluster, of which one is the primary.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=dset
+// +kubebuilder:printcolumn:name="Driver",type=string,JSONPath=`.spec.driver`
+// +kubebuilder:printcolumn:name="Protection",type=string,JSONPath=`.spec.protection`
+// +kubebuilder:printcolumn:name="Primary",type=string,JSONPath=`.status.primary`
+// +kubebuilder:printcolumn:name="Epoch",type=integer,JSONPath=`.status.epoch`
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="SyncSet",type=string,JSONPath=`.status.syncSet`
+// +kubebuilder:printcolumn:name="Protected",type=string,JSONPath=`.status.conditions[?(@.type=="Protected")].status`
+type Dataset struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   DatasetSpec   `json:"spec"`
+	Status DatasetStatus `json:"status,omitempty"`
+}
+
+// DatasetList is a list of Datasets.
+//
+// +kubebuilder:object:root=true
+type DatasetList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Dataset `json:"items"`
+}
+
+// Protection says when a write may be acknowledged.
+// +kubebuilder:validation:Enum=ZeroLoss;MaxAvailability;Asynchronous
+type Protection string
+
+// Protections, safety.md section 5.
+const (
+	ZeroLoss        Protection = "ZeroLoss"
+	MaxAvailability Protection = "MaxAvailability"
+	Asynchronous    Protection = "Asynchronous"
+)
+
+// Link is how a member receives the primary's writes.
+// +kubebuilder:validation:Enum=Synchronous;Asynchronous
+type Link string
+
+// Links.
+const (
+	LinkSynchronous  Link = "Synchronous"
+	LinkAsynchronous Link = "Asynchronous"
+)
+
+// DatasetSpec declares the copies.
+type DatasetSpec struct {
+	// Driver is built in, or the name of a driver socket.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Driver string `json:"driver"`
+	// +kubebuilder:default=ZeroLoss
+	Protection Protection `json:"protection,omitempty"`
+	// Members hold the copies; the first one is the first primary.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=map
+	// +listMapKey=cluster
+	Members []DatasetMember `json:"members"`
+}
+
+// DatasetMember is one copy.
+type DatasetMember struct {
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Cluster string `json:"cluster"`
+	// +kubebuilder:default=Synchronous
+	Link Link `json:"link,omitempty"`
+	// Address is HOST:PORT where the other members reach this copy.
+	// +kubebuilder:validation:MaxLength=253
+	Address string `json:"address,omitempty"`
+	// Parameters are the driver's, for instance statefulSet for postgresql.
+	// +kubebuilder:validation:MaxProperties=32
+	Parameters map[string]string `json:"parameters,omitempty"`
+}
+
+// DatasetPhase is where a dataset's role change stands.
+type DatasetPhase string
+
+// Phases of a dataset. Only Steady and Promoting give a primary role to anyone.
+const (
+	// DatasetForming: no primary was ever named.
+	DatasetForming DatasetPhase = ""
+	// DatasetSteady: status.primary holds the role at status.epoch.
+	DatasetSteady DatasetPhase = "Steady"
+	// DatasetFencing: the epoch is committed, the old primary must be proven
+	// stopped; nobody is granted the primary role.
+	DatasetFencing DatasetPhase = "Fencing"
+	// DatasetPromoting: the old primary has surely stopped; status.primary
+	// may be promoted at status.epoch.
+	DatasetPromoting DatasetPhase = "Promoting"
+)
+
+// DatasetStatus is committed state: roles are granted from it alone.
+type DatasetStatus struct {
+	ObservedGeneration int64        `json:"observedGeneration,omitempty"`
+	Phase              DatasetPhase `json:"phase,omitempty"`
+	// Primary is the cluster with the primary role at Epoch, or the coming
+	// one while Phase is Fencing or Promoting.
+	Primary string `json:"primary,omitempty"`
+	// PreviousPrimary is being fenced while Phase is Fencing.
+	PreviousPrimary string `json:"previousPrimary,omitempty"`
+	// Epoch numbers role changes; it only grows (invariant I5).
+	Epoch int64 `json:"epoch,omitempty"`
+	// Run is the recovery run that owns the role change under way.
+	Run string `json:"run,omitempty"`
+	// SyncSet holds the members that surely have every acknowledged write.
+	// A committed fact, not an observation (safety.md section 5).
+	SyncSet []string              `json:"syncSet,omitempty"`
+	Members []DatasetMemberStatus `json:"members,omitempty"`
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// Role is Primary or Replica.
+type Role string
+
+// Roles of a cluster for a dataset.
+const (
+	RolePrimary Role = "Primary"
+	RoleReplica Role = "Replica"
+	RoleNone    Role = "None"
+)
+
+// GuardCoverage says whether every process that can write is guarded.
+type GuardCoverage string
+
+// Guard coverages.
+const (
+	Guarded      GuardCoverage = "Guarded"
+	Unguarded    GuardCoverage = "Unguarded"
+	GuardUnknown GuardCoverage = "Unknown"
+)
+
+// MemberState is what the driver observed of one copy.
+type MemberState string
+
+// States of a copy.
+const (
+	StateRunning    MemberState = "Running"   // a primary that accepts writes
+	StateStreaming  MemberState = "Streaming" // a replica that receives the primary's log
+	StateCatchingUp MemberState = "CatchingUp"
+	StateDetached   MemberState = "Detached" // a replica that receives nothing
+	StateStopped    MemberState = "Stopped"
+	StateFenced     MemberState = "Fenced"
+	StateDiverged   MemberState = "Diverged" // holds writes the primary does not
+	StateCopying    MemberState = "Copying"
+	StateUnknown    MemberState = "Unknown"
+)
+
+// DatasetMemberStatus is the last observation of one copy.
+type DatasetMemberStatus struct {
+	Cluster string      `json:"cluster"`
+	Role    Role        `json:"role,omitempty"`
+	State   MemberState `json:"state,omitempty"`
+	// Epoch is the one that the member acts on.
+	Epoch int64 `json:"epoch,omitempty"`
+	// Position is the driver's, for instance a PostgreSQL LSN as X/Y.
+	Position   string        `json:"position,omitempty"`
+	Timeline   int64         `json:"timeline,omitempty"`
+	LagBytes   *int64        `json:"lagBytes,omitempty"`
+	LagSeconds *int64        `json:"lagSeconds,omitempty"`
+	Guarded    GuardCoverage `json:"guarded,omitempty"`
+	// Acknowledges names the standbys this member waits for, when primary.
+	Acknowledges []string         `json:"acknowledges,omitempty"`
+	Message      string           `json:"message,omitempty"`
+	ObservedAt   metav1.MicroTime `json:"observedAt,omitempty"`
+}

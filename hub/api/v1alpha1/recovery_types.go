@@ -1,0 +1,315 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// RecoveryPlan is the runbook, written ahead.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=rplan
+type RecoveryPlan struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   RecoveryPlanSpec   `json:"spec"`
+	Status RecoveryPlanStatus `json:"status,omitempty"`
+}
+
+// RecoveryPlanList is a list of RecoveryPlans.
+//
+// +kubebuilder:object:root=true
+type RecoveryPlanList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []RecoveryPlan `json:"items"`
+}
+
+// RecoveryPlanSpec selects applications and says how they are recovered.
+type RecoveryPlanSpec struct {
+	Applications ApplicationSelector `json:"applications"`
+	Approvals    ApprovalPolicy      `json:"approvals,omitempty"`
+	Safety       SafetyPolicy        `json:"safety,omitempty"`
+}
+
+// ApplicationSelector selects applications in all namespaces.
+type ApplicationSelector struct {
+	LabelSelector *metav1.LabelSelector `json:"labelSelector,omitempty"`
+}
+
+// ApprovalPolicy says how many people must agree, and who they are.
+type ApprovalPolicy struct {
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=1
+	Required int32 `json:"required,omitempty"`
+	// Groups of which an approver must be in one; empty means anyone whom
+	// RBAC lets create an Approval.
+	// +kubebuilder:validation:MaxItems=16
+	Groups []string `json:"groups,omitempty"`
+	// +kubebuilder:default=900
+	// +kubebuilder:validation:Minimum=1
+	ExpireSeconds int32 `json:"expireSeconds,omitempty"`
+}
+
+// SafetyPolicy bounds what happens without a person.
+type SafetyPolicy struct {
+	// +kubebuilder:default=2
+	// +kubebuilder:validation:Minimum=1
+	MinVantageCenters int32 `json:"minVantageCenters,omitempty"`
+}
+
+// RecoveryPlanStatus has nothing but conditions yet.
+type RecoveryPlanStatus struct {
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// RecoveryRun is one execution for one application; its spec never changes.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=run
+// +kubebuilder:printcolumn:name="Action",type=string,JSONPath=`.spec.action`
+// +kubebuilder:printcolumn:name="From",type=string,JSONPath=`.spec.from.cluster`
+// +kubebuilder:printcolumn:name="To",type=string,JSONPath=`.spec.to.cluster`
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.reason`
+// +kubebuilder:printcolumn:name="RTO",type=string,JSONPath=`.status.measured.rtoSeconds`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type RecoveryRun struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   RecoveryRunSpec   `json:"spec"`
+	Status RecoveryRunStatus `json:"status,omitempty"`
+}
+
+// RecoveryRunList is a list of RecoveryRuns.
+//
+// +kubebuilder:object:root=true
+type RecoveryRunList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []RecoveryRun `json:"items"`
+}
+
+// Action is what a run does.
+// +kubebuilder:validation:Enum=Failover;Switchover;Failback;Drill
+type Action string
+
+// Actions of a run. Only Failover is carried out so far.
+const (
+	ActionFailover   Action = "Failover"
+	ActionSwitchover Action = "Switchover"
+	ActionFailback   Action = "Failback"
+	ActionDrill      Action = "Drill"
+)
+
+// Place names a cluster and its center.
+type Place struct {
+	// +kubebuilder:validation:MaxLength=63
+	Center string `json:"center,omitempty"`
+	// +kubebuilder:validation:MaxLength=63
+	Cluster string `json:"cluster,omitempty"`
+}
+
+// RecoveryRunSpec orders one run.
+//
+// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a run's spec never changes: start another run"
+type RecoveryRunSpec struct {
+	// +kubebuilder:validation:MaxLength=253
+	Plan        string               `json:"plan,omitempty"`
+	Application ApplicationReference `json:"application"`
+	Action      Action               `json:"action"`
+	From        Place                `json:"from"`
+	To          Place                `json:"to"`
+	// Requester is the authenticated user, or empty for the engine itself.
+	// +kubebuilder:validation:MaxLength=253
+	Requester string `json:"requester,omitempty"`
+}
+
+// RunPhase is where a run stands, safety.md section 10.
+type RunPhase string
+
+// Phases of a run.
+const (
+	RunPending          RunPhase = ""
+	RunPreflight        RunPhase = "Preflight"
+	RunAwaitingApproval RunPhase = "AwaitingApproval"
+	RunFencing          RunPhase = "Fencing"
+	RunPromoting        RunPhase = "Promoting"
+	RunRouting          RunPhase = "Routing"
+	RunVerifying        RunPhase = "Verifying"
+	RunCompleted        RunPhase = "Completed"
+	RunPaused           RunPhase = "Paused"
+	RunAborted          RunPhase = "Aborted"
+)
+
+// RecoveryRunStatus is the journal of a run: the engine resumes from it after
+// the death of the leader (invariant I6).
+type RecoveryRunStatus struct {
+	Phase  RunPhase `json:"phase,omitempty"`
+	Reason string   `json:"reason,omitempty"`
+	// Message says what the run waits for and what a person can do.
+	Message string `json:"message,omitempty"`
+	// ResumePhase is where a paused run goes on.
+	ResumePhase RunPhase `json:"resumePhase,omitempty"`
+	// Automatic is true when no person was asked.
+	Automatic bool          `json:"automatic,omitempty"`
+	Datasets  []RunDataset  `json:"datasets,omitempty"`
+	Steps     []RunStep     `json:"steps,omitempty"`
+	Loss      *LossEstimate `json:"loss,omitempty"`
+	Timeline  RunTimeline   `json:"timeline,omitempty"`
+	Measured  *Measured     `json:"measured,omitempty"`
+	Evidence  EvidenceHead  `json:"evidence,omitempty"`
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// RunDataset is one dataset's role change in a run.
+type RunDataset struct {
+	Name          string `json:"name"`
+	PreviousEpoch int64  `json:"previousEpoch"`
+	Epoch         int64  `json:"epoch"`
+	// FencingRevision is the store revision of the Fencing commit: renewals
+	// applied at or after it cannot have named the role.
+	FencingRevision int64 `json:"fencingRevision,omitempty"`
+	// FenceProof is how the old primary was proven stopped.
+	FenceProof FenceProof `json:"fenceProof,omitempty"`
+	Promoted   bool       `json:"promoted,omitempty"`
+	Routed     bool       `json:"routed,omitempty"`
+}
+
+// FenceProof is one of the proofs of safety.md section 6.
+type FenceProof string
+
+// Fence proofs.
+const (
+	FenceAcknowledged FenceProof = "Acknowledged"
+	FenceElapsed      FenceProof = "ElapsedTime"
+	FenceNone         FenceProof = ""
+)
+
+// StepState is the state of one step.
+type StepState string
+
+// Step states.
+const (
+	StepRunning   StepState = "Running"
+	StepSucceeded StepState = "Succeeded"
+	StepFailed    StepState = "Failed"
+)
+
+// RunStep is one command's record.
+type RunStep struct {
+	Name       string            `json:"name"`
+	Cluster    string            `json:"cluster,omitempty"`
+	Dataset    string            `json:"dataset,omitempty"`
+	Attempt    int32             `json:"attempt,omitempty"`
+	State      StepState         `json:"state"`
+	Message    string            `json:"message,omitempty"`
+	StartedAt  metav1.MicroTime  `json:"startedAt,omitempty"`
+	FinishedAt *metav1.MicroTime `json:"finishedAt,omitempty"`
+}
+
+// LossEstimate bounds what a promotion would lose; shown to the approver.
+type LossEstimate struct {
+	Possible bool `json:"possible"`
+	// Bytes of log the target had not received when it was last observed.
+	Bytes int64 `json:"bytes,omitempty"`
+	// Seconds of writes the target had not received when last observed.
+	Seconds int64  `json:"seconds,omitempty"`
+	Message string `json:"message,omitempty"`
+}
+
+// RunTimeline holds wall-clock marks for people; durations are in Measured.
+type RunTimeline struct {
+	LastHeard  *metav1.MicroTime `json:"lastHeard,omitempty"`
+	DetectedAt *metav1.MicroTime `json:"detectedAt,omitempty"`
+	ApprovedAt *metav1.MicroTime `json:"approvedAt,omitempty"`
+	FencedAt   *metav1.MicroTime `json:"fencedAt,omitempty"`
+	PromotedAt *metav1.MicroTime `json:"promotedAt,omitempty"`
+	RoutedAt   *metav1.MicroTime `json:"routedAt,omitempty"`
+	FinishedAt *metav1.MicroTime `json:"finishedAt,omitempty"`
+}
+
+// Measured holds durations in seconds with milliseconds, as decimal text.
+type Measured struct {
+	DetectSeconds  string `json:"detectSeconds,omitempty"`
+	FenceSeconds   string `json:"fenceSeconds,omitempty"`
+	PromoteSeconds string `json:"promoteSeconds,omitempty"`
+	RouteSeconds   string `json:"routeSeconds,omitempty"`
+	// RTOSeconds is from the last renewal of the lost side to the proven write.
+	RTOSeconds string `json:"rtoSeconds,omitempty"`
+	RPO        string `json:"rpo,omitempty"`
+}
+
+// EvidenceHead points at the hash-chained record of the run.
+type EvidenceHead struct {
+	Head    string `json:"head,omitempty"` // sha256:HEX
+	Records int32  `json:"records,omitempty"`
+	// Signature of Head by the hub's key, base64.
+	Signature string `json:"signature,omitempty"`
+}
+
+// Decision is Approve or Reject.
+// +kubebuilder:validation:Enum=Approve;Reject
+type Decision string
+
+// Decisions.
+const (
+	DecisionApprove Decision = "Approve"
+	DecisionReject  Decision = "Reject"
+)
+
+// Approval is a person's word on a run. The server stamps who.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster
+// +kubebuilder:printcolumn:name="Run",type=string,JSONPath=`.spec.run`
+// +kubebuilder:printcolumn:name="Decision",type=string,JSONPath=`.spec.decision`
+// +kubebuilder:printcolumn:name="By",type=string,JSONPath=`.spec.approver`
+type Approval struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec ApprovalSpec `json:"spec"`
+}
+
+// ApprovalList is a list of Approvals.
+//
+// +kubebuilder:object:root=true
+type ApprovalList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Approval `json:"items"`
+}
+
+// ApprovalSpec never changes.
+//
+// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="an approval never changes"
+type ApprovalSpec struct {
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Run string `json:"run"`
+	// +kubebuilder:validation:MaxLength=63
+	Step     string   `json:"step,omitempty"`
+	Decision Decision `json:"decision"`
+	// +kubebuilder:validation:MaxLength=1024
+	Comment    string        `json:"comment,omitempty"`
+	AcceptLoss *AcceptedLoss `json:"acceptLoss,omitempty"`
+	// Approver is stamped by the server's admission; what a client writes
+	// here is overwritten.
+	// +kubebuilder:validation:MaxLength=253
+	Approver string `json:"approver,omitempty"`
+	// +kubebuilder:validation:MaxItems=64
+	ApproverGroups []string `json:"approverGroups,omitempty"`
+}
+
+// AcceptedLoss is the most an approver accepts to lose.
+type AcceptedLoss struct {
+	// +kubebuilder:validation:Minimum=0
+	Seconds int64 `json:"seconds"`
+}
