@@ -1,0 +1,110 @@
+package lease
+
+import "time"
+
+// Renewal is one application of a LeaseRenewal for one cluster.
+type Renewal struct {
+	// Revision of the store when the renewal was applied. Renewals create no
+	// revision, so several may share one.
+	Revision int64
+	// AppliedAt is on this hub member's clock.
+	AppliedAt time.Duration
+}
+
+// Book is one hub member's account of all leases, on its own clock. It is fed
+// in log order by every renewal the member applies, leader or not, and answers
+// for any leader, present or next. It is not safe for concurrent use.
+type Book struct {
+	wait     time.Duration
+	floor    time.Duration
+	renewals map[string][]Renewal // ascending in both fields
+}
+
+// NewBook starts an account at now: a member that has just started knows
+// nothing of what was renewed before, so it counts every lease from its start.
+func NewBook(c Config, now time.Duration) *Book {
+	return &Book{wait: c.OverAfter(), floor: now, renewals: map[string][]Renewal{}}
+}
+
+// Restored says that the store's state was replaced by a snapshot at now. The
+// renewals inside it were never applied one by one, so all leases count from
+// now again.
+func (b *Book) Restored(now time.Duration) {
+	b.floor = max(b.floor, now)
+}
+
+// Applied notes that a renewal of clusters was applied at revision.
+func (b *Book) Applied(clusters []string, revision int64, now time.Duration) {
+	for _, name := range clusters {
+		b.renewals[name] = b.appended(b.renewals[name], Renewal{Revision: revision, AppliedAt: now})
+	}
+}
+
+func (b *Book) appended(rs []Renewal, r Renewal) []Renewal {
+	if n := len(rs); n > 0 && rs[n-1].Revision >= r.Revision {
+		r.Revision = rs[n-1].Revision // a restored log may repeat; the later time is the safe one
+		rs = rs[:n-1]
+	}
+	// A renewal that is over is no longer needed to answer: being forgotten
+	// and being over give the same answer.
+	first := 0
+	for first < len(rs) && rs[first].AppliedAt+b.wait <= r.AppliedAt {
+		first++
+	}
+	return append(rs[first:len(rs):len(rs)], r)
+}
+
+// Last returns the newest renewal of a cluster since the book was started.
+func (b *Book) Last(cluster string) (Renewal, bool) {
+	rs := b.renewals[cluster]
+	if len(rs) == 0 {
+		return Renewal{}, false
+	}
+	return rs[len(rs)-1], true
+}
+
+// OverAt is the instant from which the lease of cluster is surely over, if
+// nothing renews it before.
+func (b *Book) OverAt(cluster string) time.Duration {
+	last := b.floor
+	if r, ok := b.Last(cluster); ok {
+		last = max(last, r.AppliedAt)
+	}
+	return last + b.wait
+}
+
+// SurelyOver is true when the agents of cluster surely hold no lease at now.
+func (b *Book) SurelyOver(cluster string, now time.Duration) bool {
+	return now >= b.OverAt(cluster)
+}
+
+// OverBeforeAt is the instant from which no grant is valid that could have
+// named a role which the commit at fencingRevision took away. Only renewals
+// applied at a lower revision count: a grant is computed from committed state
+// at or after its renewal, so a later one cannot name the role. Unlike OverAt
+// it does not move while the cluster goes on being renewed.
+func (b *Book) OverBeforeAt(cluster string, fencingRevision int64) time.Duration {
+	last := b.floor
+	rs := b.renewals[cluster]
+	for i := len(rs) - 1; i >= 0; i-- {
+		if rs[i].Revision < fencingRevision {
+			last = max(last, rs[i].AppliedAt)
+			break
+		}
+	}
+	return last + b.wait
+}
+
+// OverBefore is true when OverBeforeAt has come.
+func (b *Book) OverBefore(cluster string, fencingRevision int64, now time.Duration) bool {
+	return now >= b.OverBeforeAt(cluster, fencingRevision)
+}
+
+// Clusters returns the names that were renewed since the start, unordered.
+func (b *Book) Clusters() []string {
+	names := make([]string, 0, len(b.renewals))
+	for name := range b.renewals {
+		names = append(names, name)
+	}
+	return names
+}
