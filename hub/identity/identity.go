@@ -1,0 +1,228 @@
+package identity
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Identity is one hub member's. It is safe for concurrent use.
+type Identity struct {
+	config    Config
+	bundle    *Bundle
+	directory string
+
+	member atomic.Pointer[tls.Certificate]
+
+	listenersMu sync.Mutex
+	listeners   []func()
+}
+
+// Open returns the member's identity: from its data directory; else from a
+// peer, waiting for one until ctx ends; else, on the bootstrap member when no
+// peer that it reaches has a CA, a new one. On return bundle, member
+// certificate and admin.kubeconfig are on disk. Call Run to keep them valid.
+func Open(ctx context.Context, config Config) (*Identity, error) {
+	config = config.WithDefaults()
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	directory := filepath.Join(config.DataDir, "pki")
+	if err := os.MkdirAll(directory, 0o700); err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	bundle, err := readBundle(directory)
+	if errors.Is(err, errNoBundle) {
+		if bundle, err = obtainBundle(ctx, config); err == nil {
+			err = writeBundle(directory, bundle)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	i := &Identity{config: config, bundle: bundle, directory: directory}
+	if err := i.renew(); err != nil {
+		return nil, err
+	}
+	config.Logger.Info("identity ready", "member", config.Name, "ca", bundle.Authority.Fingerprint())
+	return i, nil
+}
+
+// obtainBundle gets a bundle for a member that has none.
+func obtainBundle(ctx context.Context, config Config) (*Bundle, error) {
+	if config.Bootstrap {
+		// A bootstrap member that lost its disk must not make a second CA
+		// while its peers still hold the first.
+		bundle, err := fetchOnce(ctx, config)
+		if err != nil || bundle != nil {
+			return bundle, err
+		}
+		config.Logger.Info("making the hub's CA", "member", config.Name)
+		return newBundle(config.Now())
+	}
+	return fetchBundle(ctx, config)
+}
+
+// Name is this member's name.
+func (i *Identity) Name() string { return i.config.Name }
+
+// Authority is the hub's CA.
+func (i *Identity) Authority() *Authority { return i.bundle.Authority }
+
+// ServiceAccountKey signs service account tokens.
+func (i *Identity) ServiceAccountKey() *ecdsa.PrivateKey { return i.bundle.ServiceAccountKey }
+
+// EvidenceKey signs the head of a run's evidence.
+func (i *Identity) EvidenceKey() ed25519.PrivateKey { return i.bundle.EvidenceKey }
+
+// Certificate is the member's current one, followed by the CA's, so that a
+// joining agent can find the CA that its token pins.
+func (i *Identity) Certificate() *tls.Certificate { return i.member.Load() }
+
+// Files of the identity, for programs that take paths.
+type Files struct {
+	CACertificate, MemberCertificate, MemberKey, ServiceAccountKey, AdminKubeconfig string
+}
+
+// Files names the identity's files; they are mode 0600.
+func (i *Identity) Files() Files {
+	in := func(name string) string { return filepath.Join(i.directory, name) }
+	return Files{
+		CACertificate:     in(fileCACertificate),
+		MemberCertificate: in(fileMemberCertificate),
+		MemberKey:         in(fileMemberKey),
+		ServiceAccountKey: in(fileServiceAccountKey),
+		AdminKubeconfig:   filepath.Join(i.config.DataDir, fileAdminKubeconfig),
+	}
+}
+
+// OnRenewal has f called, on Run's goroutine, after each renewal of the
+// member's certificate.
+func (i *Identity) OnRenewal(f func()) {
+	i.listenersMu.Lock()
+	defer i.listenersMu.Unlock()
+	i.listeners = append(i.listeners, f)
+}
+
+// Run renews the member's certificate and the administrator's at two thirds of
+// their life, and compares the CA with the peers' until each has been heard
+// once. It returns nil when ctx ends, and an error that names the peers when
+// this member belongs to another hub than they do.
+func (i *Identity) Run(ctx context.Context) error {
+	check := newPeerCheck(i)
+	retry := time.NewTicker(max(i.config.JoinRetry, time.Second))
+	defer retry.Stop()
+	for {
+		if err := check.round(ctx); err != nil {
+			return err
+		}
+		if !i.config.Now().Before(i.renewAt()) {
+			if err := i.renew(); err != nil {
+				i.config.Logger.Error("cannot renew the member's certificate", "member", i.config.Name, "error", err)
+			} else {
+				i.announce()
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-retry.C:
+		}
+	}
+}
+
+func (i *Identity) announce() {
+	i.listenersMu.Lock()
+	listeners := slices.Clone(i.listeners)
+	i.listenersMu.Unlock()
+	for _, listener := range listeners {
+		listener()
+	}
+}
+
+// renewAt is when the member's certificate has a third of its life left.
+func (i *Identity) renewAt() time.Time {
+	cert := i.member.Load().Leaf
+	return cert.NotAfter.Add(-cert.NotAfter.Sub(cert.NotBefore) / 3)
+}
+
+// renew issues the member's and the administrator's certificates afresh.
+func (i *Identity) renew() error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return fmt.Errorf("identity: make the member's key: %w", err)
+	}
+	der, err := i.bundle.Authority.issue(i.memberLeaf(), key.Public(), i.config.Now())
+	if err != nil {
+		return fmt.Errorf("identity: %w", err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return fmt.Errorf("identity: %w", err)
+	}
+	keyPEM, err := encodeKey(key)
+	if err != nil {
+		return fmt.Errorf("identity: %w", err)
+	}
+	chain := append(encodeCertificate(der), i.bundle.Authority.CertificatePEM()...)
+	if err := errors.Join(
+		writeFile(filepath.Join(i.directory, fileMemberKey), keyPEM),
+		writeFile(filepath.Join(i.directory, fileMemberCertificate), chain),
+		i.writeAdminKubeconfig(),
+	); err != nil {
+		return err
+	}
+	i.member.Store(&tls.Certificate{
+		Certificate: [][]byte{der, i.bundle.Authority.cert.Raw},
+		PrivateKey:  key,
+		Leaf:        cert,
+	})
+	return nil
+}
+
+// CertificatePEM encodes the member's current certificate chain and key.
+func (i *Identity) CertificatePEM() (cert, key []byte, err error) {
+	current := i.member.Load()
+	for _, der := range current.Certificate {
+		cert = append(cert, encodeCertificate(der)...)
+	}
+	key, err = encodeKey(current.PrivateKey.(*ecdsa.PrivateKey))
+	return cert, key, err
+}
+
+func (i *Identity) memberLeaf() leaf {
+	l := leaf{
+		commonName:    Member(i.config.Name),
+		organisations: KindMember.organisations(),
+		usages:        []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		validity:      i.config.MemberValidity,
+	}
+	names := append([]string{
+		i.config.Name, i.config.Advertise,
+		"localhost", "127.0.0.1", "::1",
+		"kubernetes", "kubernetes.default", "kubernetes.default.svc",
+	}, i.config.SANs...)
+	for _, name := range names {
+		if ip := net.ParseIP(name); ip != nil {
+			if !slices.ContainsFunc(l.addresses, ip.Equal) {
+				l.addresses = append(l.addresses, ip)
+			}
+		} else if !slices.Contains(l.dnsNames, name) {
+			l.dnsNames = append(l.dnsNames, name)
+		}
+	}
+	return l
+}
