@@ -2000,6 +2000,7 @@ type SyncedResource struct {
 	Namespaced    bool                   `protobuf:"varint,5,opt,name=namespaced,proto3" json:"namespaced,omitempty"`
 	ShortNames    []string               `protobuf:"bytes,6,rep,name=short_names,json=shortNames,proto3" json:"short_names,omitempty"`
 	Singular      string                 `protobuf:"bytes,7,opt,name=singular,proto3" json:"singular,omitempty"`
+	Categories    []string               `protobuf:"bytes,8,rep,name=categories,proto3" json:"categories,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2081,6 +2082,13 @@ func (x *SyncedResource) GetSingular() string {
 		return x.Singular
 	}
 	return ""
+}
+
+func (x *SyncedResource) GetCategories() []string {
+	if x != nil {
+		return x.Categories
+	}
+	return nil
 }
 
 // ViewSubscription starts or restarts the view stream; the agent answers with a
@@ -2423,7 +2431,7 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\x12allocatable_memory\x18\x05 \x01(\tR\x11allocatableMemory\x12#\n" +
 	"\rrequested_cpu\x18\x06 \x01(\tR\frequestedCpu\x12)\n" +
 	"\x10requested_memory\x18\a \x01(\tR\x0frequestedMemory\x12=\n" +
-	"\tresources\x18\b \x03(\v2\x1f.tripod.agent.v1.SyncedResourceR\tresources\"\xcd\x01\n" +
+	"\tresources\x18\b \x03(\v2\x1f.tripod.agent.v1.SyncedResourceR\tresources\"\xed\x01\n" +
 	"\x0eSyncedResource\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1a\n" +
@@ -2434,7 +2442,10 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"namespaced\x12\x1f\n" +
 	"\vshort_names\x18\x06 \x03(\tR\n" +
 	"shortNames\x12\x1a\n" +
-	"\bsingular\x18\a \x01(\tR\bsingular\"(\n" +
+	"\bsingular\x18\a \x01(\tR\bsingular\x12\x1e\n" +
+	"\n" +
+	"categories\x18\b \x03(\tR\n" +
+	"categories\"(\n" +
 	"\x10ViewSubscription\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\bR\x05start\"\x9e\x02\n" +
 	"\tViewDelta\x12;\n" +
