@@ -114,6 +114,9 @@ type DatasetStatus struct {
 	Epoch int64 `json:"epoch,omitempty"`
 	// Run is the recovery run that owns the role change under way.
 	Run string `json:"run,omitempty"`
+	// FenceProof is how PreviousPrimary was proven stopped before the
+	// promotion at Epoch; committed together with Phase Promoting.
+	FenceProof FenceProof `json:"fenceProof,omitempty"`
 	// SyncSet holds the members that surely have every acknowledged write.
 	// A committed fact, not an observation (safety.md section 5).
 	SyncSet []string              `json:"syncSet,omitempty"`
@@ -175,5 +178,9 @@ type DatasetMemberStatus struct {
 	// Acknowledges names the standbys this member waits for, when primary.
 	Acknowledges []string         `json:"acknowledges,omitempty"`
 	Message      string           `json:"message,omitempty"`
-	ObservedAt   metav1.MicroTime `json:"observedAt,omitempty"`
+	ObservedAt   metav1.MicroTime `json:"observedAt,omitempty,omitzero"`
+	// HeldSince is set when the member lost the primary role or was lost. It
+	// is no automatic target until it has been stable for the hold time, which
+	// clears the mark.
+	HeldSince *metav1.MicroTime `json:"heldSince,omitempty"`
 }

@@ -170,7 +170,11 @@ type RecoveryRunStatus struct {
 
 // RunDataset is one dataset's role change in a run.
 type RunDataset struct {
-	Name          string `json:"name"`
+	Name string `json:"name"`
+	// PreviousPrimary is the side that must be proven stopped.
+	PreviousPrimary string `json:"previousPrimary,omitempty"`
+	// Target is the coming primary.
+	Target string `json:"target,omitempty"`
 	PreviousEpoch int64  `json:"previousEpoch"`
 	Epoch         int64  `json:"epoch"`
 	// FencingRevision is the store revision of the Fencing commit: renewals
@@ -228,6 +232,8 @@ type LossEstimate struct {
 type RunTimeline struct {
 	LastHeard  *metav1.MicroTime `json:"lastHeard,omitempty"`
 	DetectedAt *metav1.MicroTime `json:"detectedAt,omitempty"`
+	// AwaitingSince is when the run began to wait for approvals.
+	AwaitingSince *metav1.MicroTime `json:"awaitingSince,omitempty"`
 	ApprovedAt *metav1.MicroTime `json:"approvedAt,omitempty"`
 	FencedAt   *metav1.MicroTime `json:"fencedAt,omitempty"`
 	PromotedAt *metav1.MicroTime `json:"promotedAt,omitempty"`
