@@ -174,7 +174,7 @@ type RunDataset struct {
 	// PreviousPrimary is the side that must be proven stopped.
 	PreviousPrimary string `json:"previousPrimary,omitempty"`
 	// Target is the coming primary.
-	Target string `json:"target,omitempty"`
+	Target        string `json:"target,omitempty"`
 	PreviousEpoch int64  `json:"previousEpoch"`
 	Epoch         int64  `json:"epoch"`
 	// FencingRevision is the store revision of the Fencing commit: renewals
@@ -234,11 +234,11 @@ type RunTimeline struct {
 	DetectedAt *metav1.MicroTime `json:"detectedAt,omitempty"`
 	// AwaitingSince is when the run began to wait for approvals.
 	AwaitingSince *metav1.MicroTime `json:"awaitingSince,omitempty"`
-	ApprovedAt *metav1.MicroTime `json:"approvedAt,omitempty"`
-	FencedAt   *metav1.MicroTime `json:"fencedAt,omitempty"`
-	PromotedAt *metav1.MicroTime `json:"promotedAt,omitempty"`
-	RoutedAt   *metav1.MicroTime `json:"routedAt,omitempty"`
-	FinishedAt *metav1.MicroTime `json:"finishedAt,omitempty"`
+	ApprovedAt    *metav1.MicroTime `json:"approvedAt,omitempty"`
+	FencedAt      *metav1.MicroTime `json:"fencedAt,omitempty"`
+	PromotedAt    *metav1.MicroTime `json:"promotedAt,omitempty"`
+	RoutedAt      *metav1.MicroTime `json:"routedAt,omitempty"`
+	FinishedAt    *metav1.MicroTime `json:"finishedAt,omitempty"`
 }
 
 // Measured holds durations in seconds with milliseconds, as decimal text.

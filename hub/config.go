@@ -1,0 +1,159 @@
+// Package hub puts a hub member together: store, API server, gateway, sessions,
+// view, and the work that only the leader does.
+package hub
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"regexp"
+	"slices"
+
+	"sigs.k8s.io/yaml"
+
+	"tripod.dev/tripod/failover/lease"
+	"tripod.dev/tripod/hub/api/endpoint"
+)
+
+// Ports of every hub member.
+const (
+	APIPort  = endpoint.APIPort // Kubernetes API and gateway, HTTPS
+	RPCPort  = endpoint.RPCPort // agents, members and automation, TLS
+	RaftPort = "6445"           // Raft among members, mutual TLS
+	EtcdPort = "2379"           // etcd v3 API among members and for backup tools, mutual TLS
+)
+
+// Config is the small file that a hub member is started with.
+type Config struct {
+	// Name of this member; it is one of Members and never changes.
+	Name string `json:"name"`
+	// DataDir holds everything this member keeps. It survives restarts.
+	DataDir string `json:"dataDir"`
+	// Bootstrap is true on exactly one member of a new hub: it makes the hub's
+	// CA and forms the first Raft configuration.
+	Bootstrap bool `json:"bootstrap,omitempty"`
+	// HubTokenFile holds the secret that all members share. With it a new member
+	// proves itself to the bootstrap member, and the other way round.
+	HubTokenFile string `json:"hubTokenFile"`
+	// Members are all members of the hub, this one included.
+	Members []Member `json:"members"`
+	// Profile is LAN (default) or WAN: WAN multiplies every time-out.
+	Profile string `json:"profile,omitempty"`
+	// DNS serves the global services.
+	DNS DNSConfig `json:"dns,omitempty"`
+	// ServiceCIDR is the range from which Services among the templates get the
+	// addresses that Kubernetes wants them to have; nothing routes it.
+	ServiceCIDR string `json:"serviceCIDR,omitempty"`
+	// AuditPolicyFile is an audit.k8s.io/v1 Policy; empty logs metadata of all
+	// requests.
+	AuditPolicyFile string `json:"auditPolicyFile,omitempty"`
+}
+
+// Member is one hub member as everyone else reaches it.
+type Member struct {
+	Name   string `json:"name"`
+	Region string `json:"region"`
+	Center string `json:"center"`
+	// Address is a host name or an IP address without a port.
+	Address string `json:"address"`
+}
+
+// DNSConfig says where the authoritative DNS server listens and for what.
+type DNSConfig struct {
+	// Listen is HOST:PORT for UDP and TCP; empty serves no DNS.
+	Listen string `json:"listen,omitempty"`
+	// Zones are answered with authority, for instance example.test.
+	Zones []string `json:"zones,omitempty"`
+}
+
+var memberName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+// LoadConfig reads a configuration file. Unknown fields are errors, so that a
+// misspelt one is not silently ignored.
+func LoadConfig(path string) (Config, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("read the configuration: %w", err)
+	}
+	var c Config
+	if err := yaml.UnmarshalStrict(text, &c); err != nil {
+		return Config{}, fmt.Errorf("parse the configuration %s: %w", path, err)
+	}
+	c = c.withDefaults()
+	if err := c.Validate(); err != nil {
+		return Config{}, fmt.Errorf("check the configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+func (c Config) withDefaults() Config {
+	if c.Profile == "" {
+		c.Profile = "LAN"
+	}
+	if c.ServiceCIDR == "" {
+		c.ServiceCIDR = "10.96.0.0/16"
+	}
+	return c
+}
+
+// Validate names every field that is wrong and how to mend it.
+func (c Config) Validate() error {
+	var wrong []error
+	add := func(format string, args ...any) { wrong = append(wrong, fmt.Errorf(format, args...)) }
+	if c.DataDir == "" {
+		add("dataDir is empty: name a folder on a durable disk")
+	}
+	if c.HubTokenFile == "" {
+		add("hubTokenFile is empty: name a file with the secret all members share, for instance made by `openssl rand -hex 32`")
+	}
+	if c.Profile != "LAN" && c.Profile != "WAN" {
+		add("profile is %q: use LAN or WAN", c.Profile)
+	}
+	if !slices.ContainsFunc(c.Members, func(m Member) bool { return m.Name == c.Name }) {
+		add("name is %q, which members does not list", c.Name)
+	}
+	if len(c.Members)%2 == 0 {
+		add("members has %d entries: an even number survives no more losses than one less", len(c.Members))
+	}
+	names, addresses := map[string]bool{}, map[string]bool{}
+	for i, m := range c.Members {
+		if !memberName.MatchString(m.Name) {
+			add("members[%d].name is %q: use lower-case letters, digits and '-'", i, m.Name)
+		}
+		if m.Region == "" || m.Center == "" {
+			add("members[%d] (%s) needs a region and a center", i, m.Name)
+		}
+		if m.Address == "" {
+			add("members[%d] (%s) needs an address", i, m.Name)
+		}
+		if names[m.Name] || addresses[m.Address] {
+			add("members[%d] (%s, %s) stands twice", i, m.Name, m.Address)
+		}
+		names[m.Name], addresses[m.Address] = true, true
+	}
+	if c.DNS.Listen != "" {
+		if _, _, err := net.SplitHostPort(c.DNS.Listen); err != nil {
+			add("dns.listen is %q: use HOST:PORT", c.DNS.Listen)
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+// self returns this member's own entry.
+func (c Config) self() Member {
+	for _, m := range c.Members {
+		if m.Name == c.Name {
+			return m
+		}
+	}
+	return Member{}
+}
+
+// leaseTiming returns the lease times of the profile.
+func (c Config) leaseTiming() lease.Config {
+	if c.Profile == "WAN" {
+		return lease.WAN()
+	}
+	return lease.LAN()
+}

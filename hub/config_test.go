@@ -1,0 +1,68 @@
+package hub
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const goodConfig = `
+name: hub-a
+dataDir: /var/lib/tripod
+hubTokenFile: /etc/tripod/hub-token
+members:
+- {name: hub-a, region: north, center: north-1, address: 192.0.2.1}
+- {name: hub-b, region: north, center: north-2, address: 192.0.2.2}
+- {name: hub-c, region: south, center: south-1, address: 192.0.2.3}
+`
+
+func TestLoadConfig(t *testing.T) {
+	tests := map[string]struct {
+		change func(string) string
+		want   string // part of the error; empty means none
+	}{
+		"a good file is taken": {change: func(s string) string { return s }},
+		"a misspelt field is named": {
+			change: func(s string) string { return s + "bootstrp: true\n" },
+			want:   "bootstrp",
+		},
+		"a name that is no member is refused": {
+			change: func(s string) string { return strings.Replace(s, "name: hub-a\ndata", "name: hub-x\ndata", 1) },
+			want:   `name is "hub-x", which members does not list`,
+		},
+		"an even number of members is refused": {
+			change: func(s string) string {
+				return s + "- {name: hub-d, region: south, center: south-1, address: 192.0.2.4}\n"
+			},
+			want: "members has 4 entries",
+		},
+		"an address that stands twice is refused": {
+			change: func(s string) string { return strings.Replace(s, "192.0.2.3", "192.0.2.2", 1) },
+			want:   "stands twice",
+		},
+		"a missing token is explained": {
+			change: func(s string) string { return strings.Replace(s, "hubTokenFile: /etc/tripod/hub-token\n", "", 1) },
+			want:   "openssl rand",
+		},
+		"an unknown profile is refused": {
+			change: func(s string) string { return s + "profile: MOON\n" },
+			want:   "use LAN or WAN",
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "hub.yaml")
+			if err := os.WriteFile(path, []byte(test.change(goodConfig)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, err := LoadConfig(path)
+			switch {
+			case test.want == "" && err != nil:
+				t.Errorf("LoadConfig: %v", err)
+			case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):
+				t.Errorf("LoadConfig: got %v, want an error with %q", err, test.want)
+			}
+		})
+	}
+}
