@@ -1,0 +1,79 @@
+package placement
+
+import (
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+// replicaKinds have spec.replicas with a server-side default of 1.
+var replicaKinds = map[string]bool{
+	"Deployment": true, "StatefulSet": true, "ReplicaSet": true, "ReplicationController": true,
+}
+
+// TemplateFrom reads what a decision needs from a template object. Any kind
+// with an integer spec.replicas is scaled, so a user's CRD is too.
+func TemplateFrom(obj *unstructured.Unstructured) Template {
+	t := Template{Ref: ReferenceOf(obj)}
+	if n, ok, err := unstructured.NestedInt64(obj.Object, "spec", "replicas"); err == nil && ok {
+		v := int32(n)
+		t.Replicas = &v
+	} else if replicaKinds[obj.GetKind()] {
+		v := int32(1)
+		t.Replicas = &v
+	}
+	containers, _, _ := unstructured.NestedSlice(obj.Object, "spec", "template", "spec", "containers")
+	for _, c := range containers {
+		container, ok := c.(map[string]any)
+		if !ok {
+			continue
+		}
+		t.Requests.MilliCPU += quantity(container, "cpu").MilliValue()
+		t.Requests.Bytes += quantity(container, "memory").Value()
+	}
+	return t
+}
+
+// ReferenceOf names an object.
+func ReferenceOf(obj *unstructured.Unstructured) v1alpha1.TemplateReference {
+	return v1alpha1.TemplateReference{
+		APIVersion: obj.GetAPIVersion(), Kind: obj.GetKind(),
+		Namespace: obj.GetNamespace(), Name: obj.GetName(),
+	}
+}
+
+func quantity(container map[string]any, name string) *resource.Quantity {
+	s, _, _ := unstructured.NestedString(container, "resources", "requests", name)
+	q, err := resource.ParseQuantity(s)
+	if err != nil {
+		return &resource.Quantity{}
+	}
+	return &q
+}
+
+// ClusterFrom reads what a decision needs from a Cluster. Condition Leased is
+// the leader's word: True is held, False is surely over, anything else unknown.
+func ClusterFrom(c *v1alpha1.Cluster) Cluster {
+	out := Cluster{
+		Name: c.Name, Region: c.Spec.Region, Center: c.Spec.Center, Labels: c.Labels,
+		Accepted: c.Spec.Admission == v1alpha1.AdmissionAccepted, Taints: c.Spec.Taints,
+	}
+	if leased := meta.FindStatusCondition(c.Status.Conditions, v1alpha1.ConditionLeased); leased != nil {
+		switch leased.Status {
+		case metav1.ConditionTrue:
+			out.Lease = LeaseHeld
+		case metav1.ConditionFalse:
+			out.Lease = LeaseOver
+		}
+	}
+	if k := c.Status.Kubernetes; k != nil {
+		out.Free = &Amount{
+			MilliCPU: max(0, k.Allocatable.CPU.MilliValue()-k.Requested.CPU.MilliValue()),
+			Bytes:    max(0, k.Allocatable.Memory.Value()-k.Requested.Memory.Value()),
+		}
+	}
+	return out
+}
