@@ -1,0 +1,123 @@
+package lab
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/clientcmd/api"
+
+	"tripod.dev/tripod/test/multikind/center"
+)
+
+// cluster is the administrator's view of a center's cluster.
+type cluster struct {
+	client kubernetes.Interface
+	// probe asks health addresses, which need no identity.
+	probe *http.Client
+}
+
+func newCluster(admin *api.Config) (*cluster, error) {
+	config, err := clientcmd.NewDefaultClientConfig(*admin, nil).ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("read kubeconfig: %w", err)
+	}
+	config.RateLimiter = nil
+	config.QPS = -1
+	client, err := kubernetes.NewForConfig(rest.CopyConfig(config))
+	if err != nil {
+		return nil, fmt.Errorf("make client: %w", err)
+	}
+	// Components sign the certificates of their health ports themselves.
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}
+	return &cluster{client: client, probe: &http.Client{Transport: transport}}, nil
+}
+
+func (c *cluster) awaitAPI(ctx context.Context, b *box) error {
+	return await(ctx, b, center.APIServer, "the API server", func(ctx context.Context) error {
+		return c.client.CoreV1().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
+	})
+}
+
+func (c *cluster) awaitControllers(ctx context.Context, b *box, nodes Nodes) error {
+	for process, url := range b.plan.HealthURLs() {
+		if process == center.Proxy && nodes == NodesNone {
+			continue
+		}
+		if err := await(ctx, b, process, process, func(ctx context.Context) error { return c.healthy(ctx, url) }); err != nil {
+			return err
+		}
+	}
+	return await(ctx, b, center.ControllerManager, "the default service account", func(ctx context.Context) error {
+		_, err := c.client.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
+		return err
+	})
+}
+
+func (c *cluster) healthy(ctx context.Context, url string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return fmt.Errorf("ask for health: %w", err)
+	}
+	response, err := c.probe.Do(request)
+	if err != nil {
+		return fmt.Errorf("ask for health: %w", err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("ask for health: %s answered %s", url, response.Status)
+	}
+	return nil
+}
+
+// awaitNode waits for the node to be Ready by the word of the kubelet that runs now:
+// what the API server remembers from before a power cut does not count.
+func (c *cluster) awaitNode(ctx context.Context, b *box) error {
+	list, err := b.client.List(ctx)
+	if err != nil {
+		return err
+	}
+	// Conditions are stamped in whole seconds.
+	since := list[center.Kubelet].StartedAt.Truncate(time.Second)
+	return await(ctx, b, center.Kubelet, "the node to be Ready", func(ctx context.Context) error {
+		node, err := c.client.CoreV1().Nodes().Get(ctx, b.plan.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		for _, condition := range node.Status.Conditions {
+			if condition.Type != corev1.NodeReady {
+				continue
+			}
+			if condition.Status == corev1.ConditionTrue && !condition.LastHeartbeatTime.Time.Before(since) {
+				return nil
+			}
+			return fmt.Errorf("node %s is not Ready: %s at %s", b.plan.Name, condition.Message, condition.LastHeartbeatTime)
+		}
+		return fmt.Errorf("node %s has no Ready condition", b.plan.Name)
+	})
+}
+
+// applyBase makes what users of a cluster expect to find: a default storage class.
+func (c *cluster) applyBase(ctx context.Context) error {
+	firstConsumer := storagev1.VolumeBindingWaitForFirstConsumer
+	class := &storagev1.StorageClass{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "standard", Annotations: map[string]string{"storageclass.kubernetes.io/is-default-class": "true"},
+		},
+		Provisioner: "kubernetes.io/host-path", VolumeBindingMode: &firstConsumer,
+	}
+	_, err := c.client.StorageV1().StorageClasses().Create(ctx, class, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("make storage class: %w", err)
+	}
+	return nil
+}

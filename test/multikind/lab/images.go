@@ -1,0 +1,96 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"tripod.dev/tripod/test/multikind/center"
+	"tripod.dev/tripod/test/multikind/image"
+)
+
+// programImages are the images that hold one static program, by the program's name in
+// BinDir.
+var programImages = map[string]string{
+	"pause":        "tripod.dev/pause:dev",
+	"ledger-api":   "tripod.dev/ledger-api:dev",
+	"coredns":      "tripod.dev/coredns:dev",
+	"tripod-agent": "tripod.dev/agent:dev",
+	"tripod-guard": "tripod.dev/guard:dev",
+}
+
+// make fills archives and closes done; after an error done stays open and the context
+// of the waiting centers ends.
+func (i *imagery) make(ctx context.Context) error {
+	cache := filepath.Join(i.lab.root, cacheName)
+	unlock, err := lock(ctx, i.lab.root, cacheName, i.lab.report)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for program, reference := range programImages {
+		path := filepath.Join(i.lab.state.BinDir, program)
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			continue // buildPrograms has refused the ones that must exist
+		}
+		archive, err := image.Static(cache, reference, path)
+		if err != nil {
+			return err
+		}
+		i.archives = append(i.archives, archive)
+	}
+	archive, err := image.PostgreSQL(ctx, cache, func() {
+		i.lab.report("making the image " + image.PostgreSQLReference + " from Debian's packages")
+	})
+	if err != nil {
+		return err
+	}
+	i.archives = append(i.archives, archive)
+	close(i.done)
+	return nil
+}
+
+// load imports into the center what changed since its last import.
+func (i *imagery) load(ctx context.Context, b *box) error {
+	select {
+	case <-i.done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := awaitContainerd(ctx, b); err != nil {
+		return err
+	}
+	for _, archive := range i.archives {
+		record := i.lab.path(b.plan.Name, "lib", "kubernetes", "images", filepath.Base(archive.Reference))
+		if key, err := os.ReadFile(record); err == nil && string(key) == archive.Key {
+			continue
+		}
+		if out, err := ctr(ctx, b, "images", "import", "--digests=false", archive.Path); err != nil {
+			return fmt.Errorf("import %s: %w: %s", archive.Reference, err, out)
+		}
+		if err := replaceFile(record, []byte(archive.Key), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func awaitContainerd(ctx context.Context, b *box) error {
+	return await(ctx, b, center.Containerd, "containerd to answer", func(ctx context.Context) error {
+		out, err := ctr(ctx, b, "version")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
+		}
+		return nil
+	})
+}
+
+func ctr(ctx context.Context, b *box, arguments ...string) ([]byte, error) {
+	arguments = append([]string{"--address", b.root(center.ContainerdSocket), "--namespace", "k8s.io"}, arguments...)
+	return exec.CommandContext(ctx, "ctr", arguments...).CombinedOutput()
+}

@@ -1,0 +1,60 @@
+// Command multikind makes fleets of real Kubernetes clusters on one Linux machine,
+// breaks them on purpose, repairs them and takes them away without a trace.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"tripod.dev/tripod/test/multikind/machine"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := root().ExecuteContext(ctx)
+	stop()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		os.Exit(exit.ExitCode())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "multikind:", err)
+		os.Exit(1)
+	}
+}
+
+// selection is which lab a command is about.
+type selection struct {
+	name      string
+	stateRoot string
+}
+
+func root() *cobra.Command {
+	command := &cobra.Command{
+		Use:           "multikind",
+		Short:         "Real multi-center Kubernetes fleets on one machine, and their disasters",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	lab := &selection{}
+	command.PersistentFlags().StringVar(&lab.name, "name", "default", "which lab; two can stand side by side")
+	command.PersistentFlags().StringVar(&lab.stateRoot, "state", "/var/lib/tripod-lab", "folder of all labs of this machine")
+	command.AddCommand(up(lab), env(lab), status(lab), inject(lab), execute(lab), down(lab), firstProcess())
+	return command
+}
+
+// firstProcess is PID 1 of a center; the lab runs it, nobody else.
+func firstProcess() *cobra.Command {
+	return &cobra.Command{
+		Use:    "machine",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE:   func(*cobra.Command, []string) error { return machine.Run() },
+	}
+}
