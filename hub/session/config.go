@@ -1,0 +1,167 @@
+package session
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"tripod.dev/tripod/failover/lease"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+	hubv1 "tripod.dev/tripod/proto/hub/v1"
+)
+
+// ALPN protocols of the listener.
+const (
+	ProtocolGRPC   = "h2"
+	ProtocolTunnel = "tripod-tunnel/1"
+	ProtocolJoin   = "tripod-join/1"
+)
+
+// Identity is who a verified client certificate names. Both fields may be empty
+// for peers that are neither, for instance an administrator.
+type Identity struct {
+	// Cluster is set for an agent.
+	Cluster string
+	// Member is set for a hub member.
+	Member string
+}
+
+// Member is another hub member.
+type Member struct {
+	Name   string
+	Center string
+	// Address is host:port of its session listener.
+	Address string
+}
+
+// Leadership says who leads. Implementations are safe for concurrent use.
+type Leadership interface {
+	// Leader is the name of the leading member, empty while none is known; the
+	// channel is closed when that changes.
+	Leader() (name string, changed <-chan struct{})
+}
+
+// Leaser is the leader's answer to heartbeats. Hear returns only after the
+// renewal of every cluster in the request is committed and applied; a grant of
+// seq 0 in the answer means that none was given. It fails with codes.Unavailable
+// on a member that does not lead.
+type Leaser interface {
+	Hear(ctx context.Context, request *hubv1.RelayRequest) (*hubv1.RelayResponse, error)
+}
+
+// ViewSink takes what the agents observe. Calls for one cluster come one after
+// the other; they must not block, because they hold up that cluster's session.
+type ViewSink interface {
+	Apply(cluster, replica string, delta *agentv1.ViewDelta)
+	Facts(cluster string, facts *agentv1.ClusterFacts)
+	// Disconnected is called when the replica that streamed the view is gone or
+	// is told to stop; the next Apply starts with snapshots.
+	Disconnected(cluster, replica string)
+}
+
+// DesiredSource streams what a cluster should run. The channel is closed when
+// ctx ends or the source gives up; the session then ends and the agent comes
+// back. The source coalesces while the receiver is slow: the session takes the
+// next value only when the last one has been sent.
+type DesiredSource interface {
+	Watch(ctx context.Context, cluster string) <-chan *agentv1.DesiredState
+}
+
+// AppliedSink takes what the active replica applied. It must not block.
+type AppliedSink interface {
+	Applied(cluster string, status *agentv1.AppliedStatus)
+}
+
+// Config describes the sessions of one hub member.
+type Config struct {
+	// Name and Center are this member's.
+	Name   string
+	Center string
+	// Listener takes plain TCP connections; the server owns and closes it.
+	Listener net.Listener
+	// TLS serves with the member's certificate and verifies client certificates
+	// against the hub's CA if given (tls.VerifyClientCertIfGiven or stricter).
+	TLS *tls.Config
+	// PeerTLS dials another member; its NextProtos are set here.
+	PeerTLS func(member string) *tls.Config
+	// Members are the others.
+	Members []Member
+	// Lease is the fleet's; agents are told of it.
+	Lease lease.Config
+	// Incarnation is the hub's, read for every session.
+	Incarnation func() uint64
+	Leadership  Leadership
+	// Identify reads a certificate that TLS has verified.
+	Identify func(*x509.Certificate) (Identity, error)
+	// Admit says why a cluster may not have a session; nil admits. It is asked
+	// at the start and at every heartbeat, so it must be cheap.
+	Admit   func(cluster string) error
+	Leaser  Leaser
+	View    ViewSink
+	Desired DesiredSource
+	Applied AppliedSink
+	// Join serves tripod-join/1 connections; it closes them. Nil refuses them.
+	Join func(net.Conn)
+	// Register adds further gRPC services to the port; they authorize their
+	// callers themselves.
+	Register []func(grpc.ServiceRegistrar)
+	// ServerOptions are added to the gRPC server, for instance interceptors.
+	ServerOptions []grpc.ServerOption
+
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// WithDefaults fills what may be left out.
+func (c Config) WithDefaults() Config {
+	if c.Lease == (lease.Config{}) {
+		c.Lease = lease.LAN()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.View == nil {
+		c.View = discard{}
+	}
+	if c.Applied == nil {
+		c.Applied = discard{}
+	}
+	return c
+}
+
+// Validate reports everything that is wrong with c after WithDefaults.
+func (c Config) Validate() error {
+	errs := []error{c.Lease.Validate()}
+	missing := func(absent bool, what string) {
+		if absent {
+			errs = append(errs, fmt.Errorf("sessions of member %q: %s is not set", c.Name, what))
+		}
+	}
+	missing(c.Name == "", "Name")
+	missing(c.Listener == nil, "Listener")
+	missing(c.TLS == nil, "TLS")
+	missing(c.PeerTLS == nil && len(c.Members) > 0, "PeerTLS")
+	missing(c.Incarnation == nil, "Incarnation")
+	missing(c.Leadership == nil, "Leadership")
+	missing(c.Identify == nil, "Identify")
+	missing(c.Admit == nil, "Admit")
+	missing(c.Leaser == nil, "Leaser")
+	for _, m := range c.Members {
+		missing(m.Name == "" || m.Name == c.Name || m.Address == "", fmt.Sprintf("name or address of another member (%+v)", m))
+	}
+	return errors.Join(errs...)
+}
+
+type discard struct{}
+
+func (discard) Apply(string, string, *agentv1.ViewDelta) {}
+func (discard) Facts(string, *agentv1.ClusterFacts)      {}
+func (discard) Disconnected(string, string)              {}
+func (discard) Applied(string, *agentv1.AppliedStatus)   {}

@@ -1,0 +1,129 @@
+package session
+
+import (
+	"context"
+	"sync"
+
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+)
+
+// directiveBacklog is how many directives may wait for one slow agent.
+const directiveBacklog = 16
+
+// outbox orders what goes out on one session. What is urgent goes first and
+// what is superseded is not sent: of waiting grants only the newest, of waiting
+// subscriptions only the last. A slow agent fills its own outbox and nobody
+// else's.
+type outbox struct {
+	mu           sync.Mutex
+	grant        *agentv1.Grant
+	subscription *agentv1.ViewSubscription
+	directives   []*agentv1.Directive
+	desired      *agentv1.DesiredState
+	wake         chan struct{} // one token: something was added
+	drained      chan struct{} // one token: desired was taken
+}
+
+func newOutbox() *outbox {
+	return &outbox{wake: make(chan struct{}, 1), drained: make(chan struct{}, 1)}
+}
+
+func (o *outbox) signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (o *outbox) putGrant(g *agentv1.Grant) {
+	o.mu.Lock()
+	if o.grant == nil || g.GetSeq() >= o.grant.GetSeq() {
+		o.grant = g
+	}
+	o.mu.Unlock()
+	o.signal(o.wake)
+}
+
+func (o *outbox) putSubscription(start bool) {
+	o.mu.Lock()
+	o.subscription = &agentv1.ViewSubscription{Start: start}
+	o.mu.Unlock()
+	o.signal(o.wake)
+}
+
+// putDirective is false when too many wait already.
+func (o *outbox) putDirective(d *agentv1.Directive) bool {
+	o.mu.Lock()
+	full := len(o.directives) >= directiveBacklog
+	if !full {
+		o.directives = append(o.directives, d)
+	}
+	o.mu.Unlock()
+	if !full {
+		o.signal(o.wake)
+	}
+	return !full
+}
+
+// putDesired waits until the desired state before it has been taken.
+func (o *outbox) putDesired(ctx context.Context, d *agentv1.DesiredState) error {
+	for {
+		o.mu.Lock()
+		free := o.desired == nil
+		if free {
+			o.desired = d
+		}
+		o.mu.Unlock()
+		if free {
+			o.signal(o.wake)
+			return nil
+		}
+		select {
+		case <-o.drained:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// take returns what goes out next, nil when nothing waits.
+func (o *outbox) take() *agentv1.HubMessage {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case o.grant != nil:
+		m := &agentv1.HubMessage{Kind: &agentv1.HubMessage_Grant{Grant: o.grant}}
+		o.grant = nil
+		return m
+	case len(o.directives) > 0:
+		m := &agentv1.HubMessage{Kind: &agentv1.HubMessage_Directive{Directive: o.directives[0]}}
+		o.directives = o.directives[1:]
+		return m
+	case o.subscription != nil:
+		m := &agentv1.HubMessage{Kind: &agentv1.HubMessage_Subscription{Subscription: o.subscription}}
+		o.subscription = nil
+		return m
+	case o.desired != nil:
+		m := &agentv1.HubMessage{Kind: &agentv1.HubMessage_Desired{Desired: o.desired}}
+		o.desired = nil
+		o.signal(o.drained)
+		return m
+	}
+	return nil
+}
+
+// run sends until ctx ends or send fails. One call at a time.
+func (o *outbox) run(ctx context.Context, send func(*agentv1.HubMessage) error) error {
+	for {
+		for m := o.take(); m != nil; m = o.take() {
+			if err := send(m); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-o.wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,171 @@
+package session
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+	hubv1 "tripod.dev/tripod/proto/hub/v1"
+)
+
+// maxMessageBytes bounds one message of a session: a chunk of a view snapshot
+// or of desired state.
+const maxMessageBytes = 16 << 20
+
+// Server is the session server of one hub member. Its methods are safe for
+// concurrent use.
+type Server struct {
+	agentv1.UnimplementedSessionsServer
+
+	config   Config
+	registry *registry
+	pending  *pending
+	uplink   *uplink
+	peers    *peers
+	metrics  *metrics
+	// receivers are the goroutines that read streams; they end with them.
+	receivers sync.WaitGroup
+}
+
+// New checks the configuration. Nothing is served before Run.
+func New(config Config) (*Server, error) {
+	config = config.WithDefaults()
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	m := newMetrics()
+	if config.Registerer != nil {
+		if err := m.register(config.Registerer); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	s := &Server{config: config, registry: newRegistry(config.View, m), pending: newPending(), metrics: m}
+	peers, err := newPeers(config)
+	if err != nil {
+		return nil, err
+	}
+	s.peers = peers
+	s.uplink = newUplink(config, peers, m)
+	return s, nil
+}
+
+// Address is where the server listens.
+func (s *Server) Address() net.Addr { return s.config.Listener.Addr() }
+
+// Run serves until ctx ends, and returns when every connection is closed and
+// every goroutine has ended.
+func (s *Server) Run(ctx context.Context) error {
+	defer s.receivers.Wait()
+	defer s.peers.close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	conns := newHandover(s.config.Listener.Addr())
+	server := s.grpcServer()
+	split := newSplitter(s.config.Listener, s.config.TLS, s.config.Lease.TTL, s.config.Logger)
+	split.route(ProtocolGRPC, true, conns.give)
+	split.route(ProtocolTunnel, true, func(conn *tls.Conn) { s.serveTunnel(ctx, conn) })
+	if s.config.Join != nil {
+		split.route(ProtocolJoin, false, func(conn *tls.Conn) {
+			stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+			defer stop()
+			s.config.Join(conn)
+		})
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return split.run(ctx) })
+	group.Go(func() error { return server.Serve(conns) })
+	group.Go(func() error { return s.uplink.run(ctx) })
+	group.Go(func() error {
+		<-ctx.Done()
+		server.Stop()
+		return ctx.Err()
+	})
+	return group.Wait()
+}
+
+func (s *Server) grpcServer() *grpc.Server {
+	tick := s.config.Lease.Tick
+	options := append([]grpc.ServerOption{
+		grpc.Creds(newFinishedTLS()),
+		grpc.MaxRecvMsgSize(maxMessageBytes),
+		grpc.WaitForHandlers(true),
+		// A dead agent is noticed by its missing heartbeats; this is for
+		// clients of the other services.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * tick, Timeout: 2 * tick}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: tick, PermitWithoutStream: true}),
+	}, s.config.ServerOptions...)
+	server := grpc.NewServer(options...)
+	agentv1.RegisterSessionsServer(server, s)
+	hubv1.RegisterPeerServer(server, peerService{server: s})
+	for _, register := range s.config.Register {
+		register(server)
+	}
+	return server
+}
+
+// identify reads who is at the other end of a call.
+func (s *Server) identify(ctx context.Context) (Identity, error) {
+	caller, ok := peer.FromContext(ctx)
+	if !ok {
+		return Identity{}, status.Error(codes.Unauthenticated, "the call has no peer")
+	}
+	info, ok := caller.AuthInfo.(credentials.TLSInfo)
+	if !ok {
+		return Identity{}, status.Error(codes.Unauthenticated, "the call did not come over TLS")
+	}
+	return s.identifyState(info.State)
+}
+
+func (s *Server) identifyState(state tls.ConnectionState) (Identity, error) {
+	if len(state.VerifiedChains) == 0 {
+		return Identity{}, status.Error(codes.Unauthenticated, "no certificate of this hub's CA was shown")
+	}
+	id, err := s.config.Identify(state.PeerCertificates[0])
+	if err != nil {
+		return Identity{}, status.Error(codes.Unauthenticated, err.Error())
+	}
+	return id, nil
+}
+
+// agentOf is the cluster that a verified connection may speak for.
+func (s *Server) agentOf(id Identity, err error) (string, error) {
+	if err != nil {
+		return "", err
+	}
+	if id.Cluster == "" {
+		return "", status.Error(codes.PermissionDenied,
+			"sessions are for agents: the certificate must be one that the hub issued to a cluster's agent (tripodctl join-token CLUSTER)")
+	}
+	if err := s.config.Admit(id.Cluster); err != nil {
+		return "", status.Error(codes.PermissionDenied, err.Error())
+	}
+	return id.Cluster, nil
+}
+
+func (s *Server) memberOf(ctx context.Context) (string, error) {
+	id, err := s.identify(ctx)
+	if err != nil {
+		return "", err
+	}
+	if id.Member == "" {
+		return "", status.Error(codes.PermissionDenied, "this call is for hub members only")
+	}
+	return id.Member, nil
+}
+
+// peerService serves the other members.
+type peerService struct {
+	hubv1.UnimplementedPeerServer
+	server *Server
+}
