@@ -1,0 +1,139 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	wal "github.com/hashicorp/raft-wal"
+	"golang.org/x/sys/unix"
+)
+
+// spaceInterval is how often the free space is read. What is logged in between
+// is subtracted.
+const spaceInterval = 500 * time.Millisecond
+
+// space watches the free space under the data directory. Neither the Raft log
+// nor bbolt survives a full disk in flight, so the store stops short of it:
+// under the reserve key-value writes are refused; under half of it nothing is
+// logged, which also bounds what bbolt can still have to write.
+type space struct {
+	path    string
+	reserve uint64
+	log     *slog.Logger
+	free    atomic.Int64
+	low     atomic.Bool
+	statfs  func(path string) (free uint64, err error)
+}
+
+type noSpaceError struct {
+	path          string
+	free, reserve uint64
+}
+
+func (e *noSpaceError) Error() string {
+	return fmt.Sprintf("no space left under %s: %d MiB free, %d MiB are kept in reserve: free some or grow the volume; nothing is lost and reads go on",
+		e.path, e.free>>20, e.reserve>>20)
+}
+
+func (e *noSpaceError) Is(target error) bool { return target == ErrNoSpace }
+
+func newSpace(path string, reserve uint64, log *slog.Logger) (*space, error) {
+	s := &space{path: path, reserve: reserve, log: log, statfs: freeSpace}
+	if err := s.measure(); err != nil {
+		return nil, err
+	}
+	if err := s.check(reserve / 2); err != nil {
+		return nil, fmt.Errorf("store: refusing to start: %w", err)
+	}
+	return s, nil
+}
+
+func freeSpace(path string) (uint64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return 0, fmt.Errorf("read free space of %s: %w", path, err)
+	}
+	return st.Bavail * uint64(st.Bsize), nil
+}
+
+func (s *space) measure() error {
+	free, err := s.statfs(s.path)
+	if err != nil {
+		return err
+	}
+	s.free.Store(int64(free))
+	if low := free < s.reserve; low != s.low.Swap(low) {
+		if low {
+			s.log.Error("disk space is short, key-value writes are refused", "error", s.check(s.reserve))
+		} else {
+			s.log.Info("disk space is back, key-value writes are accepted", "path", s.path)
+		}
+	}
+	return nil
+}
+
+func (s *space) check(reserve uint64) error {
+	free := max(s.free.Load(), 0)
+	if uint64(free) >= reserve {
+		return nil
+	}
+	return &noSpaceError{path: s.path, free: uint64(free), reserve: reserve}
+}
+
+// admit says whether a command may be proposed.
+func (s *space) admit(growing bool) error {
+	if growing {
+		return s.check(s.reserve)
+	}
+	return s.check(s.reserve / 2)
+}
+
+func (s *space) run(ctx context.Context) {
+	tick := time.NewTicker(spaceInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := s.measure(); err != nil {
+				s.log.Warn("free space is unknown", "error", err)
+			}
+		}
+	}
+}
+
+// guardedLog is the Raft log behind the space check. A write that fails in the
+// log itself leaves raft-wal unable to append until it is opened again, so the
+// member then stops, with fail, rather than limp.
+type guardedLog struct {
+	*wal.WAL
+	space *space
+	fail  func(error)
+}
+
+// StoreLog implements raft.LogStore.
+func (g *guardedLog) StoreLog(entry *raft.Log) error { return g.StoreLogs([]*raft.Log{entry}) }
+
+// StoreLogs implements raft.LogStore: the entries are on disk when it returns.
+func (g *guardedLog) StoreLogs(entries []*raft.Log) error {
+	if err := g.space.check(g.space.reserve / 2); err != nil {
+		return err
+	}
+	var size int64
+	for _, e := range entries {
+		size += int64(len(e.Data))
+	}
+	if err := g.WAL.StoreLogs(entries); err != nil {
+		err = fmt.Errorf("store: write the Raft log under %s: %w: mend the disk and start this member again", g.space.path, err)
+		g.fail(err)
+		return err
+	}
+	// The log and later bbolt each take a copy.
+	g.space.free.Add(-2 * size)
+	return nil
+}

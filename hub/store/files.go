@@ -1,0 +1,216 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/raft"
+	wal "github.com/hashicorp/raft-wal"
+	"golang.org/x/sys/unix"
+)
+
+// disk is what a member keeps under its data directory besides the database:
+//
+//	LOCK                held while a process uses the directory
+//	name                the member that it belongs to
+//	raft/log            Raft's log, votes and term
+//	raft/snapshots      Raft's snapshots
+type disk struct {
+	dir       string
+	lock      *os.File
+	space     *space
+	log       *guardedLog
+	cache     *raft.LogCache
+	snapshots raft.SnapshotStore
+	slog      *slog.Logger
+}
+
+// cachedEntries are kept in memory for replication and for reads' confirmation.
+const cachedEntries = 2048
+
+func openDisk(cfg Config) (d *disk, err error) {
+	d = &disk{dir: cfg.DataDir, slog: cfg.Logger}
+	logDir := filepath.Join(cfg.DataDir, "raft", "log")
+	if err := os.MkdirAll(logDir, 0o700); err != nil {
+		return nil, fmt.Errorf("store: create data directory: %w", err)
+	}
+	if d.lock, err = lockDir(cfg.DataDir); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close())
+		}
+	}()
+	if err := claimName(cfg.DataDir, cfg.Name); err != nil {
+		return nil, err
+	}
+	if d.space, err = newSpace(cfg.DataDir, cfg.SpaceReserve, cfg.Logger); err != nil {
+		return nil, err
+	}
+	w, err := wal.Open(logDir, wal.WithSegmentSize(cfg.SegmentBytes), wal.WithLogger(raftLogTo(cfg.Logger)))
+	if err != nil {
+		return nil, fmt.Errorf("store: open the Raft log in %s: %w: remove this member's data directory and let it catch up from the others", logDir, err)
+	}
+	d.log = &guardedLog{WAL: w, space: d.space}
+	if d.cache, err = raft.NewLogCache(cachedEntries, d.log); err != nil {
+		return nil, fmt.Errorf("store: cache the Raft log: %w", err)
+	}
+	d.snapshots, err = raft.NewFileSnapshotStoreWithLogger(filepath.Join(cfg.DataDir, "raft"), 2, raftLogTo(cfg.Logger))
+	if err != nil {
+		return nil, fmt.Errorf("store: open snapshots: %w", err)
+	}
+	return d, nil
+}
+
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "LOCK"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("store: lock data directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("store: data directory %s is in use by another process: stop that or choose another directory: %w", dir, err)
+	}
+	return f, nil
+}
+
+// claimName refuses a directory of another member: its votes are not ours.
+func claimName(dir, name string) error {
+	path := filepath.Join(dir, "name")
+	have, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return os.WriteFile(path, []byte(name+"\n"), 0o600)
+	case err != nil:
+		return fmt.Errorf("store: read member name: %w", err)
+	case len(have) == 0:
+		// A crash between creating and writing it.
+		return os.WriteFile(path, []byte(name+"\n"), 0o600)
+	case strings.TrimSpace(string(have)) != name:
+		return fmt.Errorf("store: data directory %s belongs to member %q, not to %q: start it with that name, or give %q an empty directory",
+			dir, strings.TrimSpace(string(have)), name, name)
+	}
+	return nil
+}
+
+// reconcile brings the database and Raft's files to where Raft may start from
+// them. Raft is told not to restore its snapshot at the start, because the
+// database normally is ahead of it; here the other cases are handled.
+func (d *disk) reconcile(m *machine) error {
+	snapshots, err := d.snapshots.List()
+	if err != nil {
+		return fmt.Errorf("store: list snapshots: %w", err)
+	}
+	last, err := d.log.LastIndex()
+	if err != nil {
+		return fmt.Errorf("store: read the Raft log: %w", err)
+	}
+	applied := m.applied.Load()
+	if len(snapshots) > 0 {
+		newest := snapshots[0]
+		last = max(last, newest.Index)
+		// A crash came between keeping a received snapshot and restoring it.
+		if lastVisible(d, newest.Index) > applied {
+			if err := d.restore(m, newest); err != nil {
+				return err
+			}
+		}
+	}
+	if applied > last {
+		return fmt.Errorf("store: the database in %s has applied entry %d but the Raft log ends at %d, so part of the log is lost: remove this member's data directory and let it catch up from the others",
+			d.dir, applied, last)
+	}
+	return nil
+}
+
+// lastVisible is index, less the no-ops and barriers at the end that the state
+// machine never sees, as far as the log still knows them.
+func lastVisible(d *disk, index uint64) uint64 {
+	for ; index > 0; index-- {
+		var entry raft.Log
+		if err := d.log.GetLog(index, &entry); err != nil {
+			return index
+		}
+		if entry.Type == raft.LogCommand || entry.Type == raft.LogConfiguration {
+			return index
+		}
+	}
+	return 0
+}
+
+func (d *disk) restore(m *machine, meta *raft.SnapshotMeta) error {
+	path := filepath.Join(d.dir, "raft", "snapshots", meta.ID)
+	_, source, err := d.snapshots.Open(meta.ID)
+	if err == nil {
+		defer source.Close()
+		err = m.Restore(source)
+	}
+	if err != nil {
+		return fmt.Errorf("store: snapshot %s is newer than the database and cannot be used: %w: remove this member's data directory and let it catch up from the others, or restore a backup", path, err)
+	}
+	return nil
+}
+
+// start bootstraps if asked to and starts Raft.
+func (d *disk) start(cfg Config, m *machine, transport raft.Transport, changes chan bool) (*raft.Raft, error) {
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(cfg.Name)
+	c.HeartbeatTimeout, c.ElectionTimeout = cfg.Timing.Heartbeat, cfg.Timing.Election
+	c.LeaderLeaseTimeout, c.CommitTimeout = cfg.Timing.LeaderLease, cfg.Timing.Commit
+	c.MaxAppendEntries = 256
+	c.BatchApplyCh = true
+	c.SnapshotThreshold, c.TrailingLogs, c.SnapshotInterval = cfg.SnapshotThreshold, cfg.TrailingLogs, cfg.SnapshotInterval
+	c.NoSnapshotRestoreOnStart = true
+	c.NotifyCh = changes
+	c.Logger = raftLogTo(cfg.Logger)
+	c.NoLegacyTelemetry = true
+	if cfg.Bootstrap {
+		if err := d.bootstrap(cfg, c, transport); err != nil {
+			return nil, err
+		}
+	}
+	start := time.Now()
+	r, err := raft.NewRaft(c, m, d.cache, d.log, d.snapshots, transport)
+	if err != nil {
+		return nil, fmt.Errorf("store: start Raft: %w", err)
+	}
+	d.slog.Info("store opened", "index", m.applied.Load(), "took", time.Since(start))
+	return r, nil
+}
+
+func (d *disk) bootstrap(cfg Config, c *raft.Config, transport raft.Transport) error {
+	exists, err := raft.HasExistingState(d.log, d.log, d.snapshots)
+	if err != nil {
+		return fmt.Errorf("store: look for existing state: %w", err)
+	}
+	if exists {
+		return nil
+	}
+	var first raft.Configuration
+	for _, m := range cfg.Members {
+		first.Servers = append(first.Servers, raft.Server{
+			Suffrage: raft.Voter, ID: raft.ServerID(m.Name), Address: raft.ServerAddress(m.RaftAddress),
+		})
+	}
+	if err := raft.BootstrapCluster(c, d.log, d.log, d.snapshots, transport, first); err != nil {
+		return fmt.Errorf("store: write the first configuration: %w", err)
+	}
+	return nil
+}
+
+func (d *disk) close() error {
+	var errs []error
+	if d.log != nil {
+		errs = append(errs, d.log.Close())
+	}
+	if d.lock != nil {
+		errs = append(errs, d.lock.Close())
+	}
+	return errors.Join(errs...)
+}

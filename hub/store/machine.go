@@ -1,0 +1,212 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coreos/go-semver/semver"
+	"go.etcd.io/etcd/pkg/v3/wait"
+	"go.etcd.io/etcd/server/v3/etcdserver/cindex"
+	"go.etcd.io/etcd/server/v3/lease"
+	"go.etcd.io/etcd/server/v3/storage"
+	"go.etcd.io/etcd/server/v3/storage/backend"
+	"go.etcd.io/etcd/server/v3/storage/mvcc"
+	"go.etcd.io/etcd/server/v3/storage/schema"
+	"go.uber.org/zap"
+)
+
+// keys of this store in etcd's meta bucket, beside the consistent index.
+var (
+	incarnationKey = []byte("tripodIncarnation")
+	clusterIDKey   = []byte("tripodClusterID")
+)
+
+// machine is the replicated state machine: etcd's mvcc store and lessor over
+// one bbolt file. Only Raft's apply goroutine writes to it.
+//
+// The index of the last applied entry is saved in the same bbolt transaction as
+// its effects: the hook that etcd calls after locking the transaction moves the
+// index forward, and the hook before a commit writes it. So after a crash the
+// file holds the effects of exactly the entries up to its index.
+type machine struct {
+	log       *slog.Logger
+	zap       *zap.Logger
+	path      string
+	onRenewal func(RenewalApplied)
+	metrics   *metrics
+
+	index  cindex.ConsistentIndexer
+	hooks  backend.Hooks
+	kv     mvcc.WatchableKV
+	lessor lease.Lessor
+
+	// mu guards be, which a snapshot replaces. Held for reading while be is used.
+	mu      sync.RWMutex
+	be      backend.Backend
+	closing sync.WaitGroup
+
+	applied     atomic.Uint64
+	progress    wait.WaitTime
+	incarnation atomic.Uint64
+	clusterID   atomic.Uint64
+
+	halted  atomic.Bool
+	haltErr chan error
+}
+
+// etcdVersion tells the lessor which of its formats to write: 3.6 persists the
+// remaining time of leases.
+type etcdVersion struct{}
+
+func (etcdVersion) Version() *semver.Version { return semver.New(EtcdVersion) }
+
+func openMachine(cfg Config, m *metrics) (*machine, error) {
+	path := filepath.Join(cfg.DataDir, "db")
+	if err := removeLeftovers(path); err != nil {
+		return nil, err
+	}
+	s := &machine{
+		log:       cfg.Logger,
+		zap:       zapTo(cfg.Logger),
+		path:      path,
+		onRenewal: cfg.OnRenewal,
+		metrics:   m,
+		progress:  wait.NewTimeList(),
+		haltErr:   make(chan error, 1),
+	}
+	s.index = cindex.NewConsistentIndex(nil)
+	s.hooks = storage.NewBackendHooks(s.zap, s.index)
+	if err := checkFile(path); err != nil {
+		return nil, err
+	}
+	s.be = s.openBackend()
+	s.index.SetBackend(s.be)
+	s.applied.Store(s.index.ConsistentIndex())
+	s.lessor = lease.NewLessor(s.zap, s.be, etcdVersion{}, lease.LessorConfig{
+		MinLeaseTTL:        minLeaseTTL(cfg.Timing),
+		CheckpointInterval: cfg.LeaseCheckpoint,
+		CheckpointPersist:  true,
+	})
+	s.kv = mvcc.New(s.zap, s.be, s.lessor, mvcc.StoreConfig{})
+	s.be.SetTxPostLockInsideApplyHook(s.entering)
+	s.loadMeta()
+	return s, nil
+}
+
+// minLeaseTTL is etcd's rule: a lease outlives one and a half elections.
+func minLeaseTTL(t Timing) int64 {
+	seconds := (3*t.Election/2 + time.Second - 1) / time.Second
+	return max(int64(seconds), 1)
+}
+
+func (s *machine) openBackend() backend.Backend {
+	c := backend.DefaultBackendConfig(s.zap)
+	c.Path = s.path
+	c.Hooks = s.hooks
+	return backend.New(c)
+}
+
+// entering runs whenever applying an entry has locked the transaction that its
+// effects go into.
+func (s *machine) entering() {
+	index, term := s.index.ConsistentApplyingIndex()
+	if index > s.index.UnsafeConsistentIndex() {
+		s.index.SetConsistentIndex(index, term)
+	}
+}
+
+func (s *machine) loadMeta() {
+	tx := s.be.ReadTx()
+	tx.RLock()
+	defer tx.RUnlock()
+	s.incarnation.Store(readUint64(tx, incarnationKey))
+	s.clusterID.Store(readUint64(tx, clusterIDKey))
+}
+
+func readUint64(tx backend.UnsafeReader, key []byte) uint64 {
+	_, values := tx.UnsafeRange(schema.Meta, key, nil, 0)
+	if len(values) == 0 || len(values[0]) != 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(values[0])
+}
+
+// appliedTerm is the term of the last entry in the file.
+func (s *machine) appliedTerm() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	_, term := schema.ReadConsistentIndex(s.be.ReadTx())
+	return term
+}
+
+// waitApplied returns when the entry at index is applied here.
+func (s *machine) waitApplied(ctx context.Context, index uint64) error {
+	if s.applied.Load() >= index {
+		return nil
+	}
+	select {
+	case <-s.progress.Wait(index):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *machine) advanced(index uint64) {
+	if index > s.applied.Load() {
+		s.applied.Store(index)
+	}
+	s.progress.Trigger(s.applied.Load())
+}
+
+// halt stops applying for good: going on would make this member differ from
+// the others. Run returns err.
+func (s *machine) halt(err error) {
+	if s.halted.CompareAndSwap(false, true) {
+		s.haltErr <- err
+	}
+}
+
+// use calls f with the backend, which is not replaced meanwhile.
+func (s *machine) use(f func(backend.Backend)) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	f(s.be)
+}
+
+// close flushes the state to disk. Nothing may be applied any more.
+func (s *machine) close() error {
+	s.lessor.Stop()
+	s.kv.Commit()
+	err := s.kv.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.be.Close(); err == nil {
+		err = e
+	}
+	s.closing.Wait()
+	if err != nil {
+		return fmt.Errorf("close %s: %w", s.path, err)
+	}
+	return nil
+}
+
+func removeLeftovers(path string) error {
+	leftovers, err := filepath.Glob(path + ".restore-*")
+	if err != nil {
+		return fmt.Errorf("list %s.restore-*: %w", path, err)
+	}
+	for _, f := range leftovers {
+		if err := os.Remove(f); err != nil {
+			return fmt.Errorf("remove half-received snapshot: %w", err)
+		}
+	}
+	return nil
+}

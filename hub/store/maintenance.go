@@ -1,0 +1,72 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"go.etcd.io/etcd/server/v3/storage/backend"
+	"go.etcd.io/etcd/server/v3/storage/mvcc"
+)
+
+// Maintenance looks after the local database file.
+type Maintenance struct{ store *Store }
+
+// Size returns the size of the file and the part of it in use, in bytes.
+func (m *Maintenance) Size() (size, used int64) {
+	m.store.machine.use(func(b backend.Backend) { size, used = b.Size(), b.SizeInUse() })
+	return size, used
+}
+
+// Defragment rewrites the file without its holes. Reads and writes on this
+// member wait meanwhile.
+func (m *Maintenance) Defragment() error {
+	var err error
+	m.store.machine.use(func(b backend.Backend) { err = b.Defrag() })
+	if err != nil {
+		return fmt.Errorf("defragment %s: %w", m.store.machine.path, err)
+	}
+	return nil
+}
+
+// Hashes gives the hashes by which members are compared.
+func (m *Maintenance) Hashes() mvcc.HashStorage { return m.store.machine.kv.HashStorage() }
+
+// Copy pins the present state of the file: size bytes that write gives out. The
+// caller must call release.
+func (m *Maintenance) Copy() (size int64, write func(io.Writer) (int64, error), release func() error) {
+	var snap backend.Snapshot
+	m.store.machine.use(func(b backend.Backend) { snap = b.Snapshot() })
+	return snap.Size(), snap.WriteTo, snap.Close
+}
+
+// Compacted waits until a compaction that this member applied has freed its
+// space, and makes that durable.
+func (m *Maintenance) Compacted(ctx context.Context, result *Result) error {
+	if result.physical == nil {
+		return nil
+	}
+	select {
+	case <-result.physical:
+		m.store.machine.use(func(b backend.Backend) { b.ForceCommit() })
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Alarms lists what is wrong with this member in words; empty if nothing is.
+func (m *Maintenance) Alarms() []string {
+	if err := m.store.space.check(m.store.space.reserve); err != nil {
+		return []string{err.Error()}
+	}
+	return nil
+}
+
+// Snapshot makes Raft write a snapshot now and drop the log before it.
+func (m *Maintenance) Snapshot() error {
+	if err := m.store.raft.Snapshot().Error(); err != nil {
+		return fmt.Errorf("write snapshot: %w", err)
+	}
+	return nil
+}

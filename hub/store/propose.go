@@ -1,0 +1,170 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	raftlogv1 "tripod.dev/tripod/proto/raftlog/v1"
+)
+
+// retryPause spaces attempts that failed without anything being proposed, so
+// that a leader which is just being replaced is not asked in a tight loop.
+const retryPause = 10 * time.Millisecond
+
+// proposer puts commands into the log, on this member if it leads and else
+// through the leader.
+type proposer struct {
+	self    string
+	raft    *raft.Raft
+	machine *machine
+	leaders *leaderWatch
+	peers   *peers
+	space   *space
+	timeout time.Duration
+	limit   int
+	metrics *metrics
+}
+
+// propose returns when the command is applied, on this member too. A command
+// that surely was not proposed is proposed again until time is up; one whose
+// fate is unknown is not.
+func (p *proposer) propose(ctx context.Context, op Op) (*Result, error) {
+	data, err := encodeOp(op)
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > p.limit {
+		return nil, ErrTooLarge
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, p.timeout, ErrTimeout)
+	defer cancel()
+	start := time.Now()
+	for {
+		result, proposed, err := p.attempt(ctx, data, op.growing)
+		if err == nil {
+			p.metrics.proposals.WithLabelValues("applied").Inc()
+			p.metrics.latency.Observe(time.Since(start).Seconds())
+			return result, result.Err
+		}
+		if proposed || !retriable(err) {
+			p.metrics.proposals.WithLabelValues(outcomeLabel(proposed)).Inc()
+			return nil, err
+		}
+		select {
+		case <-time.After(retryPause):
+		case <-ctx.Done():
+			p.metrics.proposals.WithLabelValues("not_proposed").Inc()
+			return nil, ErrNoLeader
+		}
+	}
+}
+
+func outcomeLabel(proposed bool) string {
+	if proposed {
+		return "unknown"
+	}
+	return "not_proposed"
+}
+
+func retriable(err error) bool {
+	return errors.Is(err, ErrNotLeader)
+}
+
+// attempt tries once. proposed tells whether the command may be in a log.
+func (p *proposer) attempt(ctx context.Context, data []byte, growing bool) (result *Result, proposed bool, err error) {
+	leader, err := p.leaders.waitLeader(ctx, p.self)
+	if err != nil {
+		return nil, false, err
+	}
+	if leader.Leading {
+		return p.local(ctx, data, growing)
+	}
+	result, proposed, err = p.peers.propose(ctx, leader.Leader, data)
+	if err != nil {
+		return nil, proposed, err
+	}
+	// The caller's next serializable read or watch here sees its own write. If
+	// its time runs out first the write has succeeded all the same.
+	_ = p.machine.waitApplied(ctx, result.Index)
+	return result, true, nil
+}
+
+// local proposes on this member only.
+func (p *proposer) local(ctx context.Context, data []byte, growing bool) (*Result, bool, error) {
+	if err := p.space.admit(growing); err != nil {
+		return nil, false, err
+	}
+	deadline, _ := ctx.Deadline()
+	future := p.raft.Apply(data, max(time.Until(deadline), time.Millisecond))
+	done := make(chan error, 1)
+	go func() { done <- future.Error() }()
+	select {
+	case err := <-done:
+		if err != nil {
+			return nil, p.mayBeProposed(err), p.explain(err)
+		}
+	case <-ctx.Done():
+		return nil, true, ended(ctx)
+	}
+	result, ok := future.Response().(*Result)
+	if !ok {
+		return nil, true, fmt.Errorf("store: entry %d gave no result", future.Index())
+	}
+	if errors.Is(result.Err, ErrHalted) {
+		return nil, true, ErrHalted
+	}
+	return result, true, nil
+}
+
+// ended tells the caller's own cancellation from the store's time-out.
+func ended(ctx context.Context) error {
+	if cause := context.Cause(ctx); errors.Is(cause, ErrTimeout) {
+		return ErrTimeout
+	}
+	return ctx.Err()
+}
+
+func (p *proposer) mayBeProposed(err error) bool {
+	return !errors.Is(err, raft.ErrNotLeader) && !errors.Is(err, raft.ErrEnqueueTimeout) &&
+		!errors.Is(err, raft.ErrLeadershipTransferInProgress)
+}
+
+func (p *proposer) explain(err error) error {
+	switch {
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return ErrNotLeader
+	case errors.Is(err, raft.ErrEnqueueTimeout):
+		return ErrTimeout
+	case errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrAbortedByRestore):
+		return ErrOutcomeUnknown
+	case errors.Is(err, raft.ErrRaftShutdown):
+		return ErrStopped
+	default:
+		return fmt.Errorf("store: outcome unknown: %w", err)
+	}
+}
+
+// renewal proposes a lease renewal on this member; it is never forwarded.
+func (p *proposer) renewal(ctx context.Context, r *raftlogv1.LeaseRenewal) (RenewalApplied, error) {
+	if l, _ := p.leaders.get(); !l.Leading {
+		return RenewalApplied{}, ErrNotLeader
+	}
+	data, err := encodeOp(leaseRenewal(r))
+	if err != nil {
+		return RenewalApplied{}, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, p.timeout, ErrTimeout)
+	defer cancel()
+	result, _, err := p.local(ctx, data, false)
+	if err != nil {
+		return RenewalApplied{}, fmt.Errorf("propose lease renewal: %w", err)
+	}
+	if result.Err != nil {
+		return RenewalApplied{}, result.Err
+	}
+	return *result.Renewal, nil
+}

@@ -1,0 +1,285 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/server/v3/storage/mvcc"
+	"google.golang.org/grpc"
+
+	raftlogv1 "tripod.dev/tripod/proto/raftlog/v1"
+)
+
+// EtcdVersion is the version of etcd whose API and semantics the store has; it
+// is what clients are told.
+const EtcdVersion = "3.6.8"
+
+// handOver bounds how long a leader that shuts down waits for another to take
+// over.
+const handOver = 2 * time.Second
+
+// Store is one member's part of the replicated store. All methods may be called
+// concurrently, from New until Run has returned.
+type Store struct {
+	cfg       Config
+	log       *slog.Logger
+	machine   *machine
+	raft      *raft.Raft
+	disk      *disk
+	transport *confirmingTransport
+	space     *space
+	peers     *peers
+	leaders   *leaderWatch
+	reader    *reader
+	proposer  *proposer
+	leases    *Leases
+}
+
+// New opens or creates the member's data and joins Raft. On success the caller
+// must call Run, which owns closing.
+func New(cfg Config) (*Store, error) {
+	cfg = cfg.WithDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg.Logger = cfg.Logger.With("member", cfg.Name)
+	metrics := newMetrics()
+	disk, err := openDisk(cfg)
+	if err != nil {
+		return nil, err
+	}
+	machine, err := openMachine(cfg, metrics)
+	if err != nil {
+		return nil, errors.Join(err, disk.close())
+	}
+	s := &Store{cfg: cfg, log: cfg.Logger, machine: machine, disk: disk, space: disk.space}
+	disk.log.fail = machine.halt
+	if err := disk.reconcile(machine); err != nil {
+		return nil, errors.Join(err, machine.close(), disk.close())
+	}
+	if err := s.join(metrics); err != nil {
+		return nil, errors.Join(err, machine.close(), disk.close())
+	}
+	if err := metrics.register(cfg.Registerer, s); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+// join wires the parts together and starts Raft.
+func (s *Store) join(metrics *metrics) error {
+	cfg := s.cfg
+	layer, err := newStreamLayer(cfg)
+	if err != nil {
+		return err
+	}
+	s.transport = newConfirmingTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: layer, MaxPool: 3, Timeout: 10 * time.Second, Logger: raftLogTo(s.log), MsgpackUseNewTimeFormat: true,
+	}))
+	changes := make(chan bool, 64)
+	s.peers = newPeers(cfg)
+	s.leaders = newLeaderWatch(cfg.Timing.Election, s.machine, changes, s.log)
+	s.reader = newReader()
+	s.proposer = &proposer{
+		self: cfg.Name, machine: s.machine, leaders: s.leaders, peers: s.peers, space: s.space,
+		timeout: cfg.RequestTimeout, limit: cfg.MaxRequestBytes + 4096, metrics: metrics,
+	}
+	s.leases = &Leases{
+		self: cfg.Name, machine: s.machine, leaders: s.leaders, reader: s.reader, peers: s.peers,
+		propose: s.proposer.propose, timeout: cfg.RequestTimeout, log: s.log,
+	}
+	s.machine.lessor.SetCheckpointer(func(ctx context.Context, cp *pb.LeaseCheckpointRequest) error {
+		_, err := s.proposer.propose(ctx, leaseCheckpoint(cp))
+		return err
+	})
+	s.raft, err = s.disk.start(cfg, s.machine, s.transport, changes)
+	if err != nil {
+		return errors.Join(err, s.transport.Close())
+	}
+	s.leaders.raft, s.leaders.propose = s.raft, s.proposer.propose
+	s.proposer.raft = s.raft
+	r := s.reader
+	r.self, r.raft, r.logs, r.machine, r.leaders = raft.ServerID(cfg.Name), s.raft, s.disk.cache, s.machine, s.leaders
+	r.peers, r.transport, r.timeout, r.metrics = s.peers, s.transport, cfg.RequestTimeout, metrics
+	return nil
+}
+
+// Run serves until ctx is done or the member cannot go on, and returns when
+// everything is closed. A leader first hands over to another member.
+func (s *Store) Run(ctx context.Context) error {
+	background, stop := context.WithCancel(context.Background())
+	defer stop()
+	var wg sync.WaitGroup
+	for _, run := range []func(context.Context){s.leaders.run, s.reader.run, s.leases.run, s.space.run, s.yield} {
+		wg.Go(func() { run(background) })
+	}
+	var failure error
+	select {
+	case <-ctx.Done():
+	case failure = <-s.machine.haltErr:
+		s.log.Error("the store stops", "error", failure)
+	}
+	s.handOver()
+	// Raft first: what waits for it returns then.
+	err := s.raft.Shutdown().Error()
+	stop()
+	wg.Wait()
+	return errors.Join(failure, err, s.closeFiles())
+}
+
+// close undoes New.
+func (s *Store) close() error {
+	err := s.raft.Shutdown().Error()
+	return errors.Join(err, s.closeFiles())
+}
+
+func (s *Store) closeFiles() error {
+	s.peers.close()
+	return errors.Join(s.transport.Close(), s.machine.close(), s.disk.close())
+}
+
+func (s *Store) handOver() {
+	if s.raft.State() != raft.Leader || len(s.raft.GetConfiguration().Configuration().Servers) < 2 {
+		return
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.raft.LeadershipTransfer().Error() }()
+	select {
+	case err := <-done:
+		if err != nil {
+			s.log.Info("leadership not handed over", "error", err)
+		}
+	case <-time.After(handOver):
+	}
+}
+
+// yield gives leadership away while this member is short of disk space: the
+// others may have some.
+func (s *Store) yield(ctx context.Context) {
+	tick := time.NewTicker(yieldInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if s.space.low.Load() && s.IsLeader() {
+				s.handOver()
+			}
+		}
+	}
+}
+
+const yieldInterval = 15 * time.Second
+
+// Propose commits a command through the leader and returns its result once it
+// is applied on this member. The error is the command's own refusal, or one of
+// this package's. After ErrOutcomeUnknown, ErrTimeout or a context error the
+// command may still be committed.
+func (s *Store) Propose(ctx context.Context, op Op) (*Result, error) {
+	return s.proposer.propose(ctx, op)
+}
+
+// ProposeRenewal commits a lease renewal; it works on the leader only
+// (ErrNotLeader), and returns when it is applied here.
+func (s *Store) ProposeRenewal(ctx context.Context, r *raftlogv1.LeaseRenewal) (RenewalApplied, error) {
+	return s.proposer.renewal(ctx, r)
+}
+
+// StartIncarnation opens incarnation n of the hub (safety.md section 9).
+func (s *Store) StartIncarnation(ctx context.Context, n uint64, reason string) error {
+	_, err := s.proposer.propose(ctx, startIncarnation(&raftlogv1.StartIncarnation{Incarnation: n, Reason: reason}))
+	return err
+}
+
+// Linearize returns when local reads include every write that any member
+// acknowledged before the call.
+func (s *Store) Linearize(ctx context.Context) error { return s.reader.linearize(ctx) }
+
+// VerifyLeader proves by a majority that this member still leads (ErrNotLeader).
+func (s *Store) VerifyLeader(ctx context.Context) error { return s.reader.verify(ctx) }
+
+// Barrier returns when this leader has applied everything committed before the
+// call (ErrNotLeader on other members).
+func (s *Store) Barrier(ctx context.Context) error {
+	if !s.IsLeader() {
+		return ErrNotLeader
+	}
+	return s.reader.linearize(ctx)
+}
+
+// Subscribe returns a channel that always holds the newest leadership not yet
+// read, beginning with the present one; it is closed when ctx is done.
+func (s *Store) Subscribe(ctx context.Context) <-chan Leadership { return s.leaders.subscribe(ctx) }
+
+// Leadership returns what this member knows now.
+func (s *Store) Leadership() Leadership {
+	l, _ := s.leaders.get()
+	return l
+}
+
+// IsLeader says whether this member leads and has passed its barrier.
+func (s *Store) IsLeader() bool { return s.leaders.leading() }
+
+// Range returns the keys with prefix, in order, and the revision they are of, as
+// applied on this member: it may be behind the leader.
+func (s *Store) Range(ctx context.Context, prefix string) ([]mvccpb.KeyValue, int64, error) {
+	var end []byte
+	if prefix == "" {
+		prefix, end = "\x00", []byte{}
+	} else {
+		end = prefixEnd(prefix)
+	}
+	result, err := s.machine.kv.Range(ctx, []byte(prefix), end, mvcc.RangeOptions{})
+	if err != nil {
+		return nil, 0, fmt.Errorf("read range %q: %w", prefix, err)
+	}
+	return result.KVs, result.Rev, nil
+}
+
+// prefixEnd is the first key after all keys with prefix; empty means no end.
+func prefixEnd(prefix string) []byte {
+	end := []byte(prefix)
+	for i := len(end) - 1; i >= 0; i-- {
+		if end[i] < 0xff {
+			end[i]++
+			return end[:i+1]
+		}
+	}
+	return []byte{}
+}
+
+// AppliedIndex is the index of the last entry applied on this member.
+func (s *Store) AppliedIndex() uint64 { return s.machine.applied.Load() }
+
+// Revision is the revision of the key-value state on this member.
+func (s *Store) Revision() int64 { return s.machine.kv.Rev() }
+
+// Incarnation is the incarnation in force, 0 before the first leader.
+func (s *Store) Incarnation() uint64 { return s.machine.incarnation.Load() }
+
+// KV is the local state, for serializable reads and watches. Callers must not
+// write to it.
+func (s *Store) KV() mvcc.WatchableKV { return s.machine.kv }
+
+// Leases is the etcd leases.
+func (s *Store) Leases() *Leases { return s.leases }
+
+// Membership is the members and who leads them.
+func (s *Store) Membership() *Membership { return &Membership{store: s} }
+
+// Maintenance looks after the local database.
+func (s *Store) Maintenance() *Maintenance { return &Maintenance{store: s} }
+
+// RegisterMemberService puts the calls among members on a gRPC server, which
+// must admit only members' certificates to them.
+func (s *Store) RegisterMemberService(r grpc.ServiceRegistrar) {
+	raftlogv1.RegisterMemberServiceServer(r, memberService{proposer: s.proposer, reader: s.reader, leases: s.leases})
+}

@@ -1,0 +1,226 @@
+package store
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// MembersOrganization is the certificate organization of hub members.
+const MembersOrganization = "tripod:members"
+
+// memberPrefix begins the common name of a member's certificate.
+const memberPrefix = "tripod:member:"
+
+const handshakeTimeout = 5 * time.Second
+
+// streamLayer carries Raft over mutual TLS. Handshakes run beside the accept
+// loop, so that a silent or foreign peer holds up nobody.
+type streamLayer struct {
+	config    *tls.Config
+	dial      func(ctx context.Context, address string) (net.Conn, error)
+	listener  net.Listener
+	advertise string
+	members   []Member
+	log       *slog.Logger
+	refused   *quiet
+
+	ready  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+	wg     sync.WaitGroup
+}
+
+var _ raft.StreamLayer = (*streamLayer)(nil)
+
+type memberAddr string
+
+func (memberAddr) Network() string  { return "tcp" }
+func (a memberAddr) String() string { return string(a) }
+
+func newStreamLayer(cfg Config) (*streamLayer, error) {
+	listener, err := net.Listen("tcp", cfg.RaftListen)
+	if err != nil {
+		return nil, fmt.Errorf("store: listen for Raft: %w", err)
+	}
+	self, _ := cfg.member(cfg.Name)
+	l := &streamLayer{
+		config: cfg.TLS, dial: cfg.Dial, listener: listener, advertise: self.RaftAddress,
+		members: cfg.Members, log: cfg.Logger, refused: newQuiet(10 * time.Second),
+		ready: make(chan net.Conn), closed: make(chan struct{}),
+	}
+	l.wg.Go(l.acceptLoop)
+	return l, nil
+}
+
+func (l *streamLayer) acceptLoop() {
+	server := l.config.Clone()
+	server.ClientAuth = tls.RequireAndVerifyClientCert
+	server.VerifyConnection = verifyMember
+	server.MinVersion = tls.VersionTLS13
+	for {
+		conn, err := l.listener.Accept()
+		if err != nil {
+			return
+		}
+		l.wg.Go(func() { l.handshake(tls.Server(conn, server)) })
+	}
+}
+
+func (l *streamLayer) handshake(conn *tls.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
+	defer cancel()
+	if err := conn.HandshakeContext(ctx); err != nil {
+		host, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
+		if l.refused.say(host) {
+			l.log.Error("Raft connection refused: the peer has no certificate of this hub's members; if it should be one, give it a certificate from this hub's CA",
+				"member", conn.RemoteAddr().String(), "error", err)
+		}
+		_ = conn.Close()
+		return
+	}
+	select {
+	case l.ready <- conn:
+	case <-l.closed:
+		_ = conn.Close()
+	}
+}
+
+// Accept implements net.Listener.
+func (l *streamLayer) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.ready:
+		return conn, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (l *streamLayer) Close() error {
+	var err error
+	l.once.Do(func() {
+		close(l.closed)
+		err = l.listener.Close()
+		l.wg.Wait()
+	})
+	return err
+}
+
+// Addr implements net.Listener with the address that others use.
+func (l *streamLayer) Addr() net.Addr { return memberAddr(l.advertise) }
+
+// Dial implements raft.StreamLayer.
+func (l *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), max(timeout, time.Second))
+	defer cancel()
+	name := l.nameOf(string(address))
+	conn, err := l.dial(ctx, string(address))
+	if err != nil {
+		return nil, fmt.Errorf("dial member %q: %w", name, err)
+	}
+	secured := tls.Client(conn, clientTLS(l.config, name))
+	if err := secured.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		err = fmt.Errorf("member %q at %s does not prove to be one of this hub: %w: give it a certificate from this hub's CA, or mend the address", name, address, err)
+		if isCertificateError(err) && l.refused.say(name) {
+			l.log.Error("Raft peer refused", "member", name, "error", err)
+		}
+		return nil, err
+	}
+	return secured, nil
+}
+
+func (l *streamLayer) nameOf(address string) string {
+	for _, m := range l.members {
+		if m.RaftAddress == address {
+			return m.Name
+		}
+	}
+	return ""
+}
+
+func isCertificateError(err error) bool {
+	var verification *tls.CertificateVerificationError
+	var name *memberNameError
+	var alert tls.AlertError
+	return errors.As(err, &verification) || errors.As(err, &name) || errors.As(err, &alert)
+}
+
+// clientTLS dials the member called name, or any member if name is empty. The
+// peer is recognised by the member name in its certificate: addresses change
+// and may be shared behind a translation, names do not.
+func clientTLS(base *tls.Config, name string) *tls.Config {
+	c := base.Clone()
+	roots := c.RootCAs
+	c.MinVersion = tls.VersionTLS13
+	// Only the host name check is replaced; the chain is verified below.
+	c.InsecureSkipVerify = true
+	c.VerifyConnection = func(state tls.ConnectionState) error {
+		if len(state.PeerCertificates) == 0 {
+			return &memberNameError{reason: "no certificate"}
+		}
+		intermediates := x509.NewCertPool()
+		for _, cert := range state.PeerCertificates[1:] {
+			intermediates.AddCert(cert)
+		}
+		if _, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates}); err != nil {
+			return &tls.CertificateVerificationError{UnverifiedCertificates: state.PeerCertificates, Err: err}
+		}
+		if err := verifyMember(state); err != nil {
+			return err
+		}
+		if cn := state.PeerCertificates[0].Subject.CommonName; name != "" && cn != memberPrefix+name {
+			return &memberNameError{reason: fmt.Sprintf("the certificate is for %q, want %q", cn, memberPrefix+name)}
+		}
+		return nil
+	}
+	return c
+}
+
+type memberNameError struct{ reason string }
+
+func (e *memberNameError) Error() string { return "not a member's certificate: " + e.reason }
+
+// verifyMember admits certificates of the members' organization. The chain has
+// been verified.
+func verifyMember(state tls.ConnectionState) error {
+	if len(state.PeerCertificates) == 0 {
+		return &memberNameError{reason: "no certificate"}
+	}
+	subject := state.PeerCertificates[0].Subject
+	if !slices.Contains(subject.Organization, MembersOrganization) {
+		return &memberNameError{reason: fmt.Sprintf("subject %q is not of organization %q", subject, MembersOrganization)}
+	}
+	return nil
+}
+
+// quiet lets a message about one subject through once per interval.
+type quiet struct {
+	interval time.Duration
+	mu       sync.Mutex
+	last     map[string]time.Time
+}
+
+func newQuiet(interval time.Duration) *quiet {
+	return &quiet{interval: interval, last: map[string]time.Time{}}
+}
+
+func (q *quiet) say(subject string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if last, ok := q.last[subject]; ok && time.Since(last) < q.interval {
+		return false
+	}
+	q.last[subject] = time.Now()
+	return true
+}
