@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"flag"
 	"strings"
 	"testing"
 	"time"
@@ -141,6 +142,11 @@ func TestSurelyOverImpliesThatTheAgentsDeadlineHasPassed(t *testing.T) {
 
 // TestThePropertyCanFail plants the bugs that the property exists for.
 func TestThePropertyCanFail(t *testing.T) {
+	// The failures below are wanted: none is to be kept for replay.
+	if err := flag.Set("rapid.nofailfile", "true"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = flag.Set("rapid.nofailfile", "false") }()
 	for name, plant := range map[string]func(*history){
 		"a wait of TTL without drift":          func(h *history) { h.book.wait = h.config.TTL },
 		"a wait of TTL(1+2ρ), the first order": func(h *history) { h.book.wait = time.Duration(float64(h.config.TTL) * (1 + 2*h.config.Drift)) },
