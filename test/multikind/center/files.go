@@ -54,6 +54,10 @@ func (p Plan) Prepare(lib string) (*api.Config, error) {
 	}
 	for name, content := range files {
 		path := filepath.Join(folder, name)
+		// A component may watch its file and end when it is written, even with the same content.
+		if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, content) {
+			continue
+		}
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return nil, fmt.Errorf("make folder: %w", err)
 		}

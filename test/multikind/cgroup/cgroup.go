@@ -186,8 +186,8 @@ func (g Group) setFreezer(state string) error {
 	return ignoreGone(os.WriteFile(g.freezer("freezer.state"), []byte(state), 0o644))
 }
 
-// hierarchies returns the version 1 hierarchies mounted on this machine; the
-// version 2 tree has no cgroup.procs semantics the lab needs.
+// hierarchies returns the hierarchies mounted on this machine, a version 2 one beside
+// them included: runc makes a pod's group there too.
 func hierarchies() ([]string, error) {
 	entries, err := os.ReadDir(mountPoint)
 	if err != nil {
@@ -195,7 +195,7 @@ func hierarchies() ([]string, error) {
 	}
 	var found []string
 	for _, entry := range entries {
-		if _, err := os.Stat(filepath.Join(mountPoint, entry.Name(), "cgroup.clone_children")); err == nil && entry.IsDir() {
+		if _, err := os.Stat(filepath.Join(mountPoint, entry.Name(), "cgroup.procs")); err == nil && entry.IsDir() {
 			found = append(found, entry.Name())
 		}
 	}

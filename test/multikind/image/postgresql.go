@@ -60,7 +60,7 @@ func PostgreSQL(ctx context.Context, cache string, making func()) (Archive, erro
 	if err != nil {
 		return Archive{}, fmt.Errorf("find packages of PostgreSQL: %w", err)
 	}
-	sum := sha256.Sum256([]byte("postgresql 2\n" + strings.Join(versions, "\n")))
+	sum := sha256.Sum256([]byte("postgresql 3\n" + strings.Join(versions, "\n")))
 	return cached(cache, PostgreSQLReference, hex.EncodeToString(sum[:]), func() (v1.Image, error) {
 		making()
 		folder, err := os.MkdirTemp(cache, "packages-")
@@ -157,14 +157,23 @@ func versions(ctx context.Context, packages []string) ([]string, error) {
 	return list, nil
 }
 
+// links are made before anything is extracted, so that packages which name a folder
+// by its old place land in the new one: Debian 12's merged /usr, and /var/run. They
+// are relative: an absolute one would lead the extraction out of the image.
+var links = map[string]string{
+	"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64", "var/run": "../run",
+}
+
 // unpack downloads packages to folder and extracts them into root, then makes the
-// library cache. root has the merged /usr of Debian 12.
+// library cache.
 func unpack(ctx context.Context, folder, root string, packages []string) error {
-	for _, name := range []string{"bin", "sbin", "lib", "lib64"} {
-		if err := os.MkdirAll(filepath.Join(root, "usr", name), 0o755); err != nil {
-			return fmt.Errorf("make root: %w", err)
+	for link, target := range links {
+		for _, made := range []string{filepath.Dir(link), filepath.Join(filepath.Dir(link), target)} {
+			if err := os.MkdirAll(filepath.Join(root, made), 0o755); err != nil {
+				return fmt.Errorf("make root: %w", err)
+			}
 		}
-		if err := os.Symlink("usr/"+name, filepath.Join(root, name)); err != nil {
+		if err := os.Symlink(target, filepath.Join(root, link)); err != nil {
 			return fmt.Errorf("make root: %w", err)
 		}
 	}
