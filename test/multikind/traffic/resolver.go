@@ -11,30 +11,29 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Resolver asks the hub members' DNS servers in turn, as the stub resolver of
-// any host would with several nameservers configured.
+// Resolver asks the hub members' DNS servers as the stub resolver of any host
+// does with several nameservers and "options rotate": each question starts at
+// the next server, and a server that does not answer is passed over. Rotating
+// matters when one member is cut off and still tells what it knew.
 type Resolver struct {
 	// Servers are HOST:PORT.
 	Servers []string
 	// Timeout bounds one server's answer.
 	Timeout time.Duration
 
-	preferred atomic.Int32
+	asked atomic.Uint32
 }
 
 // ErrNoAddress means that a server answered and the name leads nowhere now.
 var ErrNoAddress = errors.New("the name has no address now")
 
-// Resolve returns the first address of host. A server that does not answer is
-// passed over and asked last from then on.
+// Resolve returns the first address of host.
 func (r *Resolver) Resolve(ctx context.Context, host string) (string, error) {
 	var last error
-	start := int(r.preferred.Load())
+	start := int(r.asked.Add(1))
 	for i := range r.Servers {
-		n := (start + i) % len(r.Servers)
-		address, err := r.ask(ctx, r.Servers[n], host)
+		address, err := r.ask(ctx, r.Servers[(start+i)%len(r.Servers)], host)
 		if err == nil {
-			r.preferred.Store(int32(n))
 			return address, nil
 		}
 		last = err

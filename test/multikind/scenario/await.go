@@ -1,0 +1,73 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// poll is how often a condition is looked at.
+const poll = 100 * time.Millisecond
+
+// await looks at a condition until it holds: look returns "" when it does, and
+// otherwise what is still missing. An error is what is missing, too: the fleet
+// may be recovering. It fails with the last answer when the time is over.
+func (f *Fleet) await(ctx context.Context, limit time.Duration, what string, look func(context.Context) (missing string, err error)) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	ticker := time.NewTicker(poll)
+	defer ticker.Stop()
+	var last string
+	for {
+		missing, err := look(ctx)
+		switch {
+		case err == nil && missing == "":
+			return nil
+		case err == nil:
+			last = missing
+		case ctx.Err() == nil || last == "":
+			last = err.Error()
+			f.forget()
+		}
+		select {
+		case <-ctx.Done():
+			if errors.Is(context.Cause(ctx), context.Canceled) {
+				return fmt.Errorf("wait until %s: %w", what, context.Canceled)
+			}
+			return fmt.Errorf("wait until %s: not so after %s: %s", what, limit, last)
+		case <-ticker.C:
+		}
+	}
+}
+
+// Throughout checks that a condition holds at every look for as long as d, and
+// fails at the first look at which it does not.
+func (f *Fleet) Throughout(ctx context.Context, d time.Duration, what string, look func(context.Context) (wrong string, err error)) error {
+	deadline := time.NewTimer(d)
+	defer deadline.Stop()
+	ticker := time.NewTicker(5 * poll)
+	defer ticker.Stop()
+	looks := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-deadline.C:
+			if looks == 0 {
+				return fmt.Errorf("check that %s: nothing could be looked at for %s", what, d)
+			}
+			return nil
+		case <-ticker.C:
+		}
+		wrong, err := look(ctx)
+		if err != nil {
+			f.forget()
+			continue
+		}
+		looks++
+		if wrong != "" {
+			return fmt.Errorf("check that %s: %s", what, wrong)
+		}
+	}
+}
