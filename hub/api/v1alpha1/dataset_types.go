@@ -119,8 +119,13 @@ type DatasetStatus struct {
 	FenceProof FenceProof `json:"fenceProof,omitempty"`
 	// SyncSet holds the members that surely have every acknowledged write.
 	// A committed fact, not an observation (safety.md section 5).
-	SyncSet []string              `json:"syncSet,omitempty"`
-	Members []DatasetMemberStatus `json:"members,omitempty"`
+	SyncSet []string `json:"syncSet,omitempty"`
+	// SyncTarget holds the standbys that the primary is told to wait for; it
+	// contains the sync set's, and those that are about to join it.
+	SyncTarget []string `json:"syncTarget,omitempty"`
+	// SyncGeneration counts the changes of SyncTarget.
+	SyncGeneration int64                 `json:"syncGeneration,omitempty"`
+	Members        []DatasetMemberStatus `json:"members,omitempty"`
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`

@@ -626,6 +626,11 @@ func (in *DatasetStatus) DeepCopyInto(out *DatasetStatus) {
 		*out = make([]string, len(*in))
 		copy(*out, *in)
 	}
+	if in.SyncTarget != nil {
+		in, out := &in.SyncTarget, &out.SyncTarget
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.Members != nil {
 		in, out := &in.Members, &out.Members
 		*out = make([]DatasetMemberStatus, len(*in))

@@ -1272,8 +1272,13 @@ type Directive struct {
 	Role *RoleGrant `protobuf:"bytes,10,opt,name=role,proto3" json:"role,omitempty"`
 	// deadline_millis bounds the work, counted by the agent from receipt.
 	DeadlineMillis int64 `protobuf:"varint,11,opt,name=deadline_millis,json=deadlineMillis,proto3" json:"deadline_millis,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// revision of the committed Dataset that justified the directive. An effector
+	// refuses a directive whose (epoch, revision) is lower than that of one it
+	// has carried out for the dataset (PROBE excepted): a delayed SET_SYNC_SET or
+	// PROMOTE must not undo what a newer one did.
+	Revision      int64 `protobuf:"varint,12,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Directive) Reset() {
@@ -1379,6 +1384,13 @@ func (x *Directive) GetRole() *RoleGrant {
 func (x *Directive) GetDeadlineMillis() int64 {
 	if x != nil {
 		return x.DeadlineMillis
+	}
+	return 0
+}
+
+func (x *Directive) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
 	}
 	return 0
 }
@@ -2369,7 +2381,7 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\x0eposition_bytes\x18\x10 \x01(\x03R\rpositionBytesB\f\n" +
 	"\n" +
 	"_lag_bytesB\x0e\n" +
-	"\f_lag_seconds\"\xe2\x02\n" +
+	"\f_lag_seconds\"\xfe\x02\n" +
 	"\tDirective\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\tR\x03run\x12\x12\n" +
@@ -2382,7 +2394,8 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\x04verb\x18\t \x01(\x0e2\x15.tripod.agent.v1.VerbR\x04verb\x12.\n" +
 	"\x04role\x18\n" +
 	" \x01(\v2\x1a.tripod.agent.v1.RoleGrantR\x04role\x12'\n" +
-	"\x0fdeadline_millis\x18\v \x01(\x03R\x0edeadlineMillis\"\x95\x02\n" +
+	"\x0fdeadline_millis\x18\v \x01(\x03R\x0edeadlineMillis\x12\x1a\n" +
+	"\brevision\x18\f \x01(\x03R\brevision\"\x95\x02\n" +
 	"\x0fDirectiveResult\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x122\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2\x18.tripod.agent.v1.OutcomeR\aoutcome\x12\x18\n" +

@@ -1,0 +1,88 @@
+package failover
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+// Approved is the judgement on the approvals of a run.
+type Approved struct {
+	Enough   bool
+	Rejected string   // by whom, or empty
+	By       []string // who counts
+	// Missing says what is still needed and why others do not count.
+	Missing string
+}
+
+// CountApprovals judges the approvals of subject (a run, or a dataset's copy to
+// be discarded) for step. The approver is who the server stamped. The requester
+// does not count, nor does an approval that is older than the policy's expiry,
+// was made before since, or accepts less loss than was shown.
+func CountApprovals(s *Snapshot, policy v1alpha1.ApprovalPolicy, subject, step, requester string, since time.Time, loss *v1alpha1.LossEstimate) Approved {
+	out := Approved{}
+	required := int(max(1, policy.Required))
+	for _, a := range s.Approvals {
+		if a.Spec.Run != subject || a.Spec.Step != "" && a.Spec.Step != step || a.Spec.Step == "" && step == stepResume {
+			continue
+		}
+		if why := discount(s, policy, a, requester, since, loss); why != "" {
+			out.Missing += fmt.Sprintf("%s does not count: %s; ", a.Name, why)
+			continue
+		}
+		if a.Spec.Decision == v1alpha1.DecisionReject {
+			out.Rejected = a.Spec.Approver
+			continue
+		}
+		if !slices.Contains(out.By, a.Spec.Approver) {
+			out.By = append(out.By, a.Spec.Approver)
+		}
+	}
+	slices.Sort(out.By)
+	out.Enough = len(out.By) >= required && out.Rejected == ""
+	if !out.Enough {
+		out.Missing += fmt.Sprintf("%d of %d approvals", len(out.By), required)
+	}
+	return out
+}
+
+// discount says why an approval does not count.
+func discount(s *Snapshot, policy v1alpha1.ApprovalPolicy, a *v1alpha1.Approval, requester string, since time.Time, loss *v1alpha1.LossEstimate) string {
+	expire := time.Duration(policy.ExpireSeconds) * time.Second
+	if expire <= 0 {
+		expire = 15 * time.Minute
+	}
+	made := a.CreationTimestamp.Time
+	switch {
+	case a.Spec.Approver == "":
+		return "the server stamped no approver"
+	case a.Spec.Approver == requester:
+		return "the requester cannot approve"
+	case s.Now.Sub(made) > expire:
+		return "it has expired"
+	case made.Before(since.Truncate(time.Second)):
+		return "it was made before the question was asked"
+	case len(policy.Groups) > 0 && !intersects(policy.Groups, a.Spec.ApproverGroups):
+		return fmt.Sprintf("%s is in none of the groups %v", a.Spec.Approver, policy.Groups)
+	case a.Spec.Decision == v1alpha1.DecisionApprove && loss != nil && loss.Possible &&
+		(a.Spec.AcceptLoss == nil || a.Spec.AcceptLoss.Seconds < loss.Seconds):
+		return fmt.Sprintf("it does not accept the possible loss of %d s", loss.Seconds)
+	}
+	return ""
+}
+
+func intersects(a, b []string) bool {
+	return slices.ContainsFunc(a, func(v string) bool { return slices.Contains(b, v) })
+}
+
+// policyOf is the approval policy of a run's plan, or the default.
+func (s *Snapshot) policyOf(run *v1alpha1.RecoveryRun) v1alpha1.ApprovalPolicy {
+	for _, p := range s.Plans {
+		if p.Name == run.Spec.Plan {
+			return p.Spec.Approvals
+		}
+	}
+	return v1alpha1.ApprovalPolicy{Required: 1, ExpireSeconds: 900}
+}

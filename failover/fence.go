@@ -1,0 +1,201 @@
+package failover
+
+import (
+	"fmt"
+
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+// startFencing writes the decision: the next epoch with target as the coming
+// primary. From that commit on no grant names the datasets to the old primary.
+func (x *step) startFencing(moving []*v1alpha1.Dataset, target string) {
+	x.enter(v1alpha1.RunFencing)
+	for _, d := range moving {
+		x.takeRole(x.now.dataset(d.Name), target)
+		x.begin(stepFence, d.Status.Primary, d.Name)
+	}
+}
+
+func (x *step) takeRole(d *v1alpha1.Dataset, target string) {
+	x.note(NoteDecision, key(d).String(), fmt.Sprintf("epoch %d: primary moves from %s to %s", d.Status.Epoch+1, d.Status.Primary, target),
+		x.sinceHeard(d.Status.Primary, 0))
+	d.Status.PreviousPrimary, d.Status.Primary = d.Status.Primary, target
+	d.Status.Epoch++
+	d.Status.Phase = v1alpha1.DatasetFencing
+	d.Status.Run = x.was.Run.Name
+	d.Status.FenceProof = v1alpha1.FenceNone
+}
+
+// fencing waits, for each dataset, for the proof that its old primary has
+// stopped (safety.md section 6, step 2), and commits the permission to promote.
+func (x *step) fencing() {
+	if x.stopAutomatic() {
+		return
+	}
+	if len(x.status().Datasets) == 0 {
+		x.adopt()
+	}
+	ahead := true
+	for i := range x.status().Datasets {
+		rd := &x.status().Datasets[i]
+		d := x.was.dataset(rd.Name)
+		switch {
+		case d == nil || d.Status.Epoch > rd.Epoch:
+			x.abort(ReasonOvertaken, fmt.Sprintf("dataset %s was taken over by another role change: nothing more is done", rd.Name))
+			return
+		case d.Status.Phase == v1alpha1.DatasetSteady && d.Status.Epoch == rd.PreviousEpoch:
+			x.takeRole(x.now.dataset(rd.Name), rd.Target)
+			ahead = false
+		case d.Status.Phase == v1alpha1.DatasetFencing:
+			ahead = false
+			if !x.fence(d, rd) {
+				return
+			}
+		}
+	}
+	if ahead {
+		x.enter(v1alpha1.RunPromoting)
+		x.promoting()
+	}
+}
+
+// stopAutomatic pauses a run that nobody asked for when the losses turn out to
+// span more than one center before anything was promoted (invariant I4).
+func (x *step) stopAutomatic() bool {
+	if !x.was.Run.Status.Automatic || x.det.Breaker == "" {
+		return false
+	}
+	for _, d := range x.was.Datasets {
+		if d.Status.Run == x.was.Run.Name && d.Status.Phase != v1alpha1.DatasetFencing {
+			return false
+		}
+	}
+	x.pause(ReasonBreaker, x.det.Breaker+x.resumeHint())
+	return true
+}
+
+// adopt rebuilds the plan of a run whose leader died between the commit of the
+// epoch and that of the journal.
+func (x *step) adopt() {
+	for _, d := range x.was.Datasets {
+		if d.Status.Run == x.was.Run.Name {
+			x.status().Datasets = append(x.status().Datasets, v1alpha1.RunDataset{Name: d.Name, PreviousPrimary: d.Status.PreviousPrimary,
+				Target: d.Status.Primary, PreviousEpoch: d.Status.Epoch - 1, Epoch: d.Status.Epoch})
+		}
+	}
+	if x.status().Measured == nil {
+		x.status().Measured = &v1alpha1.Measured{}
+	}
+}
+
+// fence looks for a proof for one dataset. It is false when the run paused.
+func (x *step) fence(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) bool {
+	// A later revision than that of the commit counts more renewals, which is
+	// the safe side; it is journalled so that it does not move.
+	if rd.FencingRevision == 0 {
+		rd.FencingRevision = revision(d)
+	}
+	a := rd.PreviousPrimary
+	over, _ := x.Fence(a, rd.FencingRevision)
+	guarded := x.guarded(d, a)
+	if over && guarded {
+		x.proven(d, rd, v1alpha1.FenceElapsed, "every lease that named the role is surely over and every writer was guarded")
+		return true
+	}
+	if class := x.det.Classes[a]; class == Lost || class == "" {
+		if !guarded {
+			x.pause(ReasonFenceUnproven, fmt.Sprintf("%s is not heard and dataset %s was not fully guarded there, so nothing proves that it has stopped: "+
+				"bring %s back in reach; it is then fenced and the run goes on", a, key(d), a))
+			return false
+		}
+		x.wait("", fmt.Sprintf("waiting for the lease of %s to be surely over", a))
+		return true
+	}
+	result, done := x.carry(stepFence, Command{Cluster: a, Dataset: key(d), Verb: VerbFence, Epoch: d.Status.Epoch, Primary: d.Status.Primary})
+	if done && result.Outcome == Done {
+		x.proven(d, rd, v1alpha1.FenceAcknowledged, result.Message)
+	}
+	if done && result.Outcome == Refused {
+		x.pause(ReasonRefused, fmt.Sprintf("%s refused the fence of %s at epoch %d: %s%s", a, key(d), d.Status.Epoch, result.Message, x.resumeHint()))
+		return false
+	}
+	return true
+}
+
+// proven commits, in one write, the proof and the permission that rests on it.
+func (x *step) proven(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset, proof v1alpha1.FenceProof, text string) {
+	since := x.sinceHeard(rd.PreviousPrimary, rd.FencingRevision)
+	next := x.now.dataset(d.Name)
+	next.Status.Phase = v1alpha1.DatasetPromoting
+	next.Status.FenceProof = proof
+	rd.FenceProof = proof
+	st := x.status()
+	st.Timeline.FencedAt = x.mark()
+	st.Measured.FenceSeconds = seconds(since - parseSeconds(st.Measured.DetectSeconds))
+	x.finish(stepFence, rd.PreviousPrimary, d.Name, string(proof)+": "+text)
+	x.begin(stepPromote, rd.Target, d.Name)
+	x.note(NoteDecision, key(d).String(), fmt.Sprintf("%s is proven stopped at epoch %d by %s: %s", rd.PreviousPrimary, rd.Epoch, proof, text), since)
+}
+
+// guarded is true when the last thing known of a copy is that every process
+// that can write to it is guarded.
+func (s *Snapshot) guarded(d *v1alpha1.Dataset, cluster string) bool {
+	if o, ok := s.Observed[Copy{key(d), cluster}]; ok {
+		return o.Guarded == v1alpha1.Guarded
+	}
+	ms := memberStatus(d, cluster)
+	return ms != nil && ms.Guarded == v1alpha1.Guarded
+}
+
+func (x *step) resumeHint() string {
+	return fmt.Sprintf(". Go on with: tripodctl approve %s %s", x.was.Run.Name, stepResume)
+}
+
+// paused goes on when what it waited for has come, or a person says so.
+func (x *step) paused() {
+	st := x.status()
+	since := x.was.Run.CreationTimestamp.Time
+	if st.Timeline.DetectedAt != nil {
+		since = st.Timeline.DetectedAt.Time
+	}
+	resume := CountApprovals(x.Snapshot, x.policyOf(x.was.Run), x.was.Run.Name, stepResume, x.was.Run.Spec.Requester, since, nil)
+	switch st.Reason {
+	case ReasonFenceUnproven:
+		for _, rd := range st.Datasets {
+			if c := x.det.Classes[rd.PreviousPrimary]; c == Healthy || c == Unobservable {
+				x.resume("the source is heard again")
+				return
+			}
+		}
+	case ReasonTargetLost:
+		for _, rd := range st.Datasets {
+			if x.det.Classes[rd.Target] != Healthy {
+				return
+			}
+		}
+		x.resume("the target is heard again")
+	case ReasonBreaker:
+		if resume.Enough {
+			st.Automatic = false // a person has decided
+			x.resume("approved by " + fmt.Sprint(resume.By))
+		}
+	default:
+		if resume.Enough {
+			x.resume("approved by " + fmt.Sprint(resume.By))
+		}
+	}
+}
+
+func (x *step) resume(why string) {
+	phase := x.status().ResumePhase
+	if phase == "" {
+		phase = v1alpha1.RunFencing
+	}
+	x.enter(phase)
+	x.note(NoteDecision, x.was.Run.Name, "resumed: "+why, 0)
+	for i := range x.status().Steps {
+		if j := &x.status().Steps[i]; j.State == v1alpha1.StepRunning {
+			j.State, j.FinishedAt = v1alpha1.StepFailed, x.mark()
+		}
+	}
+}

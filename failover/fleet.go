@@ -1,0 +1,109 @@
+package failover
+
+import (
+	"fmt"
+	"time"
+)
+
+// Config holds the times of the engine. All durations are monotonic.
+type Config struct {
+	// Suspect is how long a cluster may be silent before it is called Silent.
+	// While a cluster of another center is Silent, a loss is not acted upon:
+	// the two may be one event (invariant I4).
+	Suspect time.Duration
+	// VantageAge is how old a hub member's report may be to count as a vantage.
+	VantageAge time.Duration
+	// VantageCenters other than its own must miss a lost cluster.
+	VantageCenters int
+	// BreakerWindow: losses in several centers within it open the breaker.
+	BreakerWindow time.Duration
+	// Fresh is how old a dataset's observation may be to be acted upon.
+	Fresh time.Duration
+	// Detach is how long a synchronous standby of a MaxAvailability dataset may
+	// be without a stream before the sync set is shrunk.
+	Detach time.Duration
+	// Retry is the pause before a failed command is tried again.
+	Retry time.Duration
+	// Directive bounds the work of one command at the agent.
+	Directive time.Duration
+	// SyncLagBytes is the most a standby may lag to be taken into the sync set:
+	// the primary's writes wait until it has caught up.
+	SyncLagBytes int64
+}
+
+// DefaultConfig fits a lease of ttl renewed each tick.
+func DefaultConfig(tick, ttl time.Duration) Config {
+	return Config{
+		Suspect:        ttl / 2,
+		VantageAge:     2*tick + tick/2,
+		VantageCenters: 2,
+		BreakerWindow:  time.Minute,
+		Fresh:          3 * tick,
+		Detach:         ttl,
+		Retry:          tick / 2,
+		Directive:      60 * time.Second,
+		SyncLagBytes:   16 << 20,
+	}
+}
+
+// Validate refuses a configuration that could not tell a loss from a pause.
+func (c Config) Validate() error {
+	for name, d := range map[string]time.Duration{
+		"Suspect": c.Suspect, "VantageAge": c.VantageAge, "BreakerWindow": c.BreakerWindow,
+		"Fresh": c.Fresh, "Detach": c.Detach, "Retry": c.Retry, "Directive": c.Directive,
+	} {
+		if d <= 0 {
+			return fmt.Errorf("failover %s is %v: must be positive", name, d)
+		}
+	}
+	if c.VantageCenters < 1 {
+		return fmt.Errorf("failover VantageCenters is %d: at least one center must miss a cluster before it is lost", c.VantageCenters)
+	}
+	return nil
+}
+
+// Cluster is where a member cluster is.
+type Cluster struct {
+	Name, Region, Center string
+}
+
+// HubMember is one possible vantage.
+type HubMember struct {
+	Name, Center string
+	// Reported is the age of the member's last report to the leader; the
+	// leader's own is 0.
+	Reported time.Duration
+}
+
+// Sighting is what the leader knows of one cluster's liveness, all on its own
+// monotonic clock.
+type Sighting struct {
+	// LeaseOver is the lease book's word: the lease is surely over.
+	LeaseOver bool
+	// Silent is the time since the last renewal was applied.
+	Silent time.Duration
+	// HeardBy holds, for each hub member that ever heard the cluster, the age
+	// of the last heartbeat.
+	HeardBy map[string]time.Duration
+	// Unobservable is the agent's reason why it cannot observe, or empty.
+	Unobservable string
+	// Stable is how long this leader has heard it without a gap.
+	Stable time.Duration
+}
+
+// Fleet is the liveness of all accepted clusters.
+type Fleet struct {
+	Clusters  []Cluster
+	Members   []HubMember
+	Sightings map[string]Sighting
+}
+
+// Cluster returns a cluster by name.
+func (f Fleet) Cluster(name string) (Cluster, bool) {
+	for _, c := range f.Clusters {
+		if c.Name == name {
+			return c, true
+		}
+	}
+	return Cluster{}, false
+}

@@ -1,0 +1,197 @@
+package failover
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+// preflight decides whether the run may begin. Nothing has been changed yet, so
+// it may also end here without a trace on the datasets.
+func (x *step) preflight() {
+	run := x.was.Run
+	if run.Spec.Action != v1alpha1.ActionFailover {
+		x.abort(ReasonUnsupported, fmt.Sprintf("action %s is not carried out yet: use Failover", run.Spec.Action))
+		return
+	}
+	if x.resumeCommitted() {
+		return
+	}
+	moving := x.moving()
+	if len(moving) == 0 {
+		x.abort(ReasonNothingToDo, fmt.Sprintf("no dataset of %s/%s has its primary in %s%s: nothing was changed",
+			run.Spec.Application.Namespace, run.Spec.Application.Name, run.Spec.From.Cluster, run.Spec.From.Center))
+		return
+	}
+	if run.Spec.Requester == "" && x.gone(moving) {
+		return
+	}
+	target, why := x.target(moving)
+	if why != "" {
+		if x.status().Phase != v1alpha1.RunPreflight {
+			x.enter(v1alpha1.RunPreflight)
+		}
+		x.wait(ReasonNoTarget, why)
+		return
+	}
+	x.plan(moving, target)
+	if target.NeedsApproval != "" {
+		x.enter(v1alpha1.RunAwaitingApproval)
+		x.status().Timeline.AwaitingSince = x.mark()
+		x.status().Loss = shown(target)
+		x.wait(ReasonApproval, x.question(target))
+		x.begin(stepApprove, "", "")
+		return
+	}
+	x.status().Automatic = run.Spec.Requester == ""
+	x.startFencing(moving, target.Cluster)
+}
+
+func shown(t Target) *v1alpha1.LossEstimate {
+	l := t.Loss
+	return &l
+}
+
+// resumeCommitted goes on when an earlier leader committed the epoch but died
+// before it journalled that.
+func (x *step) resumeCommitted() bool {
+	for _, d := range x.was.Datasets {
+		if d.Status.Run == x.was.Run.Name {
+			x.enter(v1alpha1.RunFencing)
+			return true
+		}
+	}
+	return false
+}
+
+// gone aborts an automatic run whose reason has healed before anything was
+// changed, and holds it back while the breaker is open.
+func (x *step) gone(moving []*v1alpha1.Dataset) bool {
+	if x.det.Breaker != "" || x.det.Waiting != "" {
+		x.wait(ReasonBreaker, x.det.Breaker+x.det.Waiting)
+		return true
+	}
+	for _, d := range moving {
+		if x.det.Classes[d.Status.Primary] == Lost {
+			return false
+		}
+	}
+	x.abort(ReasonSourceBack, "the lost side is heard again: nothing was changed")
+	return true
+}
+
+// moving are the datasets that the run takes over: those whose primary is in
+// the place that the run leaves.
+func (x *step) moving() []*v1alpha1.Dataset {
+	var out []*v1alpha1.Dataset
+	from, to := x.was.Run.Spec.From, x.was.Run.Spec.To
+	for _, d := range x.was.Datasets {
+		c, _ := x.Fleet.Cluster(d.Status.Primary)
+		left := from.Cluster != "" && d.Status.Primary == from.Cluster ||
+			from.Center != "" && c.Center == from.Center ||
+			from.Cluster == "" && from.Center == "" && d.Status.Primary != to.Cluster
+		if left && d.Status.Phase == v1alpha1.DatasetSteady && d.Status.Primary != to.Cluster {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// target is the ordered one if the spec names one, else the best.
+func (x *step) target(moving []*v1alpha1.Dataset) (Target, string) {
+	to := x.was.Run.Spec.To
+	if to.Cluster != "" {
+		c, why := weigh(x.Snapshot, x.det, x.was.App, moving, to.Cluster)
+		if why != "" {
+			return Target{}, fmt.Sprintf("target %s %s: the run waits for it, or abort the run and name another one", to.Cluster, why)
+		}
+		return c.Target, ""
+	}
+	return Choose(x.Snapshot, x.det, x.was.App, moving)
+}
+
+// plan journals which dataset moves from where to where.
+func (x *step) plan(moving []*v1alpha1.Dataset, target Target) {
+	st := x.status()
+	st.Datasets = nil
+	for _, d := range moving {
+		st.Datasets = append(st.Datasets, v1alpha1.RunDataset{Name: d.Name, PreviousPrimary: d.Status.Primary,
+			Target: target.Cluster, PreviousEpoch: d.Status.Epoch, Epoch: d.Status.Epoch + 1})
+		since := x.sinceHeard(d.Status.Primary, 0)
+		x.note(NoteObservation, d.Status.Primary, fmt.Sprintf("%s is %s: %s; sync set of %s is [%s] at epoch %d", d.Status.Primary,
+			x.det.Classes[d.Status.Primary], x.det.Reasons[d.Status.Primary], key(d), strings.Join(d.Status.SyncSet, " "), d.Status.Epoch), since)
+	}
+	if st.Timeline.DetectedAt == nil {
+		since := x.sinceHeard(moving[0].Status.Primary, 0)
+		st.Timeline.DetectedAt = x.mark()
+		heard := metav1.NewMicroTime(x.Now.Add(-since))
+		st.Timeline.LastHeard = &heard
+		st.Measured = &v1alpha1.Measured{DetectSeconds: seconds(since)}
+	}
+	x.note(NoteDecision, target.Cluster, fmt.Sprintf("target %s; approval: %s; possible loss: %v", target.Cluster, orNone(target.NeedsApproval), target.Loss.Possible), 0)
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "not needed"
+	}
+	return s
+}
+
+func (x *step) question(t Target) string {
+	text := t.NeedsApproval
+	if t.Loss.Possible {
+		text += fmt.Sprintf("; possible loss %d s: %s", t.Loss.Seconds, t.Loss.Message)
+	}
+	return fmt.Sprintf("%s. Approve with: tripodctl approve %s", text, x.was.Run.Name)
+}
+
+// awaitApproval waits for people. The loss that they are shown is the one that
+// was estimated when the question was asked; the source has stopped writing by
+// then, or it is heard again and the question is void.
+func (x *step) awaitApproval() {
+	run, st := x.was.Run, x.status()
+	moving := x.moving()
+	if len(moving) == 0 || run.Spec.Requester == "" && !slices.ContainsFunc(moving, func(d *v1alpha1.Dataset) bool {
+		return x.det.Classes[d.Status.Primary] == Lost || x.det.Classes[d.Status.Primary] == Silent
+	}) {
+		x.abort(ReasonSourceBack, "the lost side is heard again: nothing was changed")
+		return
+	}
+	since := time.Time{}
+	if st.Timeline.AwaitingSince != nil {
+		since = st.Timeline.AwaitingSince.Time
+	}
+	approved := CountApprovals(x.Snapshot, x.policyOf(run), run.Name, stepApprove, run.Spec.Requester, since, st.Loss)
+	if approved.Rejected != "" {
+		x.abort(ReasonRejected, "rejected by "+approved.Rejected)
+		return
+	}
+	if !approved.Enough {
+		return
+	}
+	target, why := x.target(moving)
+	switch {
+	case why != "":
+		x.wait(ReasonNoTarget, "approved, but "+why)
+		return
+	case target.Cluster != x.was.Run.Status.Datasets[0].Target:
+		x.wait(ReasonNoTarget, fmt.Sprintf("approved for %s, which is no longer the target: abort this run and start another one",
+			x.was.Run.Status.Datasets[0].Target))
+		return
+	}
+	for _, by := range approved.By {
+		x.note(NoteApproval, by, fmt.Sprintf("approved; accepts the loss that was shown: %+v", *st.Loss), 0)
+	}
+	st.Timeline.ApprovedAt = x.mark()
+	x.finish(stepApprove, "", "", "approved by "+strings.Join(approved.By, ", "))
+	x.startFencing(moving, target.Cluster)
+}
+
+// seconds writes a duration as Measured wants it.
+func seconds(d time.Duration) string { return fmt.Sprintf("%.3f", d.Seconds()) }

@@ -1,0 +1,173 @@
+package failover
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+// promoting commands the promotion of each dataset whose permission to promote
+// is committed, and routes when all of them have been proven by a write.
+func (x *step) promoting() {
+	all := true
+	for i := range x.status().Datasets {
+		rd := &x.status().Datasets[i]
+		d := x.was.dataset(rd.Name)
+		switch {
+		case d == nil || d.Status.Epoch > rd.Epoch:
+			x.abort(ReasonOvertaken, fmt.Sprintf("dataset %s was taken over by another role change: nothing more is done", rd.Name))
+			return
+		case d.Status.Phase == v1alpha1.DatasetSteady && d.Status.Epoch == rd.Epoch:
+			rd.Promoted = true
+			x.finish(stepPromote, rd.Target, rd.Name, "promoted")
+		case d.Status.Phase == v1alpha1.DatasetPromoting:
+			if !x.promote(d, rd) {
+				return
+			}
+		}
+		all = all && rd.Promoted
+	}
+	if all && len(x.status().Datasets) > 0 {
+		x.promoted()
+	}
+}
+
+// promote carries out one promotion. It is false when the run paused.
+func (x *step) promote(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) bool {
+	rd.FenceProof = d.Status.FenceProof
+	if class := x.det.Classes[rd.Target]; class == Lost {
+		x.pause(ReasonTargetLost, fmt.Sprintf("%s was lost before it was promoted: the run goes on when it is back", rd.Target))
+		return false
+	}
+	result, done := x.carry(stepPromote, Command{Cluster: rd.Target, Dataset: key(d), Verb: VerbPromote,
+		Epoch: d.Status.Epoch, Primary: rd.Target, SyncSet: []string{rd.Target}})
+	switch {
+	case done && result.Outcome == Refused:
+		x.pause(ReasonRefused, fmt.Sprintf("%s refused to be promoted for %s at epoch %d: %s%s", rd.Target, key(d), rd.Epoch, result.Message, x.resumeHint()))
+		return false
+	case done && result.Outcome == Done:
+		next := x.now.dataset(d.Name)
+		settle(next, x.mark())
+		rd.Promoted = true
+		text := fmt.Sprintf("proven by a write at %s, timeline %d, in %v", result.Position, result.Timeline, result.Elapsed)
+		x.finish(stepPromote, rd.Target, d.Name, text)
+		x.note(NoteResult, rd.Target, text, x.sinceHeard(rd.PreviousPrimary, rd.FencingRevision))
+	}
+	return true
+}
+
+// promoted writes the routes and the account of the promotion.
+func (x *step) promoted() {
+	st := x.status()
+	rd := st.Datasets[0]
+	since := x.sinceHeard(rd.PreviousPrimary, rd.FencingRevision)
+	x.enter(v1alpha1.RunRouting)
+	st.Timeline.PromotedAt = x.mark()
+	st.Measured.PromoteSeconds = seconds(since - total(st.Measured.DetectSeconds, st.Measured.FenceSeconds))
+	x.route()
+}
+
+// route writes the names' answers; a name already routed is left as it is.
+func (x *step) route() bool {
+	x.begin(stepRoute, x.status().Datasets[0].Target, "")
+	settled := true
+	for i, g := range x.was.Services {
+		if Route(x.Snapshot, x.det, x.now.App, x.now.Datasets, x.now.Services[i]) {
+			settled = false
+			x.note(NoteDecision, g.Name, fmt.Sprintf("%s now leads to %s", g.Spec.Host, strings.Join(x.now.Services[i].Status.Answers, ", ")), 0)
+		}
+	}
+	return settled
+}
+
+// settled is true when the end of every role change is committed. The journal
+// may be ahead of a dataset when one of two parallel writes was lost.
+func (x *step) settled() bool {
+	all := true
+	for _, rd := range x.status().Datasets {
+		d := x.now.dataset(rd.Name)
+		if d != nil && d.Status.Epoch == rd.Epoch && d.Status.Phase == v1alpha1.DatasetPromoting {
+			settle(d, x.mark())
+			all = false
+		}
+	}
+	return all
+}
+
+// routing ends when every route is committed.
+func (x *step) routing() {
+	if !x.settled() || !x.route() {
+		return
+	}
+	st := x.status()
+	rd := st.Datasets[0]
+	since := x.sinceHeard(rd.PreviousPrimary, rd.FencingRevision)
+	for i := range st.Datasets {
+		st.Datasets[i].Routed = true
+		x.begin(stepVerify, st.Datasets[i].Target, st.Datasets[i].Name)
+	}
+	x.finish(stepRoute, rd.Target, "", "routed")
+	x.enter(v1alpha1.RunVerifying)
+	st.Timeline.RoutedAt = x.mark()
+	st.Measured.RouteSeconds = seconds(since - total(st.Measured.DetectSeconds, st.Measured.FenceSeconds, st.Measured.PromoteSeconds))
+	st.Measured.RTOSeconds = seconds(since)
+	st.Measured.RPO = rpo(st.Loss)
+	x.note(NoteResult, x.was.Run.Name, "routes are committed", since)
+}
+
+// verifying proves by a write through the driver that the new primary serves.
+func (x *step) verifying() {
+	all := true
+	for _, rd := range x.status().Datasets {
+		d := x.was.dataset(rd.Name)
+		if d == nil || d.Status.Epoch > rd.Epoch {
+			continue // overtaken: it is another run's to verify
+		}
+		j := journal(x.status(), stepVerify, rd.Name)
+		if j != nil && j.State == v1alpha1.StepSucceeded {
+			continue
+		}
+		result, done := x.carry(stepVerify, Command{Cluster: rd.Target, Dataset: key(d), Verb: VerbProbe, Epoch: rd.Epoch, Primary: rd.Target, SyncSet: d.Status.SyncSet})
+		switch {
+		case done && result.Outcome == Done:
+			x.finish(stepVerify, rd.Target, rd.Name, result.Message)
+			x.note(NoteResult, rd.Target, "a probe write on "+key(d).String()+" succeeded", 0)
+		case done && result.Outcome == Refused:
+			x.pause(ReasonUnverified, fmt.Sprintf("%s refused the probe of %s: %s%s", rd.Target, key(d), result.Message, x.resumeHint()))
+			return
+		default:
+			all = false
+		}
+	}
+	if all {
+		x.enter(v1alpha1.RunCompleted)
+		x.status().Timeline.FinishedAt = x.mark()
+	}
+}
+
+// rpo is the loss in words: a sync target holds every acknowledged write.
+func rpo(l *v1alpha1.LossEstimate) string {
+	if l == nil || !l.Possible {
+		return "0"
+	}
+	return fmt.Sprintf("at most %d s (%d bytes when last observed), accepted by approval", l.Seconds, l.Bytes)
+}
+
+func parseSeconds(s string) time.Duration {
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(f * float64(time.Second))
+}
+
+func total(parts ...string) time.Duration {
+	sum := time.Duration(0)
+	for _, p := range parts {
+		sum += parseSeconds(p)
+	}
+	return sum
+}

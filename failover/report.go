@@ -1,0 +1,146 @@
+package failover
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+// members reports the newest observation of each copy. What only jitters
+// (position, lag, age) is written along with a change, and else rarely.
+func (p *protection) members() {
+	var next []v1alpha1.DatasetMemberStatus
+	for _, m := range p.was.Spec.Members {
+		ms := v1alpha1.DatasetMemberStatus{Cluster: m.Cluster, Role: p.roleOf(m.Cluster), State: v1alpha1.StateUnknown, Guarded: v1alpha1.GuardUnknown}
+		if old := memberStatus(p.now, m.Cluster); old != nil {
+			ms = *old.DeepCopy()
+			ms.Role = p.roleOf(m.Cluster)
+		}
+		if o, ok := p.Observed[Copy{key(p.was), m.Cluster}]; ok && o.Age <= p.Config.Fresh {
+			ms = observed(ms, o, p.Now)
+		} else if ms.State != v1alpha1.StateUnknown && p.det.Classes[m.Cluster] != Healthy {
+			// The guard's coverage stays as last known: it is needed to fence.
+			ms.State, ms.Message = v1alpha1.StateUnknown, "not observed: the cluster is "+string(p.det.Classes[m.Cluster])
+		}
+		next = append(next, ms)
+	}
+	p.now.Status.Members = next
+}
+
+func observed(ms v1alpha1.DatasetMemberStatus, o Observed, now time.Time) v1alpha1.DatasetMemberStatus {
+	old := ms
+	ms.State, ms.Epoch, ms.Guarded = o.State, o.Epoch, o.Guarded
+	ms.Acknowledges, ms.Message, ms.Timeline = slices.Clone(o.Acknowledges), o.Message, o.Timeline
+	at := metav1.NewMicroTime(now.Add(-o.Age).Truncate(time.Microsecond))
+	changed := !equality.Semantic.DeepEqual(ms, old)
+	if !changed && at.Sub(old.ObservedAt.Time) < reportEvery {
+		return old
+	}
+	if !changed && old.Position == o.Position && equal(old.LagBytes, o.LagBytes) {
+		return old
+	}
+	ms.Position, ms.LagBytes, ms.LagSeconds, ms.ObservedAt = o.Position, o.LagBytes, o.LagSeconds, at
+	return ms
+}
+
+// reportEvery is how often positions alone are written to a dataset's status.
+const reportEvery = 30 * time.Second
+
+func equal(a, b *int64) bool {
+	return a == nil && b == nil || a != nil && b != nil && *a == *b
+}
+
+func (p *protection) roleOf(cluster string) v1alpha1.Role {
+	st := p.now.Status
+	switch {
+	case st.Primary == cluster && (st.Phase == v1alpha1.DatasetSteady || st.Phase == v1alpha1.DatasetPromoting):
+		return v1alpha1.RolePrimary
+	case st.Phase == v1alpha1.DatasetForming, st.Phase == v1alpha1.DatasetFencing && st.PreviousPrimary == cluster:
+		return v1alpha1.RoleNone
+	}
+	return v1alpha1.RoleReplica
+}
+
+func (p *protection) conditions() {
+	available, reason, message := p.available()
+	p.condition(v1alpha1.ConditionAvailable, available, reason, message)
+	protected, reason, message := p.protected()
+	p.condition(v1alpha1.ConditionProtected, protected, reason, message)
+	if names := p.diverged(); len(names) > 0 {
+		p.condition("Diverged", true, "NeedsApproval", fmt.Sprintf("%s holds writes that the primary does not have; nothing is discarded without an approval of %q",
+			names[0], DiscardSubject(p.was, names[0])))
+	} else {
+		meta.RemoveStatusCondition(&p.now.Status.Conditions, "Diverged")
+	}
+}
+
+func (p *protection) condition(kind string, is bool, reason, message string) {
+	status := metav1.ConditionFalse
+	if is {
+		status = metav1.ConditionTrue
+	}
+	old := meta.FindStatusCondition(p.now.Status.Conditions, kind)
+	c := metav1.Condition{Type: kind, Status: status, Reason: reason, Message: message, ObservedGeneration: p.was.Generation,
+		LastTransitionTime: metav1.NewTime(p.Now)}
+	if old != nil && old.Status == status {
+		c.LastTransitionTime = old.LastTransitionTime
+	}
+	meta.SetStatusCondition(&p.now.Status.Conditions, c)
+}
+
+func (p *protection) available() (bool, string, string) {
+	st := p.now.Status
+	if st.Phase != v1alpha1.DatasetSteady {
+		phase := string(st.Phase)
+		if phase == "" {
+			phase = "Forming"
+		}
+		return false, phase, fmt.Sprintf("no primary serves while the dataset is %s; the next one is %q", phase, st.Primary)
+	}
+	if class := p.det.Classes[st.Primary]; class == Lost || class == Silent {
+		return false, "Primary" + string(class), fmt.Sprintf("the primary's cluster %s is %s", st.Primary, class)
+	}
+	ms := memberStatus(p.now, st.Primary)
+	if ms == nil || ms.State != v1alpha1.StateRunning || ms.Epoch != st.Epoch {
+		return false, "PrimaryNotRunning", fmt.Sprintf("%s does not report a running primary at epoch %d: see status.members", st.Primary, st.Epoch)
+	}
+	return true, "PrimaryRuns", st.Primary + " serves"
+}
+
+func (p *protection) protected() (bool, string, string) {
+	if p.was.Spec.Protection == v1alpha1.Asynchronous {
+		return true, "Asynchronous", "no sync set is declared"
+	}
+	var missing []string
+	for _, m := range p.was.Spec.Members {
+		if m.Link != v1alpha1.LinkAsynchronous && !inSyncSet(p.now, m.Cluster) {
+			missing = append(missing, m.Cluster)
+		}
+		if m.Cluster != p.now.Status.Primary && inSyncSet(p.now, m.Cluster) && p.det.Classes[m.Cluster] != Healthy {
+			missing = append(missing, m.Cluster)
+		}
+	}
+	sort.Strings(missing)
+	if len(missing) > 0 {
+		return false, "SyncSetIncomplete", fmt.Sprintf("no acknowledged write waits for, or writes wait in vain for: %s", strings.Join(slices.Compact(missing), ", "))
+	}
+	return true, "SyncSetComplete", "every synchronous member has every acknowledged write"
+}
+
+func (p *protection) diverged() []string {
+	var names []string
+	for _, ms := range p.now.Status.Members {
+		if ms.State == v1alpha1.StateDiverged {
+			names = append(names, ms.Cluster)
+		}
+	}
+	return names
+}

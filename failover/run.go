@@ -1,0 +1,179 @@
+package failover
+
+import (
+	"fmt"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+// Steps of a run, as they are named in its journal, in commands and approvals.
+const (
+	stepApprove = "approve"
+	stepFence   = "fence"
+	stepPromote = "promote"
+	stepRoute   = "route"
+	stepVerify  = "verify"
+	stepResume  = "resume"
+)
+
+// State is one application's run with everything that it changes.
+type State struct {
+	Run      *v1alpha1.RecoveryRun
+	App      *v1alpha1.Application
+	Datasets []*v1alpha1.Dataset // all datasets of the application
+	Services []*v1alpha1.GlobalService
+}
+
+func (st State) copy() State {
+	out := State{Run: st.Run.DeepCopy(), App: st.App}
+	for _, d := range st.Datasets {
+		out.Datasets = append(out.Datasets, d.DeepCopy())
+	}
+	for _, g := range st.Services {
+		out.Services = append(out.Services, g.DeepCopy())
+	}
+	return out
+}
+
+func (st State) dataset(name string) *v1alpha1.Dataset {
+	for _, d := range st.Datasets {
+		if d.Name == name {
+			return d
+		}
+	}
+	return nil
+}
+
+// step is one call of Next: was is committed, now is what it becomes.
+type step struct {
+	*Snapshot
+	det      Detection
+	was, now State
+	commands []Command
+	notes    []Note
+}
+
+// Next moves one run on by one step. It returns the state to commit and the
+// commands that the committed state st justifies; see the package comment for
+// why their order does not matter.
+func Next(s *Snapshot, det Detection, st State) (State, []Command, []Note) {
+	x := &step{Snapshot: s, det: det, was: st, now: st.copy()}
+	switch st.Run.Status.Phase {
+	case v1alpha1.RunPending, v1alpha1.RunPreflight:
+		x.preflight()
+	case v1alpha1.RunAwaitingApproval:
+		x.awaitApproval()
+	case v1alpha1.RunFencing:
+		x.fencing()
+	case v1alpha1.RunPromoting:
+		x.promoting()
+	case v1alpha1.RunRouting:
+		x.routing()
+	case v1alpha1.RunVerifying:
+		x.verifying()
+	case v1alpha1.RunPaused:
+		x.paused()
+	}
+	return x.now, x.commands, x.notes
+}
+
+func (x *step) status() *v1alpha1.RecoveryRunStatus { return &x.now.Run.Status }
+
+func (x *step) mark() *metav1.MicroTime {
+	t := metav1.NewMicroTime(x.Now)
+	return &t
+}
+
+func (x *step) note(kind NoteKind, subject, text string, since time.Duration) {
+	x.notes = append(x.notes, Note{Run: x.was.Run.Name, Kind: kind, Subject: subject, Text: text, SinceHeard: since})
+}
+
+// enter changes the phase; the reason and message of the old one are gone.
+func (x *step) enter(phase v1alpha1.RunPhase) {
+	st := x.status()
+	st.Phase, st.Reason, st.Message, st.ResumePhase = phase, "", "", ""
+	x.note(NoteDecision, x.was.Run.Name, "phase "+string(phase), 0)
+}
+
+func (x *step) wait(reason, message string) {
+	x.status().Reason, x.status().Message = reason, message
+}
+
+func (x *step) pause(reason, message string) {
+	st := x.status()
+	if st.Phase != v1alpha1.RunPaused {
+		st.ResumePhase = st.Phase
+		x.note(NoteDecision, x.was.Run.Name, "paused: "+reason+": "+message, 0)
+	}
+	st.Phase, st.Reason, st.Message = v1alpha1.RunPaused, reason, message
+}
+
+func (x *step) abort(reason, message string) {
+	x.enter(v1alpha1.RunAborted)
+	x.wait(reason, message)
+	x.status().Timeline.FinishedAt = x.mark()
+	x.note(NoteDecision, x.was.Run.Name, "aborted: "+reason+": "+message, 0)
+}
+
+// journal returns the committed record of a step, or nil.
+func journal(st *v1alpha1.RecoveryRunStatus, name, dataset string) *v1alpha1.RunStep {
+	for i := range st.Steps {
+		if st.Steps[i].Name == name && st.Steps[i].Dataset == dataset {
+			return &st.Steps[i]
+		}
+	}
+	return nil
+}
+
+// begin journals a step; the next turn, which finds it committed, carries it out.
+func (x *step) begin(name, cluster, dataset string) {
+	st := x.status()
+	if journal(st, name, dataset) == nil {
+		st.Steps = append(st.Steps, v1alpha1.RunStep{Name: name, Cluster: cluster, Dataset: dataset,
+			Attempt: 1, State: v1alpha1.StepRunning, StartedAt: *x.mark()})
+	}
+}
+
+// finish ends a step, which may never have been begun in this journal.
+func (x *step) finish(name, cluster, dataset, message string) {
+	x.begin(name, cluster, dataset)
+	j := journal(x.status(), name, dataset)
+	if j.State != v1alpha1.StepSucceeded {
+		j.State, j.Message, j.FinishedAt = v1alpha1.StepSucceeded, message, x.mark()
+	}
+}
+
+// carry commands a journalled step and returns its result when there is one. A
+// failed attempt is counted in the journal and tried again after a pause.
+func (x *step) carry(name string, c Command) (Result, bool) {
+	committed := journal(&x.was.Run.Status, name, c.Dataset.Name)
+	if committed == nil {
+		x.begin(name, c.Cluster, c.Dataset.Name)
+		return Result{}, false
+	}
+	if committed.State == v1alpha1.StepFailed {
+		if committed.FinishedAt == nil || x.Now.Sub(committed.FinishedAt.Time) >= x.Config.Retry {
+			j := journal(x.status(), name, c.Dataset.Name)
+			j.State, j.Attempt, j.FinishedAt = v1alpha1.StepRunning, j.Attempt+1, nil
+		}
+		return Result{}, false
+	}
+	c.Run, c.Step, c.Attempt = x.was.Run.Name, name+"."+c.Dataset.Name, committed.Attempt
+	c.ID = fmt.Sprintf("%s/%s/%d", c.Run, c.Step, c.Attempt)
+	c.Bound = x.Config.Directive
+	c.Revision = revision(x.was.dataset(c.Dataset.Name))
+	result, done := x.Results[c.ID]
+	if !done {
+		x.commands = append(x.commands, c)
+		return Result{}, false
+	}
+	if result.Outcome == Failed || result.Outcome == Unreachable {
+		j := journal(x.status(), name, c.Dataset.Name)
+		j.State, j.Message, j.FinishedAt = v1alpha1.StepFailed, string(result.Outcome)+": "+result.Message, x.mark()
+		x.note(NoteResult, c.Cluster, c.ID+" "+j.Message, 0)
+	}
+	return result, true
+}

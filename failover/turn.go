@@ -1,0 +1,131 @@
+package failover
+
+import (
+	"slices"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
+
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+// Turn is one turn of the engine over the whole fleet. It is a pure function:
+// the same snapshot gives the same effects.
+func Turn(s *Snapshot) Effects {
+	t := &turn{Snapshot: s, moved: map[types.NamespacedName]bool{}}
+	t.out.Detection = Detect(s.Config, s.Previous, s.Fleet, s.Uptime)
+	routed := map[types.NamespacedName]bool{}
+	for _, app := range s.Applications {
+		services := t.servicesOf(app)
+		for _, g := range services {
+			routed[key(g)] = true
+		}
+		t.application(app, services)
+	}
+	t.orphans()
+	for _, d := range s.Datasets {
+		if !t.moved[key(d)] {
+			t.protect(d)
+		}
+	}
+	for _, g := range s.Services {
+		if !routed[key(g)] {
+			t.serve(nil, nil, []*v1alpha1.GlobalService{g})
+		}
+	}
+	return t.out
+}
+
+type turn struct {
+	*Snapshot
+	out Effects
+	// moved are datasets that a run writes in this turn: one writer per object.
+	moved map[types.NamespacedName]bool
+}
+
+func (t *turn) servicesOf(app *v1alpha1.Application) []*v1alpha1.GlobalService {
+	var all []*v1alpha1.GlobalService
+	for _, g := range t.Services {
+		if g.Namespace == app.Namespace && slices.Contains(app.Spec.Services, g.Name) {
+			all = append(all, g)
+		}
+	}
+	return all
+}
+
+func (t *turn) application(app *v1alpha1.Application, services []*v1alpha1.GlobalService) {
+	datasets := t.datasetsOf(app)
+	run := t.activeRun(app)
+	blocked := ""
+	if run != nil {
+		t.advance(State{Run: run, App: app, Datasets: datasets, Services: services})
+	} else {
+		create, why := Decide(t.Snapshot, t.out.Detection, app)
+		blocked = why
+		if create != nil {
+			t.out.Create = append(t.out.Create, create)
+		}
+		t.serve(app, datasets, services)
+	}
+	next := app.DeepCopy()
+	Assess(t.Snapshot, t.out.Detection, next, datasets, services, run, blocked)
+	if !equality.Semantic.DeepEqual(next.Status, app.Status) {
+		t.out.Applications = append(t.out.Applications, next)
+	}
+}
+
+// advance carries one run on and collects what it changed.
+func (t *turn) advance(st State) {
+	next, commands, notes := Next(t.Snapshot, t.out.Detection, st)
+	t.out.Commands = append(t.out.Commands, commands...)
+	if !equality.Semantic.DeepEqual(next.Run.Status, st.Run.Status) {
+		t.out.Runs = append(t.out.Runs, next.Run)
+		t.out.Notes = append(t.out.Notes, notes...)
+	}
+	for i, d := range next.Datasets {
+		if !equality.Semantic.DeepEqual(d.Status, st.Datasets[i].Status) {
+			t.out.Datasets = append(t.out.Datasets, d)
+			t.moved[key(d)] = true
+		}
+	}
+	for i, g := range next.Services {
+		if !equality.Semantic.DeepEqual(g.Status, st.Services[i].Status) {
+			t.out.Services = append(t.out.Services, g)
+		}
+	}
+}
+
+// orphans ends runs whose application is gone.
+func (t *turn) orphans() {
+	for _, run := range t.Runs {
+		ref := run.Spec.Application
+		known := slices.ContainsFunc(t.Applications, func(a *v1alpha1.Application) bool {
+			return a.Namespace == ref.Namespace && a.Name == ref.Name
+		})
+		if known || Finished(run.Status.Phase) {
+			continue
+		}
+		next := run.DeepCopy()
+		next.Status.Phase, next.Status.Reason = v1alpha1.RunAborted, ReasonNothingToDo
+		next.Status.Message = "application " + ref.Namespace + "/" + ref.Name + " does not exist: create it, then start another run"
+		t.out.Runs = append(t.out.Runs, next)
+	}
+}
+
+func (t *turn) protect(d *v1alpha1.Dataset) {
+	next, commands := Protect(t.Snapshot, t.out.Detection, d)
+	t.out.Commands = append(t.out.Commands, commands...)
+	if !equality.Semantic.DeepEqual(next.Status, d.Status) {
+		t.out.Datasets = append(t.out.Datasets, next)
+	}
+}
+
+// serve keeps the routes in the steady state.
+func (t *turn) serve(app *v1alpha1.Application, datasets []*v1alpha1.Dataset, services []*v1alpha1.GlobalService) {
+	for _, g := range services {
+		next := g.DeepCopy()
+		if Route(t.Snapshot, t.out.Detection, app, datasets, next) {
+			t.out.Services = append(t.out.Services, next)
+		}
+	}
+}
