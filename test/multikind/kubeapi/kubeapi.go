@@ -1,0 +1,143 @@
+// Package kubeapi boots one real kube-apiserver with its etcd on loopback, for
+// tests whose subject talks to a Kubernetes API. It needs bin/kubernode, or the
+// path of that program in TRIPOD_KUBERNODE, and skips the test without it.
+package kubeapi
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/rest"
+)
+
+// startLimit bounds how long the API server may take to be ready.
+const startLimit = 60 * time.Second
+
+// Start boots an API server that lives as long as the test and returns how to
+// reach it as an administrator. Nothing else of Kubernetes runs: no controller
+// and no node.
+func Start(t testing.TB) *rest.Config {
+	t.Helper()
+	program := program(t)
+	dir := t.TempDir()
+	etcd, peer, secure := port(t), port(t), port(t)
+	start(t, dir, program, "etcd", "--data-dir", filepath.Join(dir, "etcd"), "--unsafe-no-fsync",
+		"--listen-client-urls", "http://"+etcd, "--advertise-client-urls", "http://"+etcd,
+		"--listen-peer-urls", "http://"+peer, "--initial-advertise-peer-urls", "http://"+peer,
+		"--initial-cluster", "default=http://"+peer)
+	key := filepath.Join(dir, "accounts.key")
+	writeKey(t, key)
+	tokens := filepath.Join(dir, "tokens.csv")
+	if err := os.WriteFile(tokens, []byte("admin,admin,1,system:masters\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, securePort, _ := net.SplitHostPort(secure)
+	start(t, dir, program, "kube-apiserver", "--etcd-servers", "http://"+etcd, "--bind-address", "127.0.0.1",
+		"--secure-port", securePort, "--cert-dir", filepath.Join(dir, "certs"), "--token-auth-file", tokens,
+		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", key,
+		"--service-account-signing-key-file", key, "--authorization-mode", "RBAC",
+		"--service-cluster-ip-range", "10.96.0.0/16", "--disable-admission-plugins", "ServiceAccount")
+	config := &rest.Config{
+		Host: "https://" + secure, BearerToken: "admin",
+		TLSClientConfig: rest.TLSClientConfig{Insecure: true},
+		QPS:             200, Burst: 400,
+	}
+	ready(t, config)
+	return config
+}
+
+func program(t testing.TB) string {
+	path := os.Getenv("TRIPOD_KUBERNODE")
+	if path == "" {
+		_, file, _, _ := runtime.Caller(0)
+		path = filepath.Join(filepath.Dir(file), "../../../bin/kubernode")
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Skipf("no Kubernetes programs: %v: run `make build` or set TRIPOD_KUBERNODE", err)
+	}
+	return path
+}
+
+func start(t testing.TB, dir, program string, args ...string) {
+	t.Helper()
+	log, err := os.Create(filepath.Join(dir, args[0]+".log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("start %s: %v", args[0], err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		_ = log.Close()
+		if t.Failed() {
+			tail, _ := os.ReadFile(log.Name())
+			t.Logf("end of the log of %s:\n%s", args[0], tail[max(0, len(tail)-4000):])
+		}
+	})
+}
+
+// port finds a free address on loopback.
+func port(t testing.TB) string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	return listener.Addr().String()
+}
+
+func writeKey(t testing.TB, path string) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func ready(t testing.TB, config *rest.Config) {
+	t.Helper()
+	client, err := discovery.NewDiscoveryClientForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), startLimit)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		body, err := client.RESTClient().Get().AbsPath("/readyz").Do(ctx).Raw()
+		if err == nil && string(body) == "ok" {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatal(fmt.Errorf("the API server was not ready within %s: %w", startLimit, err))
+		case <-tick.C:
+		}
+	}
+}
