@@ -1,0 +1,191 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"tripod.dev/tripod/failover/lease"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+)
+
+const (
+	maxMessageBytes = 16 << 20
+	// unackedTimeout is after how long the kernel gives up a connection whose
+	// data the member does not acknowledge: about a TTL.
+	unackedTimeout = 5 * time.Second
+)
+
+// link is the session with one hub member.
+type link struct {
+	sessions *Sessions
+	address  string
+	log      *slog.Logger
+	open     atomic.Bool
+	out      atomic.Pointer[outbox]
+}
+
+func newLink(s *Sessions, address string) *link {
+	return &link{sessions: s, address: address, log: s.config.Logger.With("member", address)}
+}
+
+// post is the outbox of the open session, nil while there is none.
+func (l *link) post() *outbox { return l.out.Load() }
+
+// run dials for ever. A session that lived for a while makes the next attempt
+// prompt again.
+func (l *link) run(ctx context.Context) error {
+	config := l.sessions.config
+	fresh := func() wait.Backoff {
+		return wait.Backoff{Duration: config.RedialMin, Factor: 1.7, Jitter: 0.5, Steps: 1 << 30, Cap: config.RedialMax}
+	}
+	backoff := fresh()
+	for {
+		opened, err := l.once(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if opened {
+			backoff = fresh()
+		}
+		pause := backoff.Step()
+		l.log.Info("session with hub member is not open; dialling again", "error", err, "pause", pause.Round(time.Millisecond))
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-timer.C:
+		}
+	}
+}
+
+// once holds one session from dialling to its end; opened is true when it got
+// as far as Welcome.
+func (l *link) once(ctx context.Context) (opened bool, err error) {
+	config := l.sessions.config
+	conn, err := grpc.NewClient("passthrough:///"+l.address,
+		grpc.WithTransportCredentials(credentials.NewTLS(config.TLS)),
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return config.Dial(ctx, address) }),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: unackedTimeout}),
+	)
+	if err != nil {
+		return false, fmt.Errorf("prepare the connection to hub member %q: %w", l.address, err)
+	}
+	defer func() { _ = conn.Close() }()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	patience := time.AfterFunc(config.ConnectTimeout, func() { cancel(errors.New("the hub member does not answer")) })
+	defer patience.Stop()
+	stream, err := agentv1.NewSessionsClient(conn).Session(ctx)
+	if err != nil {
+		return false, fmt.Errorf("dial hub member %q: %w", l.address, err)
+	}
+	welcome, err := l.greet(stream)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return false, err
+	}
+	patience.Stop()
+	return true, l.carry(ctx, cancel, welcome, stream)
+}
+
+func (l *link) greet(stream agentv1.Sessions_SessionClient) (*agentv1.Welcome, error) {
+	incarnation, revision := l.sessions.Seen()
+	err := stream.Send(&agentv1.AgentMessage{Kind: &agentv1.AgentMessage_Hello{Hello: &agentv1.Hello{
+		Replica: l.sessions.config.Replica, Version: l.sessions.config.Version, Incarnation: incarnation, Revision: revision,
+	}}})
+	if err != nil {
+		_, err = stream.Recv() // the reason is there
+		return nil, fmt.Errorf("greet hub member %q: %w", l.address, err)
+	}
+	message, err := stream.Recv()
+	if err != nil {
+		return nil, fmt.Errorf("greet hub member %q: %w", l.address, err)
+	}
+	welcome := message.GetWelcome()
+	if welcome == nil {
+		return nil, fmt.Errorf("hub member %q answered %T before Welcome: it is not of this version", l.address, message.GetKind())
+	}
+	if !l.sessions.saw(welcome.GetIncarnation()) {
+		return nil, fmt.Errorf("hub member %q is of incarnation %d, this cluster has seen %d: refused until it has rejoined the hub",
+			l.address, welcome.GetIncarnation(), incarnation)
+	}
+	return welcome, nil
+}
+
+// carry moves messages both ways until the session ends.
+func (l *link) carry(ctx context.Context, hangUp context.CancelCauseFunc, welcome *agentv1.Welcome, stream agentv1.Sessions_SessionClient) error {
+	out := newOutbox()
+	l.out.Store(out)
+	l.open.Store(true)
+	defer l.out.Store(nil)
+	defer l.open.Store(false)
+	l.sessions.toldTick(time.Duration(welcome.GetTickMillis()) * time.Millisecond)
+	l.log.Info("session opened", "name", welcome.GetMember(), "center", welcome.GetCenter())
+	l.sessions.config.Receiver.Connected(welcome.GetMember())
+	group, ctx := errgroup.WithContext(ctx)
+	views := newViews(l.sessions.config.Receiver.Stream, out)
+	defer views.stop()
+	group.Go(func() error { return out.run(ctx, stream.Send) })
+	group.Go(func() error { return l.receive(ctx, welcome.GetMember(), stream, views) })
+	group.Go(func() error { // Recv ends only with the stream's own context
+		<-ctx.Done()
+		hangUp(context.Cause(ctx))
+		return ctx.Err()
+	})
+	return group.Wait()
+}
+
+func (l *link) receive(ctx context.Context, member string, stream agentv1.Sessions_SessionClient, views *views) error {
+	for {
+		message, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		switch kind := message.GetKind().(type) {
+		case *agentv1.HubMessage_Grant:
+			if verdict := l.sessions.answer(kind.Grant); verdict != lease.Accepted {
+				l.log.Debug("grant not used", "verdict", verdict.String(), "seq", kind.Grant.GetSeq())
+			}
+		case *agentv1.HubMessage_Desired:
+			if l.sessions.saw(kind.Desired.GetIncarnation()) {
+				l.sessions.config.Receiver.Desired(member, kind.Desired)
+			}
+		case *agentv1.HubMessage_Directive:
+			l.direct(kind.Directive)
+		case *agentv1.HubMessage_Subscription:
+			views.subscribe(ctx, kind.Subscription.GetStart())
+		}
+	}
+}
+
+// direct outlives the session: the work goes on and its result goes to every
+// member that can be reached when it is done.
+func (l *link) direct(directive *agentv1.Directive) {
+	report := func(result *agentv1.DirectiveResult) {
+		l.sessions.Broadcast(&agentv1.AgentMessage{Kind: &agentv1.AgentMessage_Result{Result: result}})
+	}
+	if !l.sessions.saw(directive.GetIncarnation()) {
+		seen, _ := l.sessions.Seen()
+		report(&agentv1.DirectiveResult{
+			Id: directive.GetId(), Outcome: agentv1.Outcome_OUTCOME_REFUSED,
+			Message: fmt.Sprintf("directive of incarnation %d refused: this cluster has seen %d", directive.GetIncarnation(), seen),
+		})
+		return
+	}
+	l.sessions.desk.take(directive, report)
+}

@@ -1,0 +1,181 @@
+package session
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"tripod.dev/tripod/failover/lease"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+)
+
+// Sessions are an agent replica's sessions with all hub members. Its methods
+// are safe for concurrent use.
+type Sessions struct {
+	config Config
+	origin time.Time // of the monotonic clock that the lease is counted on
+	links  []*link
+	desk   *desk
+
+	tick chan time.Duration // the fleet's, as the last Welcome told
+
+	mu       sync.Mutex // held while Receiver.Grant runs, so that grants keep their order
+	holder   *lease.Holder
+	deadline time.Duration // last told to the receiver
+	stamp    lease.Stamp
+	// remembered is the highest incarnation that Remember was called with.
+	remembered uint64
+}
+
+// New checks the configuration. Nothing is dialled before Run.
+func New(config Config) (*Sessions, error) {
+	config = config.WithDefaults()
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Sessions{
+		config: config, origin: time.Now(), tick: make(chan time.Duration, 1),
+		holder: lease.NewHolder(config.Incarnation), remembered: config.Incarnation,
+	}
+	s.desk = newDesk(config.Receiver.Carry)
+	for _, address := range config.Members {
+		s.links = append(s.links, newLink(s, address))
+	}
+	return s, nil
+}
+
+// Run keeps the sessions until ctx ends and returns when everything that it
+// started has ended.
+func (s *Sessions) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.desk.run(ctx) })
+	for _, link := range s.links {
+		group.Go(func() error { return link.run(ctx) })
+	}
+	group.Go(func() error { return s.beat(ctx) })
+	return group.Wait()
+}
+
+// beat sends one heartbeat to every member each tick.
+func (s *Sessions) beat(ctx context.Context) error {
+	interval := s.config.Tick
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		s.askAll()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case told := <-s.tick:
+			if told != interval {
+				interval = told
+				ticker.Reset(interval)
+			}
+		case <-ticker.C:
+		}
+	}
+}
+
+// askAll numbers a heartbeat and gives it to every session. The time of asking
+// is taken before anything is handed over: what waits in a queue counts.
+func (s *Sessions) askAll() {
+	heartbeat := s.config.Heartbeat()
+	heartbeat.Replica = s.config.Replica
+	s.mu.Lock()
+	heartbeat.Seq = s.holder.Ask(time.Since(s.origin))
+	s.mu.Unlock()
+	for _, link := range s.links {
+		link.post().putHeartbeat(heartbeat)
+	}
+}
+
+// answer takes a grant from any member.
+func (s *Sessions) answer(grant *agentv1.Grant) lease.Verdict {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stamp := lease.Stamp{Incarnation: grant.GetIncarnation(), Term: grant.GetTerm(), Revision: grant.GetRevision()}
+	ttl := time.Duration(grant.GetTtlMillis()) * time.Millisecond
+	verdict := s.holder.Answer(grant.GetSeq(), stamp, ttl, time.Since(s.origin))
+	if verdict != lease.Accepted {
+		return verdict
+	}
+	s.rememberLocked()
+	if deadline := s.holder.Deadline(); deadline != s.deadline || stamp != s.stamp {
+		s.deadline, s.stamp = deadline, stamp
+		s.config.Receiver.Grant(grant, s.origin.Add(deadline))
+	}
+	return verdict
+}
+
+// saw takes the incarnation that a member says it is of; false when it is older
+// than what this cluster has seen.
+func (s *Sessions) saw(incarnation uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ok := s.holder.Saw(incarnation)
+	s.rememberLocked()
+	return ok
+}
+
+func (s *Sessions) rememberLocked() {
+	if highest := s.holder.Incarnation(); highest > s.remembered {
+		s.remembered = highest
+		s.config.Remember(highest)
+	}
+}
+
+// Seen is the highest incarnation seen, and the revision of the last grant.
+func (s *Sessions) Seen() (incarnation uint64, revision int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.holder.Incarnation(), max(s.holder.Stamp().Revision, s.config.Revision)
+}
+
+// Deadline is when the roles of the last grant end; zero before the first one.
+func (s *Sessions) Deadline() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.holder.Deadline() == 0 {
+		return time.Time{}
+	}
+	return s.origin.Add(s.holder.Deadline())
+}
+
+// Broadcast gives a message to every session that is open now and never blocks.
+// A session that is too slow loses the oldest ones.
+func (s *Sessions) Broadcast(message *agentv1.AgentMessage) {
+	for _, link := range s.links {
+		link.post().putMessage(message)
+	}
+}
+
+// Connected counts the members with whom a session is open.
+func (s *Sessions) Connected() int {
+	n := 0
+	for _, link := range s.links {
+		if link.open.Load() {
+			n++
+		}
+	}
+	return n
+}
+
+// toldTick keeps only the newest tick.
+func (s *Sessions) toldTick(tick time.Duration) {
+	if tick <= 0 {
+		return
+	}
+	for {
+		select {
+		case s.tick <- tick:
+			return
+		default:
+		}
+		select {
+		case <-s.tick:
+		default:
+		}
+	}
+}
