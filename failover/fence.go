@@ -195,7 +195,7 @@ func (x *step) resume(why string) {
 	x.note(NoteDecision, x.was.Run.Name, "resumed: "+why, 0)
 	for i := range x.status().Steps {
 		if j := &x.status().Steps[i]; j.State == v1alpha1.StepRunning {
-			j.State, j.FinishedAt = v1alpha1.StepFailed, x.mark()
+			j.Attempt++ // what was answered before the pause no longer counts
 		}
 	}
 }

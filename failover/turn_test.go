@@ -1,0 +1,250 @@
+package failover
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+func TestADatasetFormsAndIsProtected(t *testing.T) {
+	w := newWorld(t).steady()
+	st := w.db().Status
+	if st.Primary != "north-1" || st.Epoch != 1 || st.Phase != v1alpha1.DatasetSteady {
+		t.Fatalf("formed as %+v", st)
+	}
+	w.turns(2)
+	if diff := cmp.Diff([]string{"10.210.0.11"}, w.name().Status.Answers); diff != "" {
+		t.Errorf("answers: %s", diff)
+	}
+	for _, c := range w.app().Status.Conditions {
+		if c.Status != "True" {
+			t.Errorf("condition %s is %s: %s", c.Type, c.Status, c.Message)
+		}
+	}
+	if e := w.turn(); len(e.Commands)+len(e.Datasets)+len(e.Applications)+len(e.Services)+len(e.Runs) != 0 {
+		t.Errorf("a steady fleet still has effects: %+v", e)
+	}
+}
+
+func TestTheLossOfOneCenterIsAutomatic(t *testing.T) {
+	w := newWorld(t).steady()
+	w.lose("north-1")
+	w.turns(4)
+	run := w.run()
+	if run.Status.Phase != v1alpha1.RunCompleted || !run.Status.Automatic {
+		t.Fatalf("run is %s (%s: %s), automatic %v", run.Status.Phase, run.Status.Reason, run.Status.Message, run.Status.Automatic)
+	}
+	st := w.db().Status
+	want := v1alpha1.DatasetStatus{Phase: v1alpha1.DatasetSteady, Primary: "north-2", PreviousPrimary: "north-1", Epoch: 2,
+		SyncSet: []string{"north-2"}, FenceProof: v1alpha1.FenceElapsed}
+	got := v1alpha1.DatasetStatus{Phase: st.Phase, Primary: st.Primary, PreviousPrimary: st.PreviousPrimary, Epoch: st.Epoch, SyncSet: st.SyncSet, FenceProof: st.FenceProof, Run: st.Run}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("dataset: %s", diff)
+	}
+	if diff := cmp.Diff([]string{"10.210.0.12"}, w.name().Status.Answers); diff != "" || w.name().Status.Epoch != 2 {
+		t.Errorf("route epoch %d: %s", w.name().Status.Epoch, diff)
+	}
+	if m := run.Status.Measured; m.RPO != "0" || m.RTOSeconds == "" || m.DetectSeconds != "5.300" {
+		t.Errorf("measured %+v", m)
+	}
+	if w.count(VerbFence) != 0 {
+		t.Error("an unreachable cluster was sent a fence")
+	}
+	if run.Name != "pay.ledger.2" {
+		t.Errorf("the run's name %q does not come from application and epoch", run.Name)
+	}
+}
+
+func TestTheReturnedPrimaryFollowsAndIsHeld(t *testing.T) {
+	w := newWorld(t).steady()
+	w.lose("north-1")
+	w.turns(4)
+	w.s.Observed[Copy{ledger, "north-1"}] = Observed{Role: v1alpha1.RoleNone, State: v1alpha1.StateFenced, Epoch: 1, Guarded: v1alpha1.Guarded}
+	st := w.db().Status
+	w.s.Observed[Copy{ledger, "north-2"}] = Observed{Role: v1alpha1.RolePrimary, State: v1alpha1.StateRunning, Epoch: st.Epoch, Guarded: v1alpha1.Guarded}
+	w.pass(time.Second)
+	w.turn()
+	if !slices.ContainsFunc(w.sent, func(c Command) bool { return c.Verb == VerbFollow && c.Cluster == "north-1" && c.Epoch == 2 }) {
+		t.Fatalf("the returned side was not told to follow: %+v", w.sent)
+	}
+	w.steady2(t, "north-1,north-2")
+	if memberStatus(w.db(), "north-1").HeldSince == nil {
+		// Stable is an hour in this world, longer than the hold.
+		return
+	}
+	t.Error("a member that has been stable for longer than the hold time is still held")
+}
+
+// steady2 replicates until the sync set is as wanted.
+func (w *world) steady2(t *testing.T, want string) {
+	t.Helper()
+	for range 8 {
+		w.replicate()
+		w.pass(100 * time.Millisecond)
+		w.turn()
+	}
+	got := append([]string{}, w.db().Status.SyncSet...)
+	if len(got) == 2 && got[0] > got[1] {
+		got[0], got[1] = got[1], got[0]
+	}
+	if strings.Join(got, ",") != want {
+		t.Fatalf("sync set is %v, want %s", got, want)
+	}
+}
+
+func TestAHeldTargetNeedsAPerson(t *testing.T) {
+	w := newWorld(t).steady()
+	mark := w.db().DeepCopy()
+	held := memberStatus(mark, "north-2")
+	held.HeldSince = &held.ObservedAt
+	w.stamp(mark)
+	replace(w.s.Datasets, mark)
+	s := w.s.Fleet.Sightings["north-2"]
+	for range 55 {
+		w.pass(100*time.Millisecond, "north-1")
+		s.Stable = time.Minute // less than the hold time
+		w.s.Fleet.Sightings["north-2"] = s
+		w.turn()
+	}
+	if run := w.run(); run.Status.Phase != v1alpha1.RunAwaitingApproval || !strings.Contains(run.Status.Message, "held") {
+		t.Fatalf("run is %s: %s", run.Status.Phase, run.Status.Message)
+	}
+}
+
+func TestLossesInSeveralCentersOpenTheBreaker(t *testing.T) {
+	w := newWorld(t).steady()
+	for range 30 {
+		w.pass(100*time.Millisecond, "south-1")
+		w.turn()
+	}
+	w.lose("south-1", "north-1")
+	if len(w.s.Runs) != 0 || w.det.Breaker == "" {
+		t.Fatalf("breaker %q, runs %d", w.det.Breaker, len(w.s.Runs))
+	}
+	if w.db().Status.Epoch != 1 {
+		t.Fatal("the epoch moved")
+	}
+}
+
+func TestALossLongAgoDoesNotOpenTheBreaker(t *testing.T) {
+	w := newWorld(t).steady()
+	w.lose("south-1")
+	w.pass(2*time.Minute, "south-1")
+	w.turn()
+	w.lose("south-1", "north-1")
+	if len(w.s.Runs) != 1 {
+		t.Fatalf("runs %d, breaker %q, waiting %q", len(w.s.Runs), w.det.Breaker, w.det.Waiting)
+	}
+}
+
+func TestAnAsynchronousTargetWaitsForAnApprovalThatAcceptsTheLoss(t *testing.T) {
+	w := newWorld(t).steady()
+	// north-2 has been gone for long, and is not part of this disaster.
+	w.lose("north-2")
+	w.pass(2*time.Minute, "north-2")
+	w.turn()
+	w.lose("north-1", "north-2")
+	w.turns(3)
+	run := w.run()
+	if run.Status.Phase != v1alpha1.RunAwaitingApproval || run.Status.Loss == nil || !run.Status.Loss.Possible || run.Status.Loss.Seconds == 0 {
+		t.Fatalf("run is %s %+v", run.Status.Phase, run.Status.Loss)
+	}
+	w.approve("alice", run.Status.Loss.Seconds-1)
+	w.pass(time.Second, "north-1", "north-2")
+	w.turns(3)
+	if got := w.run().Status.Phase; got != v1alpha1.RunAwaitingApproval {
+		t.Fatalf("an approval that accepts too little was enough: %s", got)
+	}
+	w.approve("alice", run.Status.Loss.Seconds)
+	for range 10 {
+		w.pass(100*time.Millisecond, "north-1", "north-2")
+		w.turn()
+	}
+	if got := w.run().Status; got.Phase != v1alpha1.RunCompleted || got.Automatic || got.Measured.RPO == "0" {
+		t.Fatalf("run is %s (%s), rpo %+v", got.Phase, got.Message, got.Measured)
+	}
+	if w.db().Status.Primary != "south-1" {
+		t.Fatalf("primary is %s", w.db().Status.Primary)
+	}
+}
+
+func TestAnUnguardedLostPrimaryPausesUntilItAcknowledges(t *testing.T) {
+	w := newWorld(t).steady()
+	c := Copy{ledger, "north-1"}
+	o := w.s.Observed[c]
+	o.Guarded = v1alpha1.Unguarded
+	w.s.Observed[c] = o
+	w.lose("north-1")
+	w.turns(3)
+	if got := w.run().Status; got.Phase != v1alpha1.RunPaused || got.Reason != ReasonFenceUnproven {
+		t.Fatalf("run is %s %s", got.Phase, got.Reason)
+	}
+	if w.count(VerbPromote) != 1 { // the formation's
+		t.Fatal("promoted without a proof")
+	}
+	w.pass(time.Second)
+	w.turns(8)
+	if got := w.run().Status; got.Phase != v1alpha1.RunCompleted || w.db().Status.FenceProof != v1alpha1.FenceAcknowledged {
+		t.Fatalf("run is %s (%s), proof %q", got.Phase, got.Message, w.db().Status.FenceProof)
+	}
+}
+
+func TestAFailedPromotionIsTriedAgainAndARefusedOneIsNot(t *testing.T) {
+	for name, tc := range map[string]struct {
+		outcome Outcome
+		want    v1alpha1.RunPhase
+		tries   int
+	}{
+		"a failure is tried again":       {Failed, v1alpha1.RunCompleted, 3},
+		"a refusal waits for a person":   {Refused, v1alpha1.RunPaused, 1},
+		"an unreachable agent is waited": {Unreachable, v1alpha1.RunCompleted, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t).steady()
+			tries := 0
+			w.answer = func(c Command) (Result, bool) {
+				if c.Verb != VerbPromote {
+					return Result{Outcome: Done}, true
+				}
+				if tries++; tries < 3 {
+					return Result{Outcome: tc.outcome, Message: "planted"}, true
+				}
+				return Result{Outcome: Done}, true
+			}
+			w.lose("north-1")
+			for range 30 {
+				w.pass(100*time.Millisecond, "north-1")
+				w.turn()
+			}
+			if got := w.run().Status; got.Phase != tc.want || tries != tc.tries {
+				t.Fatalf("run is %s after %d tries (%s), want %s after %d", got.Phase, tries, got.Message, tc.want, tc.tries)
+			}
+		})
+	}
+}
+
+// TestEveryLostWriteIsMadeUp loses each parallel write of a turn in turn, as the
+// death of a leader does.
+func TestEveryLostWriteIsMadeUp(t *testing.T) {
+	for n := range 24 {
+		w := newWorld(t).steady()
+		writes := 0
+		w.drop = func(string) bool { writes++; return writes == n+1 || writes == n+2 }
+		w.lose("north-1")
+		for range 10 {
+			w.pass(100*time.Millisecond, "north-1")
+			w.turn()
+		}
+		if got := w.run().Status; got.Phase != v1alpha1.RunCompleted || w.db().Status.Phase != v1alpha1.DatasetSteady || w.name().Status.Answers[0] != "10.210.0.12" {
+			t.Fatalf("without writes %d and %d the run is %s (%s), dataset %q, answers %v", n+1, n+2, got.Phase, got.Message, w.db().Status.Phase, w.name().Status.Answers)
+		}
+		if w.db().Status.Epoch != 2 {
+			t.Fatalf("without writes %d and %d the epoch is %d", n+1, n+2, w.db().Status.Epoch)
+		}
+	}
+}
