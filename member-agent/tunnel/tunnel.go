@@ -1,0 +1,173 @@
+package tunnel
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/yamux"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/util/wait"
+)
+
+const maxAnswer = 1024
+
+// Tunnel keeps one tunnel to every hub member.
+type Tunnel struct {
+	config Config
+	proxy  *proxy
+}
+
+// New checks the configuration. Nothing is dialled before Run.
+func New(config Config) (*Tunnel, error) {
+	config = config.WithDefaults()
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	proxy, err := newProxy(config.RESTConfig, config.Logger)
+	if err != nil {
+		return nil, err
+	}
+	return &Tunnel{config: config, proxy: proxy}, nil
+}
+
+// Run dials for ever until ctx ends, and returns when every stream is closed.
+func (t *Tunnel) Run(ctx context.Context) error {
+	defer t.proxy.closeIdle()
+	group, ctx := errgroup.WithContext(ctx)
+	for _, address := range t.config.Members {
+		group.Go(func() error { return t.keep(ctx, address) })
+	}
+	return group.Wait()
+}
+
+func (t *Tunnel) keep(ctx context.Context, address string) error {
+	fresh := func() wait.Backoff {
+		return wait.Backoff{Duration: t.config.RedialMin, Factor: 1.7, Jitter: 0.5, Steps: 1 << 30, Cap: t.config.RedialMax}
+	}
+	backoff := fresh()
+	for {
+		opened, err := t.once(ctx, address)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if opened {
+			backoff = fresh()
+		}
+		pause := backoff.Step()
+		t.config.Logger.Info("tunnel to hub member is not open; dialling again",
+			"member", address, "error", err, "pause", pause.Round(time.Millisecond))
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-timer.C:
+		}
+	}
+}
+
+// once holds one tunnel from dialling to its end.
+func (t *Tunnel) once(ctx context.Context, address string) (opened bool, err error) {
+	conn, err := t.dial(ctx, address)
+	if err != nil {
+		return false, err
+	}
+	session, err := yamux.Server(conn, t.yamuxConfig())
+	if err != nil {
+		_ = conn.Close()
+		return false, fmt.Errorf("start the tunnel to hub member %q: %w", address, err)
+	}
+	t.config.Logger.Info("tunnel opened", "member", address)
+	return true, t.serve(ctx, session)
+}
+
+func (t *Tunnel) dial(ctx context.Context, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, t.config.ConnectTimeout)
+	defer cancel()
+	raw, err := t.config.Dial(ctx, address)
+	if err != nil {
+		return nil, fmt.Errorf("dial hub member %q: %w", address, err)
+	}
+	host, _, _ := net.SplitHostPort(address) // validated
+	conn := tls.Client(raw, tunnelTLS(t.config.TLS, host))
+	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
+	defer stop()
+	if err := conn.HandshakeContext(ctx); err != nil {
+		_ = raw.Close()
+		return nil, fmt.Errorf("dial hub member %q: %w", address, err)
+	}
+	if err := t.introduce(conn); err != nil {
+		_ = raw.Close()
+		return nil, fmt.Errorf("open a tunnel to hub member %q: %w", address, err)
+	}
+	return conn, nil
+}
+
+// introduce tells the replica's name and reads the member's consent.
+func (t *Tunnel) introduce(conn net.Conn) error {
+	if _, err := io.WriteString(conn, t.config.Replica+"\n"); err != nil {
+		return err
+	}
+	// Byte by byte: what follows the answer belongs to yamux.
+	var answer []byte
+	one := make([]byte, 1)
+	for {
+		if _, err := io.ReadFull(conn, one); err != nil {
+			return err
+		}
+		if one[0] == '\n' {
+			break
+		}
+		if answer = append(answer, one[0]); len(answer) > maxAnswer {
+			return errors.New("the member's answer is too long: is that port a hub's?")
+		}
+	}
+	if text := string(answer); text != "OK" {
+		return fmt.Errorf("refused: %s", strings.TrimPrefix(text, "NO "))
+	}
+	return nil
+}
+
+// serve answers the streams that the member opens, until the tunnel breaks.
+func (t *Tunnel) serve(ctx context.Context, session *yamux.Session) error {
+	server := &http.Server{
+		Handler:           t.proxy,
+		ReadHeaderTimeout: 30 * time.Second,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ErrorLog:          errorLog(t.config.Logger),
+	}
+	stop := context.AfterFunc(ctx, func() { _ = session.Close() })
+	defer stop()
+	err := server.Serve(session)
+	_ = server.Close()
+	_ = session.Close()
+	return err
+}
+
+func (t *Tunnel) yamuxConfig() *yamux.Config {
+	config := yamux.DefaultConfig()
+	config.AcceptBacklog = 1024
+	config.KeepAliveInterval = t.config.KeepAlive
+	config.ConnectionWriteTimeout = 3 * t.config.KeepAlive
+	config.MaxStreamWindowSize = streamWindow
+	config.LogOutput = nil
+	config.Logger = yamuxLog{t.config.Logger}
+	return config
+}
+
+// yamuxLog makes yamux's complaints about a connection part of our log.
+type yamuxLog struct{ log *slog.Logger }
+
+func (l yamuxLog) Print(v ...any)                 { l.line(fmt.Sprint(v...)) }
+func (l yamuxLog) Printf(format string, v ...any) { l.line(fmt.Sprintf(format, v...)) }
+func (l yamuxLog) Println(v ...any)               { l.line(fmt.Sprintln(v...)) }
+
+func (l yamuxLog) line(text string) { l.log.Debug("tunnel", "error", strings.TrimSpace(text)) }
