@@ -52,41 +52,77 @@ var dropped = []string{
 // apt would install now; they are downloaded, not installed. The archive is made anew
 // when a package has a new version; making is then called first.
 func PostgreSQL(ctx context.Context, cache string, making func()) (Archive, error) {
-	packages, err := closure(ctx, wanted)
+	packages, err := resolved(ctx, cache)
 	if err != nil {
 		return Archive{}, fmt.Errorf("find packages of PostgreSQL: %w", err)
 	}
-	versions, err := versions(ctx, packages)
-	if err != nil {
-		return Archive{}, fmt.Errorf("find packages of PostgreSQL: %w", err)
-	}
-	sum := sha256.Sum256([]byte("postgresql 3\n" + strings.Join(versions, "\n")))
+	sum := sha256.Sum256([]byte(recipe + strings.Join(packages, "\n")))
 	return cached(cache, PostgreSQLReference, hex.EncodeToString(sum[:]), func() (v1.Image, error) {
 		making()
-		folder, err := os.MkdirTemp(cache, "packages-")
-		if err != nil {
-			return nil, fmt.Errorf("make folder: %w", err)
-		}
-		defer os.RemoveAll(folder)
-		root := filepath.Join(folder, "root")
-		if err := unpack(ctx, folder, root, versions); err != nil {
-			return nil, err
-		}
-		content, err := pack(root)
-		if err != nil {
-			return nil, err
-		}
-		layer, err := layer(content)
-		if err != nil {
-			return nil, err
-		}
-		return assemble(layer, v1.Config{
-			User:       fmt.Sprintf("%d:%d", PostgreSQLUser, PostgreSQLUser),
-			Env:        []string{"PATH=" + postgresqlPrograms + ":/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "PGDATA=/var/lib/postgresql/data"},
-			Cmd:        []string{"postgres"},
-			WorkingDir: "/var/lib/postgresql",
-		})
+		return fromPackages(ctx, cache, packages)
 	})
+}
+
+// recipe changes when this code makes another image of the same packages.
+const recipe = "postgresql 4\n"
+
+func fromPackages(ctx context.Context, cache string, packages []string) (v1.Image, error) {
+	folder, err := os.MkdirTemp(cache, "packages-")
+	if err != nil {
+		return nil, fmt.Errorf("make folder: %w", err)
+	}
+	defer os.RemoveAll(folder)
+	root := filepath.Join(folder, "root")
+	if err := unpack(ctx, folder, root, packages); err != nil {
+		return nil, err
+	}
+	content, err := pack(root)
+	if err != nil {
+		return nil, err
+	}
+	layer, err := layer(content)
+	if err != nil {
+		return nil, err
+	}
+	return assemble(layer, v1.Config{
+		User:       fmt.Sprintf("%d:%d", PostgreSQLUser, PostgreSQLUser),
+		Env:        []string{"PATH=" + postgresqlPrograms + ":/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "PGDATA=/var/lib/postgresql/data"},
+		Cmd:        []string{"postgres"},
+		WorkingDir: "/var/lib/postgresql",
+	})
+}
+
+// resolved returns NAME=VERSION of all packages of the image. Asking apt takes
+// seconds, so the answer is kept until the package lists change.
+func resolved(ctx context.Context, cache string) ([]string, error) {
+	lists, err := os.Stat("/var/lib/apt/lists")
+	if err != nil {
+		return nil, fmt.Errorf("look at package lists: %w", err)
+	}
+	sum := sha256.Sum256(fmt.Append(nil, lists.ModTime().UnixNano(), recipe, wanted, unwanted))
+	stamp := "# " + hex.EncodeToString(sum[:])
+	record := filepath.Join(cache, "postgresql.packages")
+	if content, err := os.ReadFile(record); err == nil {
+		if lines := strings.Split(string(content), "\n"); lines[0] == stamp {
+			return lines[1:], nil
+		}
+	}
+	packages, err := closure(ctx, wanted)
+	if err != nil {
+		return nil, err
+	}
+	found, err := versions(ctx, packages)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return nil, fmt.Errorf("make image cache: %w", err)
+	}
+	content := strings.Join(append([]string{stamp}, found...), "\n")
+	if err := os.WriteFile(record, []byte(content), 0o644); err != nil {
+		return nil, fmt.Errorf("keep package list: %w", err)
+	}
+	return found, nil
 }
 
 // closure returns packages and everything they depend on, sorted. Of alternatives the

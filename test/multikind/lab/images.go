@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"tripod.dev/tripod/test/multikind/center"
 	"tripod.dev/tripod/test/multikind/image"
@@ -28,7 +29,7 @@ var programImages = map[string]string{
 // of the waiting centers ends.
 func (i *imagery) make(ctx context.Context) error {
 	cache := filepath.Join(i.lab.root, cacheName)
-	unlock, err := lock(ctx, i.lab.root, cacheName, i.lab.report)
+	unlock, err := lock(ctx, cache, "images", i.lab.report)
 	if err != nil {
 		return err
 	}
@@ -92,5 +93,8 @@ func awaitContainerd(ctx context.Context, b *box) error {
 
 func ctr(ctx context.Context, b *box, arguments ...string) ([]byte, error) {
 	arguments = append([]string{"--address", b.root(center.ContainerdSocket), "--namespace", "k8s.io"}, arguments...)
-	return exec.CommandContext(ctx, "ctr", arguments...).CombinedOutput()
+	command := exec.CommandContext(ctx, "ctr", arguments...)
+	// A lab whose multikind is killed must not keep an import waiting.
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return command.CombinedOutput()
 }

@@ -134,6 +134,25 @@ func await(ctx context.Context, b *box, process, what string, check func(context
 	}
 }
 
+// awaitEnd waits until the process name of the center has ended.
+func awaitEnd(ctx context.Context, b *box, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, readyLimit)
+	defer cancel()
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		list, err := b.client.List(ctx)
+		if err != nil || !list[name].Running {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s to end: %w", name, ctx.Err())
+		case <-ticker.C:
+		}
+	}
+}
+
 // tail returns the last lines of a process's log.
 func (b *box) tail(process string) string {
 	content, err := os.ReadFile(b.root("/var/log/" + process + ".log"))

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +39,8 @@ type Lab struct {
 	state  state
 	plans  []center.Plan
 	report func(string)
+	// hubTokenMu is held while the hub token is read or made.
+	hubTokenMu sync.Mutex
 }
 
 // Open finds the lab name below stateRoot; empty strings mean the defaults. It is

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -35,7 +36,7 @@ func Up(ctx context.Context, config Config, progress func(string)) (*Lab, error)
 	}
 	defer unlock()
 	// Subnet numbers are given out one lab at a time.
-	unlockIndex, err := lock(ctx, config.StateRoot, "index", report)
+	unlockIndex, err := lock(ctx, filepath.Join(config.StateRoot, cacheName), "index", report)
 	if err != nil {
 		return nil, err
 	}
@@ -62,13 +63,13 @@ func (l *Lab) up(ctx context.Context) error {
 		return err
 	}
 	images := newImagery(l)
-	group, ctx := errgroup.WithContext(ctx)
+	group, groupCtx := errgroup.WithContext(ctx)
 	if l.state.Nodes == NodesReal {
-		group.Go(func() error { return images.make(ctx) })
+		group.Go(func() error { return images.make(groupCtx) })
 	}
 	for _, plan := range l.plans {
 		group.Go(func() error {
-			if err := l.bringUp(ctx, plan, images); err != nil {
+			if err := l.bringUp(groupCtx, plan, images); err != nil {
 				return fmt.Errorf("bring up %s: %w", plan.Name, err)
 			}
 			return nil
@@ -77,7 +78,30 @@ func (l *Lab) up(ctx context.Context) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	return l.writeKubeconfig(nil)
+	if _, err := os.Stat(l.Kubeconfig()); err != nil || !l.state.Hub {
+		// Also while the hub forms: whoever looks into a failure needs the clusters.
+		if err := l.writeKubeconfig(nil); err != nil {
+			return err
+		}
+	}
+	if !l.state.Hub {
+		return nil
+	}
+	return l.upHub(ctx)
+}
+
+func (l *Lab) upHub(ctx context.Context) error {
+	admin, err := l.awaitHub(ctx)
+	if err != nil {
+		return err
+	}
+	if err := l.writeKubeconfig(admin); err != nil {
+		return err
+	}
+	if l.state.Nodes == NodesNone {
+		return nil
+	}
+	return l.joinClusters(ctx)
 }
 
 // bringUp takes a center from any condition to ready.
@@ -97,6 +121,11 @@ func (l *Lab) bringUp(ctx context.Context, plan center.Plan, images *imagery) er
 	defer b.Close()
 	if err := l.resume(b); err != nil {
 		return err
+	}
+	if l.state.Hub {
+		if err := l.startHub(ctx, b); err != nil {
+			return err
+		}
 	}
 	if l.state.Nodes == NodesReal {
 		if err := l.ensure(ctx, b, plan.Runtime()); err != nil {
