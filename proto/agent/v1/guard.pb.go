@@ -1432,7 +1432,9 @@ type SourceFacts struct {
 	SystemIdentifier string                 `protobuf:"bytes,2,opt,name=system_identifier,json=systemIdentifier,proto3" json:"system_identifier,omitempty"`
 	Timeline         int64                  `protobuf:"varint,3,opt,name=timeline,proto3" json:"timeline,omitempty"`
 	// history holds the ended timelines of the source, oldest first.
-	History       []*TimelineEnd `protobuf:"bytes,4,rep,name=history,proto3" json:"history,omitempty"`
+	History []*TimelineEnd `protobuf:"bytes,4,rep,name=history,proto3" json:"history,omitempty"`
+	// position is how far the source's log reached when it was asked.
+	Position      string `protobuf:"bytes,5,opt,name=position,proto3" json:"position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1493,6 +1495,13 @@ func (x *SourceFacts) GetHistory() []*TimelineEnd {
 		return x.History
 	}
 	return nil
+}
+
+func (x *SourceFacts) GetPosition() string {
+	if x != nil {
+		return x.Position
+	}
+	return ""
 }
 
 type TimelineEnd struct {
@@ -1913,12 +1922,13 @@ const file_agent_v1_guard_proto_rawDesc = "" +
 	"keep_aside\x18\x02 \x01(\bR\tkeepAside\"C\n" +
 	"\aWaitFor\x12\x1a\n" +
 	"\bstandbys\x18\x01 \x03(\tR\bstandbys\x12\x1c\n" +
-	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed\"\xa8\x01\n" +
+	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed\"\xc4\x01\n" +
 	"\vSourceFacts\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12+\n" +
 	"\x11system_identifier\x18\x02 \x01(\tR\x10systemIdentifier\x12\x1a\n" +
 	"\btimeline\x18\x03 \x01(\x03R\btimeline\x126\n" +
-	"\ahistory\x18\x04 \x03(\v2\x1c.tripod.agent.v1.TimelineEndR\ahistory\";\n" +
+	"\ahistory\x18\x04 \x03(\v2\x1c.tripod.agent.v1.TimelineEndR\ahistory\x12\x1a\n" +
+	"\bposition\x18\x05 \x01(\tR\bposition\";\n" +
 	"\vTimelineEnd\x12\x1a\n" +
 	"\btimeline\x18\x01 \x01(\x03R\btimeline\x12\x10\n" +
 	"\x03end\x18\x02 \x01(\tR\x03end\"\xf6\x01\n" +

@@ -1,0 +1,177 @@
+// Command tripod-guard is PID 1 of a database's container: it runs the database
+// as its child and kills it when the proof of the primary role runs out.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"tripod.dev/tripod/failover/guard"
+	"tripod.dev/tripod/failover/guard/postgresql"
+	"tripod.dev/tripod/failover/guard/process"
+	"tripod.dev/tripod/failover/guard/volume"
+)
+
+var version = "dev"
+
+func main() {
+	root := &cobra.Command{
+		Use: "tripod-guard", Short: "Runs a database and can always stop it",
+		Version: version, SilenceUsage: true,
+	}
+	root.AddCommand(installCommand(), runCommand())
+	if err := root.Execute(); err != nil {
+		os.Exit(1)
+	}
+}
+
+func installCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "install DEST", Short: "Copy this program to DEST, for an init container",
+		Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return install(args[0]) },
+	}
+}
+
+func install(dest string) error {
+	if info, err := os.Stat(dest); err == nil && info.IsDir() {
+		dest = filepath.Join(dest, "tripod-guard")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	in, err := os.Open(self)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(dest+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o755)
+	if err != nil {
+		return fmt.Errorf("install to %s: %w", dest, err)
+	}
+	_, err = io.Copy(out, in)
+	if err = errors.Join(err, out.Chmod(0o755), out.Close()); err != nil {
+		return fmt.Errorf("install to %s: %w", dest, err)
+	}
+	return os.Rename(dest+".new", dest)
+}
+
+type flags struct {
+	guard                     guard.Config
+	engine                    postgresql.Config
+	volume, credentials, user string
+}
+
+func runCommand() *cobra.Command {
+	var f flags
+	c := &cobra.Command{
+		Use: "run", Short: "Guard a PostgreSQL", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			return run(ctx, f)
+		},
+	}
+	fs := c.Flags()
+	fs.StringSliceVar(&f.guard.Agents, "agents", []string{"tripod-agent-replicas.tripod-system.svc:7443"}, "HOST:PORT of every replica of the agent; names are resolved again and again")
+	fs.StringSliceVar(&f.guard.Hubs, "hubs", nil, "HOST:PORT of the hub's members, asked while no agent answers")
+	fs.StringVar(&f.guard.Address, "address", os.Getenv("POD_IP"), "address where pods of this cluster reach the database; the port is added when missing")
+	fs.StringVar(&f.guard.Pod, "pod", os.Getenv("HOSTNAME"), "this pod's name")
+	fs.DurationVar(&f.guard.Tick, "tick", time.Second, "how often a proof is asked for")
+	fs.DurationVar(&f.guard.Margin, "margin", 500*time.Millisecond, "how long before its deadline the database is killed")
+	fs.StringVar(&f.credentials, "credentials", "/etc/tripod-guard", "folder of tls.crt, tls.key and ca.crt")
+	fs.StringVar(&f.volume, "volume", "/var/lib/tripod-db", "folder of the copy and of the guard's memory")
+	fs.StringVar(&f.engine.Secrets, "secrets", "/etc/tripod-db", "folder of the database's credentials")
+	fs.StringVar(&f.engine.Programs, "programs", "/usr/lib/postgresql/15/bin", "folder of PostgreSQL's programs")
+	fs.IntVar(&f.engine.Port, "port", 5432, "port of the database")
+	fs.StringVar(&f.user, "user", "postgres", "user the database runs as when the guard is root")
+	return c
+}
+
+func run(ctx context.Context, f flags) error {
+	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	credentials := guard.Credentials{
+		Certificate: filepath.Join(f.credentials, "tls.crt"),
+		Key:         filepath.Join(f.credentials, "tls.key"),
+		Authority:   filepath.Join(f.credentials, "ca.crt"),
+	}
+	_, _, identity, err := credentials.Load()
+	if err != nil {
+		return err
+	}
+	if f.guard.Address != "" && !strings.Contains(f.guard.Address, ":") {
+		f.guard.Address += ":" + strconv.Itoa(f.engine.Port)
+	}
+	f.guard.Identity, f.guard.Credentials, f.guard.Version, f.guard.Log = identity, credentials, version, log
+	if f.engine.User, err = lowerUser(f.user); err != nil {
+		return err
+	}
+	// 1. The volume first: its lock says that no other guard runs this copy.
+	vol, err := volume.Open(f.volume)
+	if err != nil {
+		return err
+	}
+	defer vol.Close()
+	processes, err := process.NewSupervisor()
+	if err != nil {
+		return err
+	}
+	engine, err := postgresql.New(f.engine, vol, processes)
+	if err != nil {
+		return err
+	}
+	g, err := guard.New(f.guard, guard.Parts{
+		Engine: engine, Copier: engine, Processes: processes, Store: vol, Probe: engine.Listening,
+	})
+	if err != nil {
+		return err
+	}
+	// 2. The supervisor outlives the guard: it forks and reaps for the orderly stop.
+	supervising, stopSupervising := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopSupervising()
+	var group errgroup.Group
+	group.Go(func() error { return processes.Run(supervising) })
+	group.Go(func() error {
+		defer stopSupervising()
+		return g.Run(ctx)
+	})
+	log.Info("guard started", "dataset", identity.Key(), "cluster", identity.Cluster, "init", os.Getpid() == 1)
+	err = group.Wait()
+	engine.Wait()
+	return err
+}
+
+// lowerUser is nil when the guard has no privileges to drop.
+func lowerUser(name string) (*syscall.Credential, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		return nil, fmt.Errorf("the database's user: %w", err)
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	gid, err := strconv.ParseUint(u.Gid, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
+}

@@ -1,0 +1,173 @@
+package guard
+
+import (
+	"fmt"
+	"slices"
+
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+)
+
+// Admit decides whether a command may be done at now, and remembers its
+// incarnation and epoch. What Memory returns afterwards must be durable before
+// the command has an effect, also when it was refused.
+func (c *Core) Admit(cmd *agentv1.GuardCommand, now Instant) error {
+	if cmd.GetIncarnation() < c.memory.Incarnation || cmd.GetEpoch() < c.memory.Epoch {
+		return fmt.Errorf("command at incarnation %d epoch %d, seen %d and %d: %w",
+			cmd.GetIncarnation(), cmd.GetEpoch(), c.memory.Incarnation, c.memory.Epoch, ErrOlder)
+	}
+	c.advance(cmd.GetIncarnation(), cmd.GetEpoch())
+	switch work := cmd.GetWork().(type) {
+	case *agentv1.GuardCommand_StartPrimary:
+		return c.admitPrimary(cmd.GetEpoch(), now, work.StartPrimary.GetForm())
+	case *agentv1.GuardCommand_Promote:
+		return c.admitPromote(cmd.GetEpoch(), now)
+	case *agentv1.GuardCommand_StartReplica:
+		return c.admitReplica()
+	case *agentv1.GuardCommand_Fence:
+		c.memory.Fenced = true
+		return nil
+	case *agentv1.GuardCommand_Stop:
+		return nil
+	case *agentv1.GuardCommand_Measure:
+		return c.admitStopped()
+	case *agentv1.GuardCommand_Rewind:
+		if !c.memory.Formed || c.memory.Torn {
+			return fmt.Errorf("rewind needs a whole copy, this volume has none: copy afresh: %w", ErrRefused)
+		}
+		return c.admitReplace(cmd.GetEpoch())
+	case *agentv1.GuardCommand_Copy:
+		return c.admitReplace(cmd.GetEpoch())
+	case *agentv1.GuardCommand_WaitFor:
+		return c.admitWaitFor(work.WaitFor)
+	}
+	return fmt.Errorf("unknown work in command %s, the agent is newer than the guard: %w", cmd.GetId(), ErrRefused)
+}
+
+func (c *Core) proven(epoch int64, now Instant) error {
+	if !c.MayBePrimary(now) || c.claim.GetEpoch() != epoch {
+		return fmt.Errorf("primary at epoch %d: %w", epoch, ErrNoProof)
+	}
+	return nil
+}
+
+func (c *Core) admitPrimary(epoch int64, now Instant, form bool) error {
+	if err := c.proven(epoch, now); err != nil {
+		return err
+	}
+	switch {
+	case c.memory.Torn:
+		return fmt.Errorf("a rewind did not finish on this volume, copy it afresh: %w", ErrRefused)
+	case form && c.memory.Formed:
+		return fmt.Errorf("the volume holds a copy already, it is not formed again: %w", ErrRefused)
+	case form && epoch > 1:
+		return fmt.Errorf("an empty volume cannot be the primary at epoch %d, only epoch 1 forms: %w", epoch, ErrRefused)
+	case !form && !c.memory.Formed:
+		return fmt.Errorf("the volume is empty, there is nothing to start as primary: %w", ErrRefused)
+	case !form && c.memory.Standby:
+		return fmt.Errorf("the copy is a replica, it must be promoted: %w", ErrRefused)
+	}
+	return nil
+}
+
+func (c *Core) admitPromote(epoch int64, now Instant) error {
+	if err := c.proven(epoch, now); err != nil {
+		return err
+	}
+	if c.mode == agentv1.DatabaseMode_DATABASE_MODE_STOPPED {
+		return fmt.Errorf("the replica does not run, start it before promoting it: %w", ErrRefused)
+	}
+	return nil
+}
+
+func (c *Core) admitReplica() error {
+	switch {
+	case c.mode == agentv1.DatabaseMode_DATABASE_MODE_PRIMARY:
+		return fmt.Errorf("the database runs as primary, stop it first: %w", ErrRefused)
+	case !c.memory.Formed || c.memory.Torn:
+		return fmt.Errorf("the volume holds no whole copy, copy it afresh: %w", ErrRefused)
+	}
+	return nil
+}
+
+func (c *Core) admitStopped() error {
+	if c.mode != agentv1.DatabaseMode_DATABASE_MODE_STOPPED {
+		return fmt.Errorf("the database runs, stop it first: %w", ErrRefused)
+	}
+	return nil
+}
+
+// admitReplace guards what may destroy: only a stopped copy that is not the
+// primary of the epoch, so that a resynchronisation has the epoch's direction.
+func (c *Core) admitReplace(epoch int64) error {
+	if err := c.admitStopped(); err != nil {
+		return err
+	}
+	primary := c.claim.GetRole() == agentv1.Role_ROLE_PRIMARY && c.claim.GetEpoch() == c.memory.Epoch
+	if primary || (c.memory.Held != 0 && c.memory.Held >= epoch) {
+		return fmt.Errorf("this copy is the primary of epoch %d, it is the source and not the target: %w", epoch, ErrRefused)
+	}
+	return nil
+}
+
+// admitWaitFor lets an unconfirmed change only add; a confirmed one becomes the
+// memory, durable before the database stops waiting for anyone.
+func (c *Core) admitWaitFor(w *agentv1.WaitFor) error {
+	if c.mode != agentv1.DatabaseMode_DATABASE_MODE_PRIMARY {
+		return fmt.Errorf("only a running primary waits for standbys: %w", ErrRefused)
+	}
+	if w.GetConfirmed() {
+		c.memory.WaitsFor = slices.Clone(w.GetStandbys())
+		return nil
+	}
+	for _, s := range c.memory.WaitsFor {
+		if !slices.Contains(w.GetStandbys(), s) {
+			return fmt.Errorf("standby %s is waited for and is not in the unconfirmed list: %w", s, ErrRefused)
+		}
+	}
+	return nil
+}
+
+// Holds remembers that this copy is about to be the primary of epoch. The
+// standbys of an earlier epoch are forgotten: none is sure until it has caught
+// up.
+func (c *Core) Holds(epoch int64) {
+	if c.memory.Held != epoch {
+		c.memory.WaitsFor = nil
+	}
+	c.memory.Held = epoch
+}
+
+// BecamePrimary remembers that this copy is the primary of epoch.
+func (c *Core) BecamePrimary(epoch int64) {
+	c.Holds(epoch)
+	c.memory.Formed, c.memory.Standby, c.memory.Fenced = true, false, false
+	c.memory.Follows = ""
+	c.memory.Known = Known{}
+}
+
+// BecameReplica remembers that this copy follows address.
+func (c *Core) BecameReplica(address string) {
+	c.memory.Standby, c.memory.Fenced = true, false
+	c.memory.Follows = address
+	if role := c.claim; role.GetRole() == agentv1.Role_ROLE_REPLICA && role.GetPrimaryAddress() == address {
+		c.memory.Known = Known{Epoch: role.GetEpoch(), Primary: role.GetPrimary(), SyncSet: role.GetSyncSet(), Protection: role.GetProtection()}
+	}
+}
+
+// SetTorn marks the copy before a rewind and clears the mark after it.
+func (c *Core) SetTorn(torn bool) { c.memory.Torn = torn }
+
+// Copied remembers that the volume holds a whole base copy, a replica's.
+func (c *Core) Copied() {
+	c.memory.Formed, c.memory.Torn, c.memory.Standby = true, false, true
+	c.memory.Held, c.memory.WaitsFor = 0, nil
+	c.memory.Known = Known{}
+}
+
+// Rewound remembers that the copy is a replica's again. What it waited for as
+// primary went with the log after the fork.
+func (c *Core) Rewound() {
+	c.memory.Torn, c.memory.Standby = false, true
+	c.memory.Held, c.memory.WaitsFor = 0, nil
+	c.memory.Known = Known{}
+}

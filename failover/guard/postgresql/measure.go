@@ -1,0 +1,251 @@
+package postgresql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"tripod.dev/tripod/failover/driver/postgresql/wal"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+)
+
+// control is what pg_controldata says of a stopped copy.
+type control struct {
+	system     string
+	timeline   int64
+	checkpoint wal.LSN
+	redo       wal.LSN
+	recovered  wal.LSN // minimum recovery ending location
+}
+
+func (e *Engine) control(ctx context.Context) (control, error) {
+	out, err := e.tool(ctx, "", "pg_controldata", "-D", e.data())
+	if err != nil {
+		return control{}, fmt.Errorf("read pg_control: %w", err)
+	}
+	return parseControl(string(out))
+}
+
+func parseControl(text string) (c control, err error) {
+	fields := map[string]string{}
+	for line := range strings.Lines(text) {
+		if name, value, ok := strings.Cut(line, ":"); ok {
+			fields[name] = strings.TrimSpace(value)
+		}
+	}
+	position := func(name string) wal.LSN {
+		lsn, e := wal.ParseLSN(fields[name])
+		err = errors.Join(err, e)
+		return lsn
+	}
+	c.system = fields["Database system identifier"]
+	c.checkpoint = position("Latest checkpoint location")
+	c.redo = position("Latest checkpoint's REDO location")
+	c.recovered = position("Minimum recovery ending location")
+	checkpointed, e1 := strconv.ParseInt(fields["Latest checkpoint's TimeLineID"], 10, 64)
+	recovered, e2 := strconv.ParseInt(fields["Min recovery ending loc's timeline"], 10, 64)
+	c.timeline = max(checkpointed, recovered)
+	return c, errors.Join(err, e1, e2)
+}
+
+// history reads the copy's own: its timeline is the highest one it has log of.
+func (e *Engine) history(c control) (wal.History, error) {
+	current := c.timeline
+	segments, err := e.segments()
+	if err != nil {
+		return wal.History{}, err
+	}
+	for _, s := range segments {
+		current = max(current, s.timeline)
+	}
+	text, err := os.ReadFile(e.data("pg_wal", fmt.Sprintf("%08X.history", current)))
+	if err != nil && (current > 1 || !errors.Is(err, fs.ErrNotExist)) {
+		return wal.History{}, fmt.Errorf("read the history of timeline %d: %w", current, err)
+	}
+	return wal.ParseHistory(string(text), current)
+}
+
+type segment struct {
+	name     string
+	timeline int64
+}
+
+func (e *Engine) segments() ([]segment, error) {
+	entries, err := os.ReadDir(e.data("pg_wal"))
+	if err != nil {
+		return nil, err
+	}
+	var segments []segment
+	for _, entry := range entries {
+		name := entry.Name()
+		if len(name) != 24 || strings.Trim(name, "0123456789ABCDEF") != "" {
+			continue
+		}
+		timeline, err := strconv.ParseInt(name[:8], 16, 64)
+		if err != nil {
+			return nil, err
+		}
+		segments = append(segments, segment{name, timeline})
+	}
+	return segments, nil
+}
+
+// Measure reads the copy's log from the fork on. The copy is not started and
+// not recovered for it: recovery would write.
+func (e *Engine) Measure(ctx context.Context, source *agentv1.SourceFacts) (*agentv1.Divergence, error) {
+	c, err := e.control(ctx)
+	if err != nil {
+		return nil, err
+	}
+	own, err := e.history(c)
+	if err != nil {
+		return nil, err
+	}
+	theirs, reached, err := sourceHistory(source)
+	if err != nil {
+		return nil, err
+	}
+	timeline, at, shared := wal.Fork(own, theirs)
+	if !shared || c.system != source.GetSystemIdentifier() {
+		return &agentv1.Divergence{Measured: true, Foreign: true, EndPosition: c.checkpoint.String(), EndTimeline: own.Current}, nil
+	}
+	// On one timeline the copy may be behind the source and never ahead.
+	at = min(at, reached)
+	d := &agentv1.Divergence{Measured: true, ForkTimeline: timeline, ForkPosition: at.String(), EndTimeline: own.Current}
+	end := max(c.checkpoint, c.recovered)
+	switch stats, err := e.readLog(ctx, timeline, c.redo); {
+	case err != nil:
+		return nil, err
+	case stats != nil:
+		end = max(end, stats.end)
+	}
+	if own.Current != timeline {
+		// The copy left the shared timeline too: all of its own one is past.
+		end = max(end, at+1)
+	}
+	if end > at {
+		if err := e.measurePast(ctx, d, own, timeline, at); err != nil {
+			return nil, err
+		}
+		end = max(end, at+wal.LSN(d.GetBytes()))
+		d.Bytes = int64(end - at)
+	}
+	d.EndPosition = end.String()
+	return d, nil
+}
+
+// measurePast counts what comes after the fork, on every timeline of the copy.
+func (e *Engine) measurePast(ctx context.Context, d *agentv1.Divergence, own wal.History, timeline int64, at wal.LSN) error {
+	for from := at; timeline != 0; timeline = own.Next(timeline) {
+		stats, err := e.readLog(ctx, timeline, from)
+		if err != nil {
+			return err
+		}
+		if stats == nil {
+			// The log is there, by what pg_control says, and cannot be read.
+			d.Measured = false
+			continue
+		}
+		d.Records += stats.records
+		d.Commits += stats.commits
+		d.Bytes = int64(max(wal.LSN(d.Bytes), stats.end-at))
+		from = stats.end
+	}
+	return nil
+}
+
+func sourceHistory(source *agentv1.SourceFacts) (h wal.History, reached wal.LSN, err error) {
+	h.Current = source.GetTimeline()
+	for _, end := range source.GetHistory() {
+		lsn, err := wal.ParseLSN(end.GetEnd())
+		if err != nil {
+			return h, 0, err
+		}
+		h.Ended = append(h.Ended, wal.End{Timeline: end.GetTimeline(), LSN: lsn})
+	}
+	reached, err = wal.ParseLSN(source.GetPosition())
+	return h, reached, err
+}
+
+// logStats sums up a stretch of the log.
+type logStats struct {
+	end     wal.LSN
+	records int64
+	commits int64
+}
+
+// readLog reads a timeline's log from a position to its end. It returns nil
+// when no record is there.
+func (e *Engine) readLog(ctx context.Context, timeline int64, from wal.LSN) (*logStats, error) {
+	out, err := e.tool(ctx, "", "pg_waldump", "--path", e.data("pg_wal"), "--timeline", strconv.FormatInt(timeline, 10),
+		"--start", from.String(), "--stats=record")
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	stats, parseErr := parseStats(string(out))
+	if parseErr != nil {
+		// pg_waldump always ends with an error where the log ends.
+		return nil, fmt.Errorf("read the log of timeline %d from %v: %w", timeline, from, errors.Join(parseErr, err))
+	}
+	return stats, nil
+}
+
+// parseStats reads what pg_waldump --stats=record prints.
+func parseStats(text string) (*logStats, error) {
+	_, table, found := strings.Cut(text, "WAL statistics between ")
+	if !found {
+		return nil, nil
+	}
+	bounds, table, _ := strings.Cut(table, ":\n")
+	_, last, _ := strings.Cut(bounds, " and ")
+	end, err := wal.ParseLSN(last)
+	if err != nil {
+		return nil, err
+	}
+	stats := &logStats{end: end}
+	for line := range strings.Lines(table) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 {
+			continue
+		}
+		n, err := strconv.ParseInt(fields[1], 10, 64)
+		if err != nil {
+			continue
+		}
+		switch fields[0] {
+		case "Total":
+			stats.records = n
+		case "Transaction/COMMIT", "Transaction/COMMIT_PREPARED", "Transaction/PREPARE":
+			stats.commits += n
+		}
+	}
+	return stats, nil
+}
+
+// Position is where the stopped copy's log was last known to end.
+func (e *Engine) Position(ctx context.Context) (string, int64, error) {
+	c, err := e.control(ctx)
+	if err != nil {
+		return "", 0, err
+	}
+	end := max(c.checkpoint, c.recovered)
+	if stats, err := e.readLog(ctx, c.timeline, c.redo); err == nil && stats != nil {
+		end = max(end, stats.end)
+	}
+	return end.String(), c.timeline, nil
+}
+
+// aside is the folder where what an epoch would discard is kept.
+func (e *Engine) aside(epoch int64) (string, error) {
+	for n := 1; ; n++ {
+		path := e.volume.Path("tripod", "aside", fmt.Sprintf("epoch-%d-%d", epoch, n))
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return path, os.MkdirAll(filepath.Dir(path), 0o700)
+		}
+	}
+}
