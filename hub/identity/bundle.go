@@ -59,7 +59,7 @@ func newBundle(now time.Time) (*Bundle, error) {
 
 func (b *Bundle) encode() (encodedBundle, error) {
 	caKey, err1 := encodeKey(b.Authority.key)
-	serviceAccountKey, err2 := encodeKey(b.ServiceAccountKey)
+	serviceAccountKey, err2 := encodeECKey(b.ServiceAccountKey)
 	evidenceKey, err3 := encodeKey(b.EvidenceKey)
 	return encodedBundle{
 		CACertificate:     b.Authority.CertificatePEM(),

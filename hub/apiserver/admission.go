@@ -1,0 +1,20 @@
+package apiserver
+
+import (
+	"io"
+
+	"k8s.io/apiserver/pkg/admission"
+)
+
+// Names of Tripod's own admission plugins, in their order.
+const (
+	admissionStamp   = "TripodStamp"
+	admissionDataset = "TripodDataset"
+)
+
+var ownAdmission = []string{admissionStamp, admissionDataset}
+
+func registerAdmission(plugins *admission.Plugins, drivers []string) {
+	plugins.Register(admissionStamp, func(io.Reader) (admission.Interface, error) { return newStamp(), nil })
+	plugins.Register(admissionDataset, func(io.Reader) (admission.Interface, error) { return newDatasetCheck(drivers), nil })
+}

@@ -1,0 +1,148 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/admission/initializer"
+	"k8s.io/apiserver/pkg/audit"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/dynamic"
+
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+// maxApproverGroups is the limit of the kind's schema.
+const maxApproverGroups = 64
+
+// stamp writes who made an Approval or a RecoveryRun, and refuses an approval
+// by who asked for the run (safety.md section 10).
+type stamp struct {
+	*admission.Handler
+	runs dynamic.NamespaceableResourceInterface
+}
+
+var (
+	_ admission.MutationInterface    = (*stamp)(nil)
+	_ admission.ValidationInterface  = (*stamp)(nil)
+	_ initializer.WantsDynamicClient = (*stamp)(nil)
+
+	runResource = v1alpha1.GroupVersion.WithResource("recoveryruns")
+)
+
+func newStamp() *stamp { return &stamp{Handler: admission.NewHandler(admission.Create)} }
+
+func (s *stamp) SetDynamicClient(client dynamic.Interface) { s.runs = client.Resource(runResource) }
+
+func (s *stamp) ValidateInitialization() error {
+	if s.runs == nil {
+		return fmt.Errorf("%s: no client", admissionStamp)
+	}
+	return nil
+}
+
+// Admit overwrites what the client claims with what the server knows.
+func (s *stamp) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	object, ok := a.GetObject().(*unstructured.Unstructured)
+	if !ok || a.GetSubresource() != "" {
+		return nil
+	}
+	who := a.GetUserInfo()
+	switch a.GetResource().GroupResource() {
+	case v1alpha1.Resource("approvals"):
+		groups := who.GetGroups()
+		if len(groups) > maxApproverGroups {
+			groups = groups[:maxApproverGroups]
+		}
+		return setSpec(object, map[string]any{"approver": who.GetName(), "approverGroups": anys(groups)})
+	case v1alpha1.Resource("recoveryruns"):
+		if isHub(who) {
+			return nil // the engine itself: no person asked
+		}
+		return setSpec(object, map[string]any{"requester": who.GetName()})
+	}
+	return nil
+}
+
+// Validate refuses an approval that is no second person's.
+func (s *stamp) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	object, ok := a.GetObject().(*unstructured.Unstructured)
+	if !ok || a.GetSubresource() != "" || a.GetResource().GroupResource() != v1alpha1.Resource("approvals") {
+		return nil
+	}
+	if impersonated(ctx) {
+		return admission.NewForbidden(a, fmt.Errorf("an approval is made with one's own credentials, not in the name of %q: do not impersonate", a.GetUserInfo().GetName()))
+	}
+	name, _, _ := unstructured.NestedString(object.Object, "spec", "run") // the schema has checked the type
+	run, err := s.runs.Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return admission.NewForbidden(a, fmt.Errorf("there is no run %q: `tripodctl runs` lists them", name))
+	}
+	if err != nil {
+		return apierrors.NewInternalError(fmt.Errorf("read run %q to check its requester: %w", name, err))
+	}
+	requester, _, _ := unstructured.NestedString(run.Object, "spec", "requester")
+	if requester != "" && requester == a.GetUserInfo().GetName() {
+		return admission.NewForbidden(a, fmt.Errorf("%q asked for run %q and cannot approve it: another person has to", requester, name))
+	}
+	return nil
+}
+
+// impersonated reports whether one person's request came in the name of
+// another. The audit event keeps both identities; the request's user is only
+// the second. The hub itself passes on whom it has authenticated.
+func impersonated(ctx context.Context) bool {
+	audited := audit.AuditContextFrom(ctx)
+	return audited != nil && audited.GetEventImpersonatedUser() != nil &&
+		audited.GetEventUser().Username != user.APIServerUser
+}
+
+// isHub tells the loopback client of a member from any person.
+func isHub(who user.Info) bool { return who.GetName() == user.APIServerUser }
+
+func setSpec(object *unstructured.Unstructured, values map[string]any) error {
+	for key, value := range values {
+		if err := unstructured.SetNestedField(object.Object, value, "spec", key); err != nil {
+			return apierrors.NewBadRequest(fmt.Sprintf("spec is no object: %v", err))
+		}
+	}
+	return nil
+}
+
+func anys(texts []string) []any {
+	all := make([]any, len(texts))
+	for i, text := range texts {
+		all[i] = text
+	}
+	return all
+}
+
+// datasetCheck refuses a dataset that no agent could drive.
+type datasetCheck struct {
+	*admission.Handler
+	drivers []string
+}
+
+var _ admission.ValidationInterface = (*datasetCheck)(nil)
+
+func newDatasetCheck(drivers []string) *datasetCheck {
+	return &datasetCheck{Handler: admission.NewHandler(admission.Create, admission.Update), drivers: drivers}
+}
+
+func (d *datasetCheck) Validate(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	object, ok := a.GetObject().(*unstructured.Unstructured)
+	if !ok || a.GetSubresource() != "" || a.GetResource().GroupResource() != v1alpha1.Resource("datasets") {
+		return nil
+	}
+	driver, _, _ := unstructured.NestedString(object.Object, "spec", "driver") // the schema has checked the type
+	for _, known := range d.drivers {
+		if driver == known {
+			return nil
+		}
+	}
+	return admission.NewForbidden(a, fmt.Errorf("spec.driver %q is unknown: the drivers of this hub are %q", driver, d.drivers))
+}

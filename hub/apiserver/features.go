@@ -1,0 +1,69 @@
+package apiserver
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"github.com/go-logr/logr"
+	genericfeatures "k8s.io/apiserver/pkg/features"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/klog/v2"
+	_ "k8s.io/kubernetes/pkg/features" // registers the feature gates
+)
+
+// gates are turned from upstream's default. They are process-wide.
+var gates = map[string]bool{
+	// Members are of one version and each serves everything by itself.
+	string(genericfeatures.UnknownVersionInteroperabilityProxy): false,
+	// Identity leases would be a write per member every ten seconds for a
+	// feature that is off.
+	string(genericfeatures.APIServerIdentity): false,
+	string(genericfeatures.StorageVersionAPI): false,
+	// The hub's leader is Raft's.
+	string(genericfeatures.CoordinatedLeaderElection): false,
+}
+
+var setProcessWide = sync.OnceValue(func() error {
+	known := utilfeature.DefaultMutableFeatureGate.GetAll()
+	turned := map[string]bool{}
+	for name, on := range gates {
+		for feature := range known {
+			if string(feature) == name {
+				turned[name] = on
+			}
+		}
+	}
+	return utilfeature.DefaultMutableFeatureGate.SetFromMap(turned)
+})
+
+// routeUpstreamLogs sends klog's lines to logger: what upstream calls
+// information is debugging to a hub's operator. Process-wide; last call wins.
+func routeUpstreamLogs(logger *slog.Logger) {
+	klog.SetLoggerWithOptions(logr.FromSlogHandler(quieter{logger.Handler()}), klog.ContextualLogger(true))
+}
+
+// quieter passes information on as debugging.
+type quieter struct{ slog.Handler }
+
+func (q quieter) Enabled(ctx context.Context, level slog.Level) bool {
+	return q.Handler.Enabled(ctx, quiet(level))
+}
+
+func (q quieter) Handle(ctx context.Context, record slog.Record) error {
+	record.Level = quiet(record.Level)
+	return q.Handler.Handle(ctx, record)
+}
+
+func (q quieter) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return quieter{q.Handler.WithAttrs(attrs)}
+}
+
+func (q quieter) WithGroup(name string) slog.Handler { return quieter{q.Handler.WithGroup(name)} }
+
+func quiet(level slog.Level) slog.Level {
+	if level <= slog.LevelInfo {
+		return min(level, slog.LevelDebug)
+	}
+	return level
+}

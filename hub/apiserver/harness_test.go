@@ -1,0 +1,238 @@
+package apiserver
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/server/v3/embed"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+// authority is a throw-away CA for tests.
+type authority struct {
+	t    *testing.T
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	key := newKey(t)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test-ca"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &authority{t: t, cert: cert, key: key}
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func (a *authority) issue(name string, groups ...string) (cert, key []byte) {
+	a.t.Helper()
+	private := newKey(a.t)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name, Organization: groups},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, private.Public(), a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), encodeKey(a.t, private)
+}
+
+func encodeKey(t *testing.T, key *ecdsa.PrivateKey) []byte {
+	t.Helper()
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
+}
+
+func (a *authority) pem() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
+}
+
+// hub is an API server on an etcd of its own.
+type hub struct {
+	authority *authority
+	server    *Server
+	dataDir   string
+}
+
+// as is a client configuration with a certificate for that user.
+func (h *hub) as(name string, groups ...string) *rest.Config {
+	cert, key := h.authority.issue(name, groups...)
+	return &rest.Config{
+		Host:            "https://" + h.server.Address(),
+		TLSClientConfig: rest.TLSClientConfig{CAData: h.authority.pem(), CertData: cert, KeyData: key},
+		QPS:             -1,
+	}
+}
+
+func (h *hub) admin() *rest.Config { return h.as("tripod:admin", "system:masters") }
+
+func startEtcd(t testing.TB, dir string) string {
+	t.Helper()
+	config := embed.NewConfig()
+	config.Dir = dir
+	config.LogLevel = "fatal"
+	config.UnsafeNoFsync = true
+	client, peer := freeURL(t), freeURL(t)
+	config.ListenClientUrls, config.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
+	config.ListenPeerUrls, config.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
+	config.InitialCluster = config.InitialClusterFromName(config.Name)
+	etcd, err := embed.StartEtcd(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(etcd.Close)
+	<-etcd.Server.ReadyNotify()
+	return client.String()
+}
+
+func freeURL(t testing.TB) url.URL {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return url.URL{Scheme: "http", Host: listener.Addr().String()}
+}
+
+// newHubConfig writes an identity and returns a configuration without a store.
+func newHubConfig(t *testing.T) (*authority, Config) {
+	t.Helper()
+	dir := t.TempDir()
+	ca := newAuthority(t)
+	cert, key := ca.issue("tripod:member:a", "tripod:members")
+	files := map[string][]byte{"ca.crt": ca.pem(), "member.crt": cert, "member.key": key, "sa.key": encodeKey(t, newKey(t))}
+	for name, data := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	level := slog.LevelError
+	if os.Getenv("TRIPOD_TEST_LOG") != "" {
+		level = slog.LevelDebug
+	}
+	return ca, Config{
+		Member: "a", Listen: "127.0.0.1:0", Advertise: "127.0.0.1", DataDir: dir,
+		Identity: Identity{
+			CA: filepath.Join(dir, "ca.crt"), Certificate: filepath.Join(dir, "member.crt"),
+			Key: filepath.Join(dir, "member.key"), ServiceAccountKey: filepath.Join(dir, "sa.key"),
+		},
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
+	}
+}
+
+// startHub runs a server until the test ends and returns when it is ready.
+func startHub(t *testing.T, change func(*Config)) *hub {
+	t.Helper()
+	ca, config := newHubConfig(t)
+	config.Store.Endpoints = []string{startEtcd(t, filepath.Join(config.DataDir, "etcd"))}
+	if change != nil {
+		change(&config)
+	}
+	begun := time.Now()
+	ctx, cancel := context.WithCancel(context.Background())
+	server, err := New(ctx, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- server.Run(ctx) }()
+	t.Cleanup(func() {
+		ended := time.Now()
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		t.Logf("stopped after %s", time.Since(ended).Round(time.Millisecond))
+	})
+	h := &hub{authority: ca, server: server, dataDir: config.DataDir}
+	h.waitReady(t)
+	t.Logf("ready after %s", time.Since(begun).Round(time.Millisecond))
+	return h
+}
+
+func (h *hub) waitReady(t *testing.T) {
+	t.Helper()
+	<-h.server.Serving()
+	client, err := kubernetes.NewForConfig(h.admin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the server is ready", func(ctx context.Context) string {
+		body, err := client.RESTClient().Get().AbsPath("/readyz").Param("verbose", "").DoRaw(ctx)
+		if err != nil {
+			return err.Error() + "\n" + failing(string(body))
+		}
+		return ""
+	})
+}
+
+func failing(report string) string {
+	var lines []string
+	for _, line := range strings.Split(report, "\n") {
+		if strings.HasPrefix(line, "[-]") {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// eventually waits for check to answer "", at most half a minute.
+func eventually(t *testing.T, what string, check func(ctx context.Context) string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	last := "nothing was asked"
+	for {
+		if last = check(ctx); last == "" {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("%s: still %s", what, last)
+		case <-tick.C:
+		}
+	}
+}

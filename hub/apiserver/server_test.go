@@ -1,0 +1,7 @@
+package apiserver
+
+import "testing"
+
+func TestServerBecomesReady(t *testing.T) {
+	startHub(t, nil)
+}

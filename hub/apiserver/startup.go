@@ -1,0 +1,180 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset"
+	extensionslisters "k8s.io/apiextensions-apiserver/pkg/client/listers/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/healthz"
+	"sigs.k8s.io/yaml"
+
+	"tripod.dev/tripod/hub/api/crds"
+)
+
+// startup is what a hub needs before it is ready: Tripod's CRDs and roles.
+type startup struct {
+	logger *slog.Logger
+	wanted []*apiextensionsv1.CustomResourceDefinition
+	crds   extensionslisters.CustomResourceDefinitionLister
+
+	crdsApplied  atomic.Bool
+	rolesApplied atomic.Bool
+}
+
+func newStartup(logger *slog.Logger) (*startup, error) {
+	wanted, err := readCRDs()
+	if err != nil {
+		return nil, fmt.Errorf("apiserver: %w", err)
+	}
+	return &startup{logger: logger, wanted: wanted}, nil
+}
+
+func readCRDs() ([]*apiextensionsv1.CustomResourceDefinition, error) {
+	names, err := fs.Glob(crds.Files, "*.yaml")
+	if err != nil {
+		return nil, err
+	}
+	var all []*apiextensionsv1.CustomResourceDefinition
+	for _, name := range names {
+		data, err := fs.ReadFile(crds.Files, name)
+		if err != nil {
+			return nil, err
+		}
+		crd := &apiextensionsv1.CustomResourceDefinition{}
+		if err := yaml.UnmarshalStrict(data, crd); err != nil {
+			return nil, fmt.Errorf("parse %s: %w", name, err)
+		}
+		all = append(all, crd)
+	}
+	if len(all) == 0 {
+		return nil, errors.New("no CRD is embedded: run `make generate`")
+	}
+	return all, nil
+}
+
+func (s *startup) addTo(server *genericapiserver.GenericAPIServer) error {
+	return errors.Join(
+		server.AddPostStartHook("tripod-crds", s.installCRDs),
+		server.AddPostStartHook("tripod-roles", func(hook genericapiserver.PostStartHookContext) error {
+			if err := ensureRoles(hook); err != nil {
+				return err
+			}
+			s.rolesApplied.Store(true)
+			return nil
+		}),
+		server.AddReadyzChecks(healthz.NamedCheck("tripod-crds", s.checkCRDs)),
+	)
+}
+
+// installCRDs creates or updates the CRDs until all are as embedded. Post-start
+// hooks must not fail: upstream ends the process if one does.
+func (s *startup) installCRDs(hook genericapiserver.PostStartHookContext) error {
+	client, err := clientset.NewForConfig(hook.LoopbackClientConfig)
+	if err != nil {
+		return fmt.Errorf("make a client for CRDs: %w", err)
+	}
+	err = untilDone(hook, 200*time.Millisecond, func() error {
+		for _, crd := range s.wanted {
+			if err := applyCRD(hook, client, crd); err != nil {
+				s.logger.Warn("cannot install a CRD yet", "crd", crd.Name, "error", err)
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		s.crdsApplied.Store(true)
+	}
+	return nil
+}
+
+func applyCRD(ctx context.Context, client clientset.Interface, wanted *apiextensionsv1.CustomResourceDefinition) error {
+	api := client.ApiextensionsV1().CustomResourceDefinitions()
+	got, err := api.Get(ctx, wanted.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		_, err = api.Create(ctx, wanted, metav1.CreateOptions{FieldManager: "tripod-hub"})
+		if apierrors.IsAlreadyExists(err) {
+			return nil // another member was faster; the check below still wants it as embedded
+		}
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	changed := got.DeepCopy()
+	changed.Annotations = merged(changed.Annotations, wanted.Annotations)
+	conversion := changed.Spec.Conversion // defaulted by the server
+	wanted.Spec.DeepCopyInto(&changed.Spec)
+	if changed.Spec.Conversion == nil {
+		changed.Spec.Conversion = conversion
+	}
+	apiextensionsv1.SetDefaults_CustomResourceDefinitionSpec(&changed.Spec)
+	if equality.Semantic.DeepEqual(got.Spec, changed.Spec) && equality.Semantic.DeepEqual(got.Annotations, changed.Annotations) {
+		return nil
+	}
+	_, err = api.Update(ctx, changed, metav1.UpdateOptions{FieldManager: "tripod-hub"})
+	return err
+}
+
+func merged(into, from map[string]string) map[string]string {
+	all := map[string]string{}
+	for key, value := range into {
+		all[key] = value
+	}
+	for key, value := range from {
+		all[key] = value
+	}
+	return all
+}
+
+// checkCRDs is the readiness check tripod-crds.
+func (s *startup) checkCRDs(*http.Request) error {
+	if !s.crdsApplied.Load() {
+		return errors.New("Tripod's CRDs are not installed yet: the store may have no leader")
+	}
+	for _, crd := range s.wanted {
+		got, err := s.crds.Get(crd.Name)
+		if err != nil {
+			return fmt.Errorf("CRD %s: %w", crd.Name, err)
+		}
+		if !established(got) {
+			return fmt.Errorf("CRD %s is not served yet", crd.Name)
+		}
+	}
+	return nil
+}
+
+func established(crd *apiextensionsv1.CustomResourceDefinition) bool {
+	for _, condition := range crd.Status.Conditions {
+		if condition.Type == apiextensionsv1.Established {
+			return condition.Status == apiextensionsv1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// untilDone calls f until it succeeds or ctx ends; then it returns ctx's error.
+func untilDone(ctx context.Context, pause time.Duration, f func() error) error {
+	for {
+		if err := f(); err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
