@@ -134,7 +134,7 @@ func (x *step) proven(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset, proof v1alph
 	st.Measured.FenceSeconds = seconds(since - parseSeconds(st.Measured.DetectSeconds))
 	x.finish(stepFence, rd.PreviousPrimary, d.Name, string(proof)+": "+text)
 	x.begin(stepPromote, rd.Target, d.Name)
-	x.note(NoteDecision, key(d).String(), fmt.Sprintf("%s is proven stopped at epoch %d by %s: %s", rd.PreviousPrimary, rd.Epoch, proof, text), since)
+	x.milestone(MarkFenced, NoteDecision, key(d).String(), fmt.Sprintf("%s is proven stopped at epoch %d by %s: %s", rd.PreviousPrimary, rd.Epoch, proof, text), since)
 }
 
 // guarded is true when the last thing known of a copy is that every process

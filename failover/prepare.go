@@ -117,7 +117,7 @@ func (x *step) target(moving []*v1alpha1.Dataset) (Target, string) {
 
 // plan journals which dataset moves from where to where.
 func (x *step) plan(moving []*v1alpha1.Dataset, target Target) {
-	st := x.status()
+	st, run := x.status(), x.was.Run
 	st.Datasets = nil
 	for _, d := range moving {
 		st.Datasets = append(st.Datasets, v1alpha1.RunDataset{Name: d.Name, PreviousPrimary: d.Status.Primary,
@@ -132,6 +132,7 @@ func (x *step) plan(moving []*v1alpha1.Dataset, target Target) {
 		heard := metav1.NewMicroTime(x.Now.Add(-since))
 		st.Timeline.LastHeard = &heard
 		st.Measured = &v1alpha1.Measured{DetectSeconds: seconds(since)}
+		x.milestone(MarkDetected, NoteDecision, run.Spec.From.Cluster, "the run is decided upon", since)
 	}
 	x.note(NoteDecision, target.Cluster, fmt.Sprintf("target %s; approval: %s; possible loss: %v", target.Cluster, orNone(target.NeedsApproval), target.Loss.Possible), 0)
 }

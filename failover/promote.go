@@ -54,7 +54,7 @@ func (x *step) promote(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) bool {
 		rd.Promoted = true
 		text := fmt.Sprintf("proven by a write at %s, timeline %d, in %v", result.Position, result.Timeline, result.Elapsed)
 		x.finish(stepPromote, rd.Target, d.Name, text)
-		x.note(NoteResult, rd.Target, text, x.sinceHeard(rd.PreviousPrimary, rd.FencingRevision))
+		x.milestone(MarkPromoted, NoteResult, rd.Target, text, x.sinceHeard(rd.PreviousPrimary, rd.FencingRevision))
 	}
 	return true
 }
@@ -115,7 +115,7 @@ func (x *step) routing() {
 	st.Measured.RouteSeconds = seconds(since - total(st.Measured.DetectSeconds, st.Measured.FenceSeconds, st.Measured.PromoteSeconds))
 	st.Measured.RTOSeconds = seconds(since)
 	st.Measured.RPO = rpo(st.Loss)
-	x.note(NoteResult, x.was.Run.Name, "routes are committed", since)
+	x.milestone(MarkRouted, NoteResult, x.was.Run.Name, "routes are committed; RPO "+st.Measured.RPO, since)
 }
 
 // verifying proves by a write through the driver that the new primary serves.

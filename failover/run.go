@@ -91,6 +91,12 @@ func (x *step) note(kind NoteKind, subject, text string, since time.Duration) {
 	x.notes = append(x.notes, Note{Run: x.was.Run.Name, Kind: kind, Subject: subject, Text: text, SinceHeard: since})
 }
 
+// milestone notes a fact that the measurement rests on.
+func (x *step) milestone(mark Mark, kind NoteKind, subject, text string, since time.Duration) {
+	x.note(kind, subject, text, since)
+	x.notes[len(x.notes)-1].Mark = mark
+}
+
 // enter changes the phase; the reason and message of the old one are gone.
 func (x *step) enter(phase v1alpha1.RunPhase) {
 	st := x.status()

@@ -131,7 +131,20 @@ type Note struct {
 	// SinceHeard is the age of the lost side's last renewal at this fact, on
 	// one hub member's monotonic clock: RTO is recomputed from it.
 	SinceHeard time.Duration
+	// Mark is set on the facts that RTO and RPO are recomputed from.
+	Mark Mark
 }
+
+// Mark of a note.
+type Mark string
+
+// Marks, in the order of a run.
+const (
+	MarkDetected Mark = "Detected"
+	MarkFenced   Mark = "Fenced"
+	MarkPromoted Mark = "Promoted"
+	MarkRouted   Mark = "Routed"
+)
 
 // NoteKind is Observation, Decision, Approval, Command or Result.
 type NoteKind string
