@@ -117,6 +117,9 @@ type ClusterStatus struct {
 	// Vantages are the hub members that hear the cluster.
 	Vantages   []Vantage         `json:"vantages,omitempty"`
 	Kubernetes *KubernetesStatus `json:"kubernetes,omitempty"`
+	// BuriedRevision is the revision of the latest tombstone carried out there.
+	// What the cluster is told to run is never of an older state.
+	BuriedRevision int64 `json:"buriedRevision,omitempty"`
 }
 
 // Vantage is one hub member's view of a cluster's liveness.

@@ -12,6 +12,7 @@ const (
 	ConditionScheduled = "Scheduled"
 	ConditionApplied   = "Applied"
 	ConditionHealthy   = "Healthy"
+	ConditionConflict  = "Conflict" // an older placement selects some of its templates
 
 	// Dataset and Application.
 	ConditionAvailable = "Available" // a primary serves
@@ -30,6 +31,9 @@ const (
 	AnnotationIncarnation = "tripod.dev/incarnation"
 	// FieldManager is the server-side-apply manager of every applier.
 	FieldManager = "tripod"
+	// NamespaceSystem holds what Tripod makes for itself: tombstones, in the hub;
+	// the agent, in a cluster.
+	NamespaceSystem = "tripod-system"
 	// FinalizerPlaced holds a Placement until its tombstones are committed.
 	FinalizerPlaced = "tripod.dev/placed"
 )

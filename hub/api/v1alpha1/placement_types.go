@@ -188,7 +188,18 @@ type PlacementStatus struct {
 	Rejected           []RejectedCluster   `json:"rejected,omitempty"`
 	// Placed lists the templates that the decisions cover, so that the next
 	// decision knows what to bury when one leaves.
-	Placed   []TemplateReference      `json:"placed,omitempty"`
+	Placed []TemplateReference `json:"placed,omitempty"`
+	// Left are clusters whose share moved away while they were lost. What
+	// they hold is not deleted; taint such a cluster with effect Evacuate to have
+	// it deleted.
+	Left []string `json:"left,omitempty"`
+	// Revision orders the decisions, in revisions of the hub's store. What is
+	// rendered from this decision carries it, and a tombstone that came before the
+	// decision is older.
+	Revision int64 `json:"revision,omitempty"`
+	// Digest covers the decisions, the overrides and the templates as they were
+	// when it was decided. A hub member renders only what it sees to match.
+	Digest   string                   `json:"digest,omitempty"`
 	Clusters []PlacementClusterStatus `json:"clusters,omitempty"`
 	// +listType=map
 	// +listMapKey=type

@@ -1125,6 +1125,11 @@ func (in *PlacementStatus) DeepCopyInto(out *PlacementStatus) {
 		*out = make([]TemplateReference, len(*in))
 		copy(*out, *in)
 	}
+	if in.Left != nil {
+		in, out := &in.Left, &out.Left
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.Clusters != nil {
 		in, out := &in.Clusters, &out.Clusters
 		*out = make([]PlacementClusterStatus, len(*in))
