@@ -3,6 +3,7 @@
 package hub
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -156,4 +157,13 @@ func (c Config) leaseTiming() lease.Config {
 		return lease.WAN()
 	}
 	return lease.LAN()
+}
+
+// readToken reads the secret that all members share.
+func readToken(path string) ([]byte, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the hub token: %w; make one with `openssl rand -hex 32` and copy it to every member", err)
+	}
+	return bytes.TrimSpace(text), nil
 }

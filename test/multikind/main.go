@@ -45,7 +45,7 @@ func root() *cobra.Command {
 	lab := &selection{}
 	command.PersistentFlags().StringVar(&lab.name, "name", "default", "which lab; two can stand side by side")
 	command.PersistentFlags().StringVar(&lab.stateRoot, "state", "/var/lib/tripod-lab", "folder of all labs of this machine")
-	command.AddCommand(up(lab), env(lab), status(lab), inject(lab), execute(lab), down(lab), firstProcess())
+	command.AddCommand(up(lab), env(lab), status(lab), inject(lab), execute(lab), down(lab), demo(lab), firstProcess())
 	return command
 }
 

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"tripod.dev/tripod/hub/api/endpoint"
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+// connection finds the hub and opens clients to whichever member answers.
+type connection struct {
+	kubeconfig string
+	context    string
+	hub        string
+}
+
+func (c *connection) flags(f *pflag.FlagSet) {
+	f.StringVar(&c.kubeconfig, "kubeconfig", "", "path of the kubeconfig (default $KUBECONFIG, then ~/.kube/config)")
+	f.StringVar(&c.context, "context", "", `kubeconfig context (default "hub" where there is one)`)
+	f.StringVar(&c.hub, "hub", os.Getenv("TRIPOD_HUB"), "hub members, HOST:6443,HOST:6443 (default $TRIPOD_HUB, then the kubeconfig's server)")
+}
+
+// restConfig returns a configuration whose connections go to the first member
+// that answers.
+func (c *connection) restConfig() (*rest.Config, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = c.kubeconfig
+	raw, err := rules.Load()
+	if err != nil {
+		return nil, fmt.Errorf("read the kubeconfig: %w", err)
+	}
+	name := c.context
+	if _, ok := raw.Contexts["hub"]; name == "" && ok {
+		name = "hub"
+	}
+	config, err := clientcmd.NewNonInteractiveClientConfig(*raw, name, &clientcmd.ConfigOverrides{}, rules).ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("find the hub: %w; give --kubeconfig FILE, for instance the admin.kubeconfig in a hub member's data folder", err)
+	}
+	config.Timeout = 15 * time.Second
+	config.QPS, config.Burst = 100, 200
+	if members := c.members(config); len(members) > 0 {
+		config.Dial = endpoint.Dialer(members)
+		config.ServerName = endpoint.ServerName
+	}
+	return config, nil
+}
+
+// members returns HOST:6443 of every member that is known.
+func (c *connection) members(config *rest.Config) []string {
+	if members := endpoint.Parse(c.hub, endpoint.APIPort); len(members) > 0 {
+		return members
+	}
+	host, _, _ := strings.Cut(strings.TrimPrefix(config.Host, "https://"), "/")
+	return endpoint.Parse(host, endpoint.APIPort)
+}
+
+// client returns a client for Tripod's kinds and the core group.
+func (c *connection) client() (client.WithWatch, error) {
+	config, err := c.restConfig()
+	if err != nil {
+		return nil, err
+	}
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{v1alpha1.AddToScheme, corev1.AddToScheme} {
+		if err := add(s); err != nil {
+			return nil, fmt.Errorf("register the kinds: %w", err)
+		}
+	}
+	return client.NewWithWatch(config, client.Options{Scheme: s})
+}
+
+// firstMember returns the first of members that accepts a connection.
+func firstMember(ctx context.Context, members []string) (string, error) {
+	conn, err := endpoint.Dialer(members)(ctx, "tcp", "")
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = conn.Close() }()
+	return conn.RemoteAddr().String(), nil
+}

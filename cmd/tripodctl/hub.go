@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"k8s.io/client-go/rest"
+
+	"tripod.dev/tripod/hub/api/endpoint"
+	hubv1 "tripod.dev/tripod/proto/hub/v1"
+)
+
+// rpcTimeout bounds one call to the hub's gRPC API.
+const rpcTimeout = 10 * time.Second
+
+func newHubCommand(door *connection) *cobra.Command {
+	c := &cobra.Command{Use: "hub", Short: "Look at and operate the hub itself"}
+	c.AddCommand(newHubStatusCommand(door), newHubTransferCommand(door))
+	return c
+}
+
+func newHubStatusCommand(door *connection) *cobra.Command {
+	var output string
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show every hub member: reachable, leader, applied index, revision, size",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			admin, done, err := door.admin()
+			if err != nil {
+				return err
+			}
+			defer done()
+			ctx, cancel := context.WithTimeout(cmd.Context(), rpcTimeout)
+			defer cancel()
+			status, err := admin.Status(ctx, &hubv1.StatusRequest{})
+			if err != nil {
+				return fmt.Errorf("ask the hub for its status: %w", err)
+			}
+			if output == "json" {
+				return printJSON(cmd.OutOrStdout(), status)
+			}
+			return printHubStatus(cmd, status)
+		},
+	}
+	outputFlag(c, &output, "table", "json")
+	return c
+}
+
+func printHubStatus(cmd *cobra.Command, status *hubv1.StatusResponse) error {
+	leader := status.GetLeader()
+	if leader == "" {
+		leader = "none"
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "leader %s, term %d, incarnation %d, answered by %s\n\n",
+		leader, status.GetTerm(), status.GetIncarnation(), status.GetMember())
+	well := status.GetLeader() != ""
+	var rows [][]string
+	for _, m := range status.GetMembers() {
+		role := "follower"
+		switch {
+		case !m.GetReachable():
+			role, well = "unreachable", false
+		case m.GetLeader():
+			role = "leader"
+		case !m.GetVoter():
+			role = "non-voter"
+		}
+		rows = append(rows, []string{
+			m.GetName(), m.GetRegion(), m.GetCenter(), m.GetAddress(), role,
+			fmt.Sprint(m.GetAppliedIndex()), fmt.Sprint(m.GetRevision()),
+			humanize.IBytes(uint64(max(0, m.GetDbSizeBytes()))), m.GetVersion(), m.GetError(),
+		})
+	}
+	if err := printTable(cmd.OutOrStdout(), []string{"MEMBER", "REGION", "CENTER", "ADDRESS", "ROLE", "APPLIED", "REVISION", "SIZE", "VERSION", "ERROR"}, rows); err != nil {
+		return err
+	}
+	if !well {
+		return errNotReady
+	}
+	return nil
+}
+
+func newHubTransferCommand(door *connection) *cobra.Command {
+	return &cobra.Command{
+		Use:   "transfer [MEMBER]",
+		Short: "Hand the leadership to another member",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			admin, done, err := door.admin()
+			if err != nil {
+				return err
+			}
+			defer done()
+			request := &hubv1.TransferLeadershipRequest{}
+			if len(args) == 1 {
+				request.To = args[0]
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), rpcTimeout)
+			defer cancel()
+			answer, err := admin.TransferLeadership(ctx, request)
+			if err != nil {
+				return fmt.Errorf("hand the leadership over: %w", err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s leads now\n", answer.GetLeader())
+			return nil
+		},
+	}
+}
+
+// admin opens the hub's gRPC API at the first member that answers.
+func (c *connection) admin() (hubv1.AdminClient, func(), error) {
+	config, err := c.restConfig()
+	if err != nil {
+		return nil, nil, err
+	}
+	tlsConfig, err := rest.TLSConfigFor(config)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the credentials: %w", err)
+	}
+	if tlsConfig == nil {
+		return nil, nil, errors.New("the kubeconfig has no certificate authority: the hub speaks TLS only")
+	}
+	tlsConfig.ServerName = endpoint.ServerName
+	tlsConfig.NextProtos = []string{"h2"}
+	var members []string
+	for _, m := range c.members(config) {
+		host, _, err := net.SplitHostPort(m)
+		if err != nil {
+			return nil, nil, fmt.Errorf("read the member %q: %w", m, err)
+		}
+		members = append(members, net.JoinHostPort(host, endpoint.RPCPort))
+	}
+	dial := endpoint.Dialer(members)
+	conn, err := grpc.NewClient("passthrough:///hub",
+		grpc.WithTransportCredentials(credentials.NewTLS(tlsConfig)),
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, "tcp", address) }))
+	if err != nil {
+		return nil, nil, fmt.Errorf("open the hub's gRPC API: %w", err)
+	}
+	return hubv1.NewAdminClient(conn), func() { _ = conn.Close() }, nil
+}

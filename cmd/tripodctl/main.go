@@ -1,0 +1,69 @@
+// Command tripodctl is the operator's door to a Tripod hub. It is also usable
+// as `kubectl tripod` when it is on the PATH as kubectl-tripod.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes mean something to scripts.
+const (
+	exitFailed   = 1 // the command could not do what was asked
+	exitNotReady = 2 // the command worked and what it reports is not well
+)
+
+// errNotReady ends the program with exitNotReady after the report was printed.
+var errNotReady = errors.New("not ready")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := newCommand().ExecuteContext(ctx)
+	switch {
+	case err == nil:
+	case errors.Is(err, errNotReady):
+		os.Exit(exitNotReady)
+	default:
+		fmt.Fprintln(os.Stderr, "tripodctl:", err)
+		os.Exit(exitFailed)
+	}
+}
+
+func newCommand() *cobra.Command {
+	var door connection
+	root := &cobra.Command{
+		Use:   "tripodctl",
+		Short: "Operate a Tripod hub: clusters, applications, recovery runs",
+		Long: `Operate a Tripod hub.
+
+The hub is found through a kubeconfig (--kubeconfig, or KUBECONFIG) and its
+context "hub". When TRIPOD_HUB lists several members (HOST:6443,HOST:6443), a
+member that does not answer is passed over.
+
+Exit codes: 0 done, 1 failed, 2 the report was printed and something is not well.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	door.flags(root.PersistentFlags())
+	root.AddCommand(
+		newHubCommand(&door),
+		newJoinTokenCommand(&door),
+		newAgentManifestCommand(&door),
+		newClustersCommand(&door),
+		newAppsCommand(&door),
+		newPreflightCommand(&door),
+		newRunsCommand(&door),
+		newRunCommand(&door),
+		newApproveCommand(&door),
+		newReportCommand(&door),
+		newKubeconfigCommand(&door),
+	)
+	return root
+}

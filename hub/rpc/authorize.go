@@ -1,0 +1,69 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
+)
+
+// MembersOrganization is the certificate organization of hub members, who may
+// ask one another anything.
+const MembersOrganization = "tripod:members"
+
+// RBAC authorizes by the hub's own RBAC: the verb on the resource "members" of
+// the group tripod.dev, for the user and groups of the client's certificate.
+type RBAC struct {
+	Reviews authorizationclient.SubjectAccessReviewInterface
+}
+
+// Authorize implements Authorizer.
+func (r RBAC) Authorize(ctx context.Context, verb string) error {
+	user, groups, err := caller(ctx)
+	if err != nil {
+		return err
+	}
+	for _, g := range groups {
+		if g == MembersOrganization {
+			return nil
+		}
+	}
+	review, err := r.Reviews.Create(ctx, &authorizationv1.SubjectAccessReview{
+		Spec: authorizationv1.SubjectAccessReviewSpec{
+			User: user, Groups: append(groups, "system:authenticated"),
+			ResourceAttributes: &authorizationv1.ResourceAttributes{Group: "tripod.dev", Resource: "members", Verb: verb},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return status.Errorf(codes.Unavailable, "ask the hub's RBAC about %s: %v", user, err)
+	}
+	if !review.Status.Allowed {
+		return status.Errorf(codes.PermissionDenied, "user %q cannot %s members of the group tripod.dev: bind a role that allows it, for instance tripod:operator", user, verb)
+	}
+	return nil
+}
+
+// caller returns who the verified client certificate names, as Kubernetes reads
+// it: the common name is the user, the organizations are the groups.
+func caller(ctx context.Context) (user string, groups []string, err error) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return "", nil, status.Error(codes.Unauthenticated, "the caller is unknown")
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(info.State.PeerCertificates) == 0 {
+		return "", nil, status.Error(codes.Unauthenticated, "show a client certificate of the hub's CA, for instance that of admin.kubeconfig")
+	}
+	subject := info.State.PeerCertificates[0].Subject
+	if strings.TrimSpace(subject.CommonName) == "" {
+		return "", nil, status.Error(codes.Unauthenticated, fmt.Sprintf("the client certificate %q names no user", subject))
+	}
+	return subject.CommonName, subject.Organization, nil
+}
