@@ -30,6 +30,9 @@ type shelf struct {
 	// listed is false until the API server has answered once: until then the
 	// shelf is not shown, because an empty snapshot would say "none".
 	listed bool
+	// life counts how often the resource was retired: a reader of a former life
+	// starts anew, because its hub member has dropped the resource.
+	life int
 	// silent is when the API server stopped answering; zero while it answers.
 	silent time.Time
 }
@@ -83,14 +86,15 @@ func (l *ledger) replace(resource syncer.Resource, objects []syncer.Object) {
 	}
 }
 
-// retire empties the shelf of a resource that is served no more.
+// retire empties and hides the shelf of a resource that is served no more; the
+// facts tell the hub members.
 func (l *ledger) retire(resource syncer.Resource) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s, ok := l.shelves[resource.GroupVersionResource]; ok {
-		s.silent = time.Time{}
+		s.silent, s.listed = time.Time{}, false
+		s.life++
 		s.journal.Replace(nil)
-		l.wakeLocked()
 	}
 }
 
@@ -137,14 +141,26 @@ func (l *ledger) listed() []syncer.Resource {
 	return found
 }
 
+// bookmark is a reader's place in one resource.
+type bookmark struct {
+	cursor syncer.Cursor
+	life   int
+	// old is true when the last message about the resource carried an age.
+	old bool
+}
+
 // page is one step of a reader through a resource, and the resource's age.
-func (l *ledger) page(resource schema.GroupVersionResource, from syncer.Cursor, limit syncer.Limit) (batch syncer.Batch, next syncer.Cursor, age time.Duration, ok bool) {
+func (l *ledger) page(resource schema.GroupVersionResource, from bookmark, limit syncer.Limit) (batch syncer.Batch, next bookmark, age time.Duration, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.shelves[resource]
+	if from.life != s.life {
+		from = bookmark{life: s.life}
+	}
 	if !s.silent.IsZero() {
 		age = max(l.clock.Since(s.silent), time.Millisecond)
 	}
-	batch, next, ok = s.journal.Next(from, limit)
+	next = bookmark{life: s.life, old: age > 0}
+	batch, next.cursor, ok = s.journal.Next(from.cursor, limit)
 	return batch, next, age, ok
 }

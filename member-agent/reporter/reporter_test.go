@@ -237,18 +237,22 @@ func TestEachMemberGetsTheObjectsAndWhatChanges(t *testing.T) {
 	for _, m := range []*member{first, second} {
 		m.wait(t, "the snapshot is there", func() bool { return m.objects["configmaps"]["a"] != nil && m.objects["secrets"]["s"] != nil })
 	}
+	first.mu.Lock()
 	if diff := cmp.Diff(map[string]any{"password": ""}, first.objects["secrets"]["s"].(map[string]any)["data"]); diff != "" {
 		t.Errorf("a secret left the cluster:\n%s", diff)
 	}
+	first.mu.Unlock()
 	server.put(t, configMaps, object(configMaps, "b", map[string]any{"data": map[string]any{"k": "v"}}))
 	if err := server.Resource(configMaps).Namespace("default").Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, m := range []*member{first, second} {
 		m.wait(t, "the changes are there", func() bool { return m.objects["configmaps"]["a"] == nil && m.objects["configmaps"]["b"] != nil })
+		m.mu.Lock()
 		if m.begun["configmaps"] != 1 {
 			t.Errorf("%d snapshots were sent, want 1", m.begun["configmaps"])
 		}
+		m.mu.Unlock()
 	}
 }
 
@@ -302,9 +306,11 @@ func TestAnAPIServerThatIsAwayMakesThePictureOldNotEmpty(t *testing.T) {
 	}
 	r.ledger.heard(resource, errors.New("connection refused"))
 	m.wait(t, "the age grows", func() bool { return m.ages["configmaps"] > 50 })
+	m.mu.Lock()
 	if m.objects["configmaps"]["a"] == nil {
 		t.Error("the object is gone")
 	}
+	m.mu.Unlock()
 	r.ledger.heard(resource, nil)
 	m.wait(t, "the age is 0 again", func() bool { return m.ages["configmaps"] == 0 })
 }
@@ -328,8 +334,10 @@ func TestFactsCountNodesAndWhatPodsRequest(t *testing.T) {
 	m := newMember()
 	start(t, server, Config{}, m)
 	m.wait(t, "the facts are there", func() bool { return m.facts != nil })
+	m.mu.Lock()
 	got := []any{m.facts.Version, m.facts.Nodes, m.facts.ReadyNodes, m.facts.AllocatableCpu, m.facts.AllocatableMemory,
 		m.facts.RequestedCpu, m.facts.RequestedMemory, len(m.facts.Resources)}
+	m.mu.Unlock()
 	want := []any{"v1.36.3", int32(2), int32(1), "6500m", "9Gi", "100m", "64Mi", 2}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -21,8 +21,7 @@ func (r *Reporter) Subscribe(ctx context.Context, send func(*agentv1.AgentMessag
 	s := &stream{
 		reporter: r,
 		send:     send,
-		cursors:  map[schema.GroupVersionResource]syncer.Cursor{},
-		old:      map[schema.GroupVersionResource]bool{},
+		places:   map[schema.GroupVersionResource]bookmark{},
 	}
 	tick := r.config.Clock.NewTicker(r.config.FactsEvery)
 	defer tick.Stop()
@@ -51,10 +50,8 @@ func (r *Reporter) Subscribe(ctx context.Context, send func(*agentv1.AgentMessag
 type stream struct {
 	reporter *Reporter
 	send     func(*agentv1.AgentMessage) error
-	cursors  map[schema.GroupVersionResource]syncer.Cursor
-	// old are the resources whose last message carried an age.
-	old   map[schema.GroupVersionResource]bool
-	facts *agentv1.ClusterFacts
+	places   map[schema.GroupVersionResource]bookmark
+	facts    *agentv1.ClusterFacts
 }
 
 // pass sends the facts if they are new and at most one batch of each resource,
@@ -82,16 +79,16 @@ func (s *stream) pass(ctx context.Context, ages bool) (moved bool, err error) {
 
 func (s *stream) advance(resource syncer.Resource, ages bool) (moved bool, err error) {
 	gvr := resource.GroupVersionResource
-	batch, next, age, ok := s.reporter.ledger.page(gvr, s.cursors[gvr], s.reporter.config.Batch)
-	turned := (age > 0) != s.old[gvr]
-	if !ok && !turned && (age == 0 || !ages) {
-		s.cursors[gvr] = next
+	place := s.places[gvr]
+	batch, next, age, ok := s.reporter.ledger.page(gvr, place, s.reporter.config.Batch)
+	if !ok && next.old == place.old && (!next.old || !ages) {
+		s.places[gvr] = next
 		return false, nil
 	}
 	delta := view.Encode(resource, batch, age)
 	if err := s.send(&agentv1.AgentMessage{Kind: &agentv1.AgentMessage_View{View: delta}}); err != nil {
 		return false, err
 	}
-	s.cursors[gvr], s.old[gvr] = next, age > 0
+	s.places[gvr] = next
 	return ok, nil
 }
