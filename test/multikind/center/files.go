@@ -26,6 +26,9 @@ var proxyConfig string
 //go:embed network.conflist
 var networkConfig string
 
+//go:embed base.yaml
+var baseManifests string
+
 //go:embed machine.nft
 var packetRules string
 
@@ -74,6 +77,28 @@ func (p Plan) Prepare(lib string) (*api.Config, error) {
 func (p Plan) PacketRules() (string, error) {
 	content, err := execute("machine.nft", packetRules, p)
 	return string(content), err
+}
+
+// BaseManifests are the objects of every cluster. Names in DNSZone resolve at hubs, the
+// centers with a hub member, nearest first.
+func (p Plan) BaseManifests(hubs []Plan) ([]byte, error) {
+	data := struct {
+		Plan   Plan
+		Zone   string
+		HubDNS []string
+	}{Plan: p, Zone: DNSZone}
+	for _, distance := range []func(Plan) bool{
+		func(hub Plan) bool { return hub.Name == p.Name },
+		func(hub Plan) bool { return hub.Name != p.Name && hub.Region == p.Region },
+		func(hub Plan) bool { return hub.Region != p.Region },
+	} {
+		for _, hub := range hubs {
+			if distance(hub) {
+				data.HubDNS = append(data.HubDNS, hub.Address.String())
+			}
+		}
+	}
+	return execute("base.yaml", baseManifests, data)
 }
 
 func (p Plan) render() (map[string][]byte, error) {

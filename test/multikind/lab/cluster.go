@@ -1,15 +1,15 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
 	"net/http"
+	"os"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	storagev1 "k8s.io/api/storage/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -106,18 +106,37 @@ func (c *cluster) awaitNode(ctx context.Context, b *box) error {
 	})
 }
 
-// applyBase makes what users of a cluster expect to find: a default storage class.
-func (c *cluster) applyBase(ctx context.Context) error {
-	firstConsumer := storagev1.VolumeBindingWaitForFirstConsumer
-	class := &storagev1.StorageClass{
-		ObjectMeta: metav1.ObjectMeta{
-			Name: "standard", Annotations: map[string]string{"storageclass.kubernetes.io/is-default-class": "true"},
-		},
-		Provisioner: "kubernetes.io/host-path", VolumeBindingMode: &firstConsumer,
+// applyBase makes the objects of every cluster. Only a change is applied: kubectl takes
+// a second of processor time.
+func (l *Lab) applyBase(ctx context.Context, plan center.Plan) error {
+	var hubs []center.Plan
+	if l.state.Hub {
+		hubs = l.plans
 	}
-	_, err := c.client.StorageV1().StorageClasses().Create(ctx, class, metav1.CreateOptions{})
-	if err != nil && !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("make storage class: %w", err)
+	manifests, err := plan.BaseManifests(hubs)
+	if err != nil {
+		return err
 	}
-	return nil
+	record := l.path(plan.Name, "lib", "kubernetes", "base.yaml")
+	if old, err := os.ReadFile(record); err == nil && bytes.Equal(old, manifests) {
+		return nil
+	}
+	if err := l.kubectl(ctx, plan, manifests, "apply", "--server-side", "--force-conflicts", "-f", "-"); err != nil {
+		return fmt.Errorf("make base objects: %w", err)
+	}
+	return replaceFile(record, manifests, 0o644)
+}
+
+// awaitDNS waits until the cluster's DNS has an endpoint.
+func (c *cluster) awaitDNS(ctx context.Context, b *box) error {
+	return await(ctx, b, center.Kubelet, "cluster DNS", func(ctx context.Context) error {
+		deployment, err := c.client.AppsV1().Deployments(metav1.NamespaceSystem).Get(ctx, "coredns", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if deployment.Status.ReadyReplicas == 0 || deployment.Status.ObservedGeneration < deployment.Generation {
+			return fmt.Errorf("coredns has no ready pod")
+		}
+		return nil
+	})
 }

@@ -96,6 +96,7 @@ func programs() []program {
 		{name: "kubernode", folder: "test/multikind/kubernode", ldflags: versionFlags, when: always},
 		{name: "pause", folder: "test/multikind/image/pause", ldflags: "-s -w", when: pods},
 		{name: "ledger-api", folder: "test/multikind/image/ledgerapi", ldflags: "-s -w", when: pods},
+		{name: "coredns", folder: ".", module: "test/multikind/coredns", ldflags: "-s -w", when: pods},
 		{name: "tripod-hub", folder: "cmd/tripod-hub", when: hub},
 		{name: "tripodctl", folder: "cmd/tripodctl", when: hub},
 		{name: "tripod-agent", folder: "cmd/tripod-agent", ldflags: "-s -w", when: agents},

@@ -62,6 +62,12 @@ func (l *Lab) up(ctx context.Context) error {
 	if _, err := l.setCuts(ctx, fault.Cuts{}); err != nil {
 		return err
 	}
+	if _, err := os.Stat(l.Kubeconfig()); err != nil || !l.state.Hub {
+		// Before the hub exists, too: the clusters need it to boot.
+		if err := l.writeKubeconfig(nil); err != nil {
+			return err
+		}
+	}
 	images := newImagery(l)
 	group, groupCtx := errgroup.WithContext(ctx)
 	if l.state.Nodes == NodesReal {
@@ -77,12 +83,6 @@ func (l *Lab) up(ctx context.Context) error {
 	}
 	if err := group.Wait(); err != nil {
 		return err
-	}
-	if _, err := os.Stat(l.Kubeconfig()); err != nil || !l.state.Hub {
-		// Also while the hub forms: whoever looks into a failure needs the clusters.
-		if err := l.writeKubeconfig(nil); err != nil {
-			return err
-		}
 	}
 	if !l.state.Hub {
 		return nil
@@ -155,19 +155,20 @@ func (l *Lab) bringUp(ctx context.Context, plan center.Plan, images *imagery) er
 }
 
 func (l *Lab) bringUpNode(ctx context.Context, b *box, cluster *cluster, images *imagery) error {
-	if err := cluster.applyBase(ctx); err != nil {
-		return err
-	}
 	if err := images.load(ctx, b); err != nil {
 		return err
 	}
 	if err := l.ensure(ctx, b, b.plan.Node()...); err != nil {
 		return err
 	}
+	// Applied while the kubelet starts.
+	if err := l.applyBase(ctx, b.plan); err != nil {
+		return err
+	}
 	if err := cluster.awaitNode(ctx, b); err != nil {
 		return err
 	}
-	return nil
+	return cluster.awaitDNS(ctx, b)
 }
 
 // ensurePower returns the center's machine, booting it if it has no power. A machine
