@@ -1,0 +1,75 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"tripod.dev/tripod/failover"
+	"tripod.dev/tripod/hub/api/v1alpha1"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+)
+
+// command puts a command on the wire form and sends it.
+func (c *Controller) command(ctx context.Context, s *failover.Snapshot, cmd failover.Command) {
+	i := slices.IndexFunc(s.Datasets, func(d *v1alpha1.Dataset) bool {
+		return types.NamespacedName{Namespace: d.Namespace, Name: d.Name} == cmd.Dataset
+	})
+	if i < 0 {
+		return
+	}
+	d := directive(cmd, s.Datasets[i])
+	d.Incarnation, d.Term = c.cfg.Incarnation(), c.cfg.Term()
+	if !c.sender.send(ctx, cmd, d) {
+		return
+	}
+	c.log.Info("directive sent", "cluster", cmd.Cluster, "dataset", cmd.Dataset.String(), "verb", string(cmd.Verb),
+		"epoch", cmd.Epoch, "run", cmd.Run, "step", cmd.Step)
+	if cmd.Every == 0 {
+		c.recorder.note(failover.Note{Run: cmd.Run, Kind: failover.NoteCommand, Subject: cmd.Cluster,
+			Text: fmt.Sprintf("%s %s %s epoch %d incarnation %d term %d revision %d", d.Id, cmd.Verb, cmd.Dataset, cmd.Epoch, d.Incarnation, d.Term, cmd.Revision)})
+	}
+}
+
+func directive(cmd failover.Command, d *v1alpha1.Dataset) *agentv1.Directive {
+	key := &agentv1.DatasetKey{Namespace: d.Namespace, Name: d.Name}
+	role := &agentv1.RoleGrant{Dataset: key, Epoch: cmd.Epoch, Role: verbRoles[cmd.Verb], Driver: d.Spec.Driver,
+		Primary: cmd.Primary, SyncSet: cmd.SyncSet, Protection: protections[d.Spec.Protection]}
+	for _, m := range d.Spec.Members {
+		if m.Cluster == cmd.Cluster {
+			role.Parameters = m.Parameters
+		}
+		if m.Cluster == cmd.Primary {
+			role.PrimaryAddress = m.Address
+		}
+		role.Peers = append(role.Peers, &agentv1.DatasetPeer{Cluster: m.Cluster, Address: m.Address, Asynchronous: m.Link == v1alpha1.LinkAsynchronous})
+	}
+	return &agentv1.Directive{Id: cmd.ID, Run: cmd.Run, Step: cmd.Step, Attempt: cmd.Attempt, Epoch: cmd.Epoch, Dataset: key,
+		Verb: verbs[cmd.Verb], Role: role, DeadlineMillis: cmd.Bound.Milliseconds(), Revision: cmd.Revision}
+}
+
+var verbs = map[failover.Verb]agentv1.Verb{
+	failover.VerbFence:      agentv1.Verb_VERB_FENCE,
+	failover.VerbPromote:    agentv1.Verb_VERB_PROMOTE,
+	failover.VerbFollow:     agentv1.Verb_VERB_FOLLOW,
+	failover.VerbSetSyncSet: agentv1.Verb_VERB_SET_SYNC_SET,
+	failover.VerbProbe:      agentv1.Verb_VERB_PROBE,
+	failover.VerbDiscard:    agentv1.Verb_VERB_DISCARD,
+}
+
+var verbRoles = map[failover.Verb]agentv1.Role{
+	failover.VerbFence:      agentv1.Role_ROLE_NONE,
+	failover.VerbPromote:    agentv1.Role_ROLE_PRIMARY,
+	failover.VerbFollow:     agentv1.Role_ROLE_REPLICA,
+	failover.VerbSetSyncSet: agentv1.Role_ROLE_PRIMARY,
+	failover.VerbProbe:      agentv1.Role_ROLE_PRIMARY,
+	failover.VerbDiscard:    agentv1.Role_ROLE_REPLICA,
+}
+
+var protections = map[v1alpha1.Protection]agentv1.Protection{
+	v1alpha1.ZeroLoss:        agentv1.Protection_PROTECTION_ZERO_LOSS,
+	v1alpha1.MaxAvailability: agentv1.Protection_PROTECTION_MAX_AVAILABILITY,
+	v1alpha1.Asynchronous:    agentv1.Protection_PROTECTION_ASYNCHRONOUS,
+}

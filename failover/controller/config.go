@@ -1,0 +1,121 @@
+// Package controller runs the failover engine on the hub's leader: it gathers
+// the snapshot, calls failover.Turn, commits what the turn wrote and sends what
+// it commanded. It decides nothing itself.
+//
+// Every member keeps the caches warm (Warm), so that a new leader's first turn
+// (Run) comes within milliseconds. All state is in the hub's API: a new leader
+// goes on where the old one died.
+package controller
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"log/slog"
+	"time"
+
+	"k8s.io/client-go/rest"
+
+	"tripod.dev/tripod/failover"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+)
+
+// Leases is this member's book of applied renewals, on its own clock.
+type Leases interface {
+	// Fence reports whether every lease of cluster that was renewed at a store
+	// revision below revision (every lease, if revision is 0) is surely over,
+	// and the age of the last such renewal.
+	Fence(cluster string, revision int64) (over bool, age time.Duration)
+}
+
+// Sight is what the leader knows of who hears one cluster.
+type Sight struct {
+	// HeardBy is the age of the last heartbeat at each member that heard it.
+	HeardBy map[string]time.Duration
+	// Unobservable is the agent's reason why it cannot observe, or empty.
+	Unobservable string
+	// Stable is how long the leader has heard the cluster without a gap.
+	Stable time.Duration
+}
+
+// Vantages is who hears whom, on the leader's clock.
+type Vantages interface {
+	// Members are all hub members with the age of their last report.
+	Members() []failover.HubMember
+	Sight(cluster string) Sight
+}
+
+// Report is an agent's newest observation of one copy.
+type Report struct {
+	Cluster string
+	// Age of the observation on this member's clock, its age at the agent
+	// included.
+	Age     time.Duration
+	Dataset *agentv1.DatasetObservation
+}
+
+// Observations keeps the newest report of each copy. Every hub member keeps its
+// own, from the heartbeats that it hears itself, so that a new leader has the
+// last word of a side that died together with the old one.
+type Observations interface {
+	Reports() []Report
+}
+
+// Directives carries a directive to the active agent of a cluster and returns
+// its result. An agent that nobody hears is OUTCOME_UNREACHABLE or an error.
+type Directives interface {
+	Direct(ctx context.Context, cluster string, d *agentv1.Directive) (*agentv1.DirectiveResult, error)
+}
+
+// Config of the controller.
+type Config struct {
+	// Member names this hub member in the evidence.
+	Member string
+	// Rest reaches this member's own API server with full rights.
+	Rest *rest.Config
+	// Incarnation of the hub and term of this member's leadership, now.
+	Incarnation func() uint64
+	Term        func() uint64
+
+	Leases       Leases
+	Vantages     Vantages
+	Observations Observations
+	Directives   Directives
+	// Signer signs the head of each run's evidence; nil leaves it unsigned.
+	Signer crypto.Signer
+
+	Engine failover.Config
+	// Tick is the pace of turns when nothing wakes the engine.
+	Tick time.Duration
+	// WriteTimeout bounds one write.
+	WriteTimeout time.Duration
+	Log          *slog.Logger
+}
+
+func (c *Config) defaults() {
+	if c.Tick == 0 {
+		c.Tick = 100 * time.Millisecond
+	}
+	if c.WriteTimeout == 0 {
+		c.WriteTimeout = 2 * time.Second
+	}
+	if c.Engine == (failover.Config{}) {
+		c.Engine = failover.DefaultConfig(time.Second, 5*time.Second)
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+}
+
+// Validate refuses a controller that lacks one of its senses.
+func (c *Config) Validate() error {
+	switch {
+	case c.Member == "":
+		return errors.New("failover controller: Member is empty: name the hub member")
+	case c.Leases == nil || c.Vantages == nil || c.Observations == nil || c.Directives == nil:
+		return errors.New("failover controller: Leases, Vantages, Observations and Directives must all be given")
+	case c.Incarnation == nil || c.Term == nil:
+		return errors.New("failover controller: Incarnation and Term must be given: effectors refuse directives without them")
+	}
+	return c.Engine.Validate()
+}

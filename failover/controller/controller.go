@@ -1,0 +1,241 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tripod.dev/tripod/failover"
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+// Namespace of the hub that holds the evidence.
+const Namespace = "tripod-system"
+
+// Controller is described in the package comment. Run must not be called again
+// before it has returned.
+type Controller struct {
+	cfg      Config
+	log      *slog.Logger
+	client   client.Client
+	cache    cache.Cache // nil in tests that read directly
+	objects  *objects
+	sender   *sender
+	recorder *recorder
+	metrics  *metrics
+
+	started   time.Time
+	woken     chan struct{}
+	detection failover.Detection
+}
+
+// Scheme holds every kind that the engine reads or writes.
+func Scheme() *runtime.Scheme {
+	s := runtime.NewScheme()
+	utilruntime.Must(clientgoscheme.AddToScheme(s))
+	utilruntime.Must(v1alpha1.AddToScheme(s))
+	return s
+}
+
+// New makes a controller on the member's own API server, which need not serve
+// yet. It starts nothing: see Warm and Run.
+func New(cfg Config) (*Controller, error) {
+	cfg.defaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Rest == nil {
+		return nil, errors.New("failover controller: Rest is nil: give the member's own API server")
+	}
+	rc := rest.CopyConfig(cfg.Rest)
+	rc.QPS = -1 // in-process; a recovery must not queue behind a rate limit
+	scheme := Scheme()
+	cl, err := client.New(rc, client.Options{Scheme: scheme})
+	if err != nil {
+		return nil, fmt.Errorf("make client: %w", err)
+	}
+	ca, err := cache.New(rc, cache.Options{Scheme: scheme})
+	if err != nil {
+		return nil, fmt.Errorf("make cache: %w", err)
+	}
+	c := newController(cfg, cl, ca)
+	c.cache = ca
+	return c, nil
+}
+
+func newController(cfg Config, cl client.Client, cached client.Reader) *Controller {
+	cfg.defaults()
+	c := &Controller{cfg: cfg, log: cfg.Log, client: cl, objects: newObjects(cached, cl), started: time.Now(),
+		woken: make(chan struct{}, 1), metrics: newMetrics()}
+	c.sender = newSender(cfg.Directives, c.uptime, c.Wake, c.metrics)
+	c.recorder = newRecorder(cl, cfg.Member, cfg.Signer)
+	return c
+}
+
+// Collectors returns the controller's metrics for the member's registry.
+func (c *Controller) Collectors() []prometheus.Collector { return c.metrics.all() }
+
+// uptime is this process's monotonic clock.
+func (c *Controller) uptime() time.Duration { return time.Since(c.started) }
+
+// Wake makes the next turn come at once. It never blocks.
+func (c *Controller) Wake() {
+	select {
+	case c.woken <- struct{}{}:
+	default:
+	}
+}
+
+// Warm keeps the caches filled on every member, leader or not, until ctx ends.
+func (c *Controller) Warm(ctx context.Context) error {
+	for _, obj := range []client.Object{&v1alpha1.Cluster{}, &v1alpha1.Application{}, &v1alpha1.Dataset{}, &v1alpha1.GlobalService{},
+		&v1alpha1.RecoveryRun{}, &v1alpha1.RecoveryPlan{}, &v1alpha1.Approval{}} {
+		if err := c.watch(ctx, obj); err != nil {
+			return err
+		}
+	}
+	return c.cache.Start(ctx)
+}
+
+// watch registers one informer; it waits for the API server to serve the kind.
+func (c *Controller) watch(ctx context.Context, obj client.Object) error {
+	for {
+		informer, err := c.cache.GetInformer(ctx, obj, cache.BlockUntilSynced(false))
+		if err == nil {
+			_, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+				AddFunc:    func(any) { c.Wake() },
+				UpdateFunc: func(any, any) { c.Wake() },
+				DeleteFunc: func(any) { c.Wake() },
+			})
+		}
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// Run is the engine while this member leads. It acts only after what is
+// committed has been read from the API server, returns when ctx ends, and has
+// then nothing left in work.
+func (c *Controller) Run(ctx context.Context) error {
+	defer c.sender.running.Wait()
+	c.sender.reset()
+	c.recorder.reset()
+	c.detection = failover.Detection{}
+	if err := c.prepare(ctx); err != nil {
+		return err
+	}
+	ticker := time.NewTicker(c.cfg.Tick)
+	defer ticker.Stop()
+	for {
+		again, err := c.turn(ctx)
+		if err != nil && ctx.Err() == nil {
+			c.log.Error("engine turn failed", "error", err)
+		}
+		if again {
+			if ctx.Err() != nil {
+				return nil
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		case <-c.woken:
+		}
+	}
+}
+
+// prepare retries until the committed state could be read.
+func (c *Controller) prepare(ctx context.Context) error {
+	if c.cache != nil && !c.cache.WaitForCacheSync(ctx) {
+		return nil
+	}
+	for ctx.Err() == nil {
+		err := c.objects.refreshAll(ctx)
+		if err == nil {
+			err = c.ensureNamespace(ctx)
+		}
+		if err == nil {
+			return nil
+		}
+		c.log.Warn("engine waits for the API server", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(c.cfg.Tick):
+		}
+	}
+	return nil
+}
+
+func (c *Controller) ensureNamespace(ctx context.Context) error {
+	err := c.client.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: Namespace}})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create namespace %s for evidence: %w", Namespace, err)
+	}
+	return nil
+}
+
+// turn is one turn; again is true when it wrote something, so that what it
+// justified can be commanded at once.
+func (c *Controller) turn(ctx context.Context) (again bool, err error) {
+	begin := time.Now()
+	s, err := c.snapshot(ctx)
+	if err != nil {
+		return false, err
+	}
+	e := failover.Turn(s)
+	c.metrics.turns.Observe(time.Since(begin).Seconds())
+	c.report(e)
+	c.detection = e.Detection
+	for _, cmd := range e.Commands {
+		c.command(ctx, s, cmd)
+	}
+	c.sender.forget(unfinished(s), s.Uptime)
+	return c.commit(ctx, e), nil
+}
+
+// report tells people and metrics what changed in the fleet's classification.
+func (c *Controller) report(e failover.Effects) {
+	for name, class := range e.Detection.Classes {
+		if old := c.detection.Classes[name]; old != class {
+			c.log.Info("cluster classified", "cluster", name, "class", string(class), "was", string(old), "reason", e.Detection.Reasons[name])
+			c.metrics.class(name, old, class)
+		}
+	}
+	if e.Detection.Breaker != c.detection.Breaker {
+		c.log.Warn("breaker changed", "reason", e.Detection.Breaker)
+		c.metrics.setBreaker(e.Detection.Breaker != "")
+	}
+}
+
+func unfinished(s *failover.Snapshot) func(run string) bool {
+	open := map[string]bool{}
+	for _, r := range s.Runs {
+		if !failover.Finished(r.Status.Phase) {
+			open[r.Name] = true
+		}
+	}
+	return func(run string) bool { return open[run] }
+}

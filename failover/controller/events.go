@@ -1,0 +1,43 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+// announce writes a Kubernetes event when a run enters a phase. Events are for
+// people: one that cannot be written is dropped.
+func (c *Controller) announce(ctx context.Context, run *v1alpha1.RecoveryRun) {
+	phase := run.Status.Phase
+	if !c.recorder.entered(run.Name, phase) {
+		return
+	}
+	c.metrics.phases.WithLabelValues(string(phase)).Inc()
+	kind := corev1.EventTypeNormal
+	if phase == v1alpha1.RunPaused || phase == v1alpha1.RunAborted || phase == v1alpha1.RunAwaitingApproval {
+		kind = corev1.EventTypeWarning
+	}
+	ref := run.Spec.Application
+	now := metav1.NewTime(time.Now())
+	event := &corev1.Event{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ref.Namespace, GenerateName: ref.Name + "."},
+		InvolvedObject: corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Application",
+			Namespace: ref.Namespace, Name: ref.Name},
+		Reason: "Recovery" + string(phase), Type: kind, Count: 1, FirstTimestamp: now, LastTimestamp: now,
+		Message: fmt.Sprintf("run %s: %s -> %s is %s %s %s", run.Name, run.Spec.From.Cluster, run.Spec.To.Cluster, phase, run.Status.Reason, run.Status.Message),
+		Source:  corev1.EventSource{Component: "tripod-failover", Host: c.cfg.Member},
+	}
+	c.sender.running.Go(func() {
+		bounded, cancel := context.WithTimeout(ctx, c.cfg.WriteTimeout)
+		defer cancel()
+		if err := c.client.Create(bounded, event); err != nil && ctx.Err() == nil {
+			c.log.Debug("event dropped", "run", run.Name, "error", err)
+		}
+	})
+}

@@ -1,0 +1,48 @@
+package controller
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tripod.dev/tripod/failover"
+)
+
+type metrics struct {
+	turns        prometheus.Histogram
+	directives   *prometheus.HistogramVec
+	phases       *prometheus.CounterVec
+	classes      *prometheus.GaugeVec
+	breaker      prometheus.Gauge
+	failedWrites prometheus.Counter
+}
+
+func newMetrics() *metrics {
+	return &metrics{
+		turns: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tripod_failover_turn_seconds",
+			Help: "Time to gather a snapshot and decide.", Buckets: prometheus.ExponentialBuckets(0.0001, 4, 8)}),
+		directives: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tripod_failover_directive_seconds",
+			Help: "Time from sending a directive to its result.", Buckets: prometheus.ExponentialBuckets(0.01, 3, 8)}, []string{"verb", "outcome"}),
+		phases: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tripod_failover_run_phases_total",
+			Help: "Phases that runs entered."}, []string{"phase"}),
+		classes: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tripod_failover_cluster_class",
+			Help: "1 for the class that each cluster is in."}, []string{"cluster", "class"}),
+		breaker: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tripod_failover_breaker_open",
+			Help: "1 while losses in several centers stop every automatic action."}),
+		failedWrites: prometheus.NewCounter(prometheus.CounterOpts{Name: "tripod_failover_failed_writes_total",
+			Help: "Writes of the engine that failed other than by a conflict."}),
+	}
+}
+
+func (m *metrics) all() []prometheus.Collector {
+	return []prometheus.Collector{m.turns, m.directives, m.phases, m.classes, m.breaker, m.failedWrites}
+}
+
+func (m *metrics) class(cluster string, was, is failover.Class) {
+	if was != "" {
+		m.classes.DeleteLabelValues(cluster, string(was))
+	}
+	m.classes.WithLabelValues(cluster, string(is)).Set(1)
+}
+
+func (m *metrics) setBreaker(open bool) {
+	m.breaker.Set(map[bool]float64{true: 1}[open])
+}

@@ -1,0 +1,114 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"tripod.dev/tripod/failover"
+	"tripod.dev/tripod/hub/api/v1alpha1"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+)
+
+// snapshot gathers everything that one turn is decided from.
+func (c *Controller) snapshot(ctx context.Context) (*failover.Snapshot, error) {
+	s := &failover.Snapshot{Config: c.cfg.Engine, Now: time.Now(), Uptime: c.uptime(), Previous: c.detection,
+		Fence: c.cfg.Leases.Fence, Results: c.sender.results()}
+	var clusters []*v1alpha1.Cluster
+	var err error
+	read := func(f func() error) {
+		if err == nil {
+			err = f()
+		}
+	}
+	var cl v1alpha1.ClusterList
+	var al v1alpha1.ApplicationList
+	var dl v1alpha1.DatasetList
+	var gl v1alpha1.GlobalServiceList
+	var rl v1alpha1.RecoveryRunList
+	var pl v1alpha1.RecoveryPlanList
+	var vl v1alpha1.ApprovalList
+	read(func() (e error) { clusters, e = list(ctx, c.objects, &cl, pointers(&cl.Items)); return })
+	read(func() (e error) { s.Applications, e = list(ctx, c.objects, &al, pointers(&al.Items)); return })
+	read(func() (e error) { s.Datasets, e = list(ctx, c.objects, &dl, pointers(&dl.Items)); return })
+	read(func() (e error) { s.Services, e = list(ctx, c.objects, &gl, pointers(&gl.Items)); return })
+	read(func() (e error) { s.Runs, e = list(ctx, c.objects, &rl, pointers(&rl.Items)); return })
+	read(func() (e error) { s.Plans, e = list(ctx, c.objects, &pl, pointers(&pl.Items)); return })
+	read(func() (e error) { s.Approvals, e = list(ctx, c.objects, &vl, pointers(&vl.Items)); return })
+	if err != nil {
+		return nil, fmt.Errorf("gather the engine's snapshot: %w", err)
+	}
+	byName(s.Applications)
+	byName(s.Datasets)
+	byName(s.Services)
+	byName(s.Runs)
+	byName(clusters)
+	s.Fleet = c.fleet(clusters)
+	s.Observed = c.observed()
+	return s, nil
+}
+
+func pointers[T any](items *[]T) func() []*T {
+	return func() []*T {
+		out := make([]*T, len(*items))
+		for i := range *items {
+			out[i] = &(*items)[i]
+		}
+		return out
+	}
+}
+
+func byName[T client.Object](objects []T) {
+	slices.SortFunc(objects, func(a, b T) int {
+		return strings.Compare(a.GetNamespace()+"/"+a.GetName(), b.GetNamespace()+"/"+b.GetName())
+	})
+}
+
+func (c *Controller) fleet(clusters []*v1alpha1.Cluster) failover.Fleet {
+	f := failover.Fleet{Members: c.cfg.Vantages.Members(), Sightings: map[string]failover.Sighting{}}
+	for _, cl := range clusters {
+		if cl.Spec.Admission != v1alpha1.AdmissionAccepted {
+			continue
+		}
+		f.Clusters = append(f.Clusters, failover.Cluster{Name: cl.Name, Region: cl.Spec.Region, Center: cl.Spec.Center})
+		over, silent := c.cfg.Leases.Fence(cl.Name, 0)
+		sight := c.cfg.Vantages.Sight(cl.Name)
+		f.Sightings[cl.Name] = failover.Sighting{LeaseOver: over, Silent: silent, HeardBy: sight.HeardBy, Unobservable: sight.Unobservable, Stable: sight.Stable}
+	}
+	return f
+}
+
+func (c *Controller) observed() map[failover.Copy]failover.Observed {
+	out := map[failover.Copy]failover.Observed{}
+	for _, r := range c.cfg.Observations.Reports() {
+		name := types.NamespacedName{Namespace: r.Dataset.GetDataset().GetNamespace(), Name: r.Dataset.GetDataset().GetName()}
+		out[failover.Copy{Dataset: name, Cluster: r.Cluster}] = fromWire(r.Dataset, r.Age)
+	}
+	return out
+}
+
+func fromWire(d *agentv1.DatasetObservation, age time.Duration) failover.Observed {
+	o := failover.Observed{Role: roles[d.GetRole()], State: v1alpha1.MemberState(d.GetState()), Epoch: d.GetEpoch(),
+		Position: d.GetPosition(), PositionBytes: d.GetPositionBytes(), Timeline: d.GetTimeline(),
+		LagBytes: d.LagBytes, LagSeconds: d.LagSeconds, Guarded: v1alpha1.GuardUnknown,
+		Acknowledges: d.GetAcknowledges(), Streaming: d.GetStreaming(), CaughtUp: d.GetCaughtUp(), Message: d.GetMessage(), Age: age}
+	if d.GetGuardKnown() {
+		o.Guarded = v1alpha1.Unguarded
+		if d.GetGuarded() {
+			o.Guarded = v1alpha1.Guarded
+		}
+	}
+	return o
+}
+
+var roles = map[agentv1.Role]v1alpha1.Role{
+	agentv1.Role_ROLE_UNSPECIFIED: v1alpha1.RoleNone,
+	agentv1.Role_ROLE_NONE:        v1alpha1.RoleNone,
+	agentv1.Role_ROLE_REPLICA:     v1alpha1.RoleReplica,
+	agentv1.Role_ROLE_PRIMARY:     v1alpha1.RolePrimary,
+}
