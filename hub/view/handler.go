@@ -216,23 +216,28 @@ func (q *query) matches(o *object) bool {
 	return false
 }
 
-// concerns reports whether a cluster can be in the answer.
-func (q *query) concerns(cluster string) bool {
-	if q.cluster != "" && cluster != q.cluster || !q.audience.sees(cluster) {
-		return false
+// only is the one cluster that is asked for, if one is.
+func (q *query) only() (cluster string, exact bool) {
+	if q.cluster != "" {
+		return q.cluster, true
 	}
-	probe := &object{cluster: cluster}
 	if selector := q.options.LabelSelector; selector != nil {
-		if name, exact := selector.RequiresExactMatch(ClusterName); exact && name != probe.cluster {
-			return false
+		if cluster, exact = selector.RequiresExactMatch(ClusterName); exact {
+			return cluster, true
 		}
 	}
 	if selector := q.options.FieldSelector; selector != nil {
-		if name, exact := selector.RequiresExactMatch("metadata.cluster"); exact && name != probe.cluster {
-			return false
-		}
+		return selector.RequiresExactMatch("metadata.cluster")
 	}
-	return true
+	return "", false
+}
+
+// concerns reports whether a cluster can be in the answer.
+func (q *query) concerns(cluster string) bool {
+	if only, exact := q.only(); exact && cluster != only {
+		return false
+	}
+	return q.audience.sees(cluster)
 }
 
 // explain tells in headers how old each part is, and warns of what is missing.

@@ -77,6 +77,7 @@ func TestRefusals(t *testing.T) {
 		"a broken label selector":                 {"/api/v1/pods?labelSelector=%3D%3D", plain, 400, ""},
 		"a continue token of somebody else":       {"/api/v1/pods?continue=abc", plain, 400, "list from the start"},
 		"exactly a version that is gone":          {"/api/v1/pods?resourceVersion=7&resourceVersionMatch=Exact", plain, 410, "newest version only"},
+		"a streaming list of several clusters":    {"/api/v1/pods?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan", plain, 422, "tripod.dev/cluster=NAME"},
 		"nothing but protobuf":                    {"/api/v1/pods", "application/vnd.kubernetes.protobuf", 406, "application/json"},
 		"a namespace of a resource that has none": {"/api/v1/namespaces/pay/nodes", plain, 404, ""},
 		"an odd includeObject":                    {"/api/v1/pods?includeObject=Half", tableAccept, 400, "None, Metadata, Object"},

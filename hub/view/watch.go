@@ -11,6 +11,8 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apimachinery/pkg/watch"
 )
 
@@ -55,6 +57,9 @@ func timeoutOf(q *query) time.Duration {
 // start tells from which version the watch goes on, or that it begins with what
 // is there.
 func (q *query) start() (version uint64, initial bool, err error) {
+	if err := q.checkStreaming(); err != nil {
+		return 0, false, err
+	}
 	if q.options.SendInitialEvents != nil {
 		initial = *q.options.SendInitialEvents
 	} else {
@@ -71,6 +76,18 @@ func (q *query) start() (version uint64, initial bool, err error) {
 		return 0, false, apierrors.NewBadRequest(fmt.Sprintf("resourceVersion %q is not a number", q.options.ResourceVersion))
 	}
 	return version, false, nil
+}
+
+// checkStreaming refuses a streaming list of several clusters. A client-go
+// reflector gathers one by namespace and name and would keep one of each name;
+// told that it is invalid, it lists instead, and keeps all.
+func (q *query) checkStreaming() error {
+	streaming := q.options.SendInitialEvents != nil && *q.options.SendInitialEvents
+	if _, exact := q.only(); !streaming || exact {
+		return nil
+	}
+	reason := field.Forbidden(field.NewPath("sendInitialEvents"), "names are unique per cluster only: list, or select one cluster with the label selector "+ClusterName+"=NAME")
+	return apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "ListOptions"}, "", field.ErrorList{reason})
 }
 
 // begin shows everything that is there as added.
