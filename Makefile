@@ -14,6 +14,12 @@ GOLANGCI_LINT := bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 PACKAGES := containerd runc containernetworking-plugins iproute2 iptables nftables conntrack \
 	postgresql-15 etcd-client protobuf-compiler
 
+# A Kubernetes built from its module does not know its version.
+KUBERNETES_VERSION := v1.36.3
+KUBERNETES_LDFLAGS := -s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES_VERSION) \
+	-X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36 \
+	-X k8s.io/client-go/pkg/version.gitVersion=$(KUBERNETES_VERSION)
+
 .PHONY: help
 help: ## Explain every target
 	@awk 'BEGIN{FS=":.*## "} /^[a-z-]+:.*## /{printf "  make %-14s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
@@ -29,8 +35,11 @@ deps: ## Install the Debian packages that are missing
 .PHONY: build
 build: ## Build every program into bin/ (the first time compiles Kubernetes: about 6 minutes on 2 cores)
 	$(GO) build -trimpath -o bin/ ./cmd/...
-	$(GO) build -trimpath -o bin/kubernode ./test/multikind/kubernode
+	$(GO) build -trimpath -ldflags '$(KUBERNETES_LDFLAGS)' -o bin/kubernode ./test/multikind/kubernode
 	$(GO) build -trimpath -o bin/multikind ./test/multikind
+	$(GO) build -trimpath -ldflags '-s -w' -o bin/pause ./test/multikind/image/pause
+	$(GO) build -trimpath -ldflags '-s -w' -o bin/ledger-api ./test/multikind/image/ledgerapi
+	cd test/multikind/coredns && $(GO) build -trimpath -ldflags '-s -w' -o ../../../bin/coredns .
 
 .PHONY: demo
 demo: deps build ## From nothing to a survived disaster; ROUNDS=5 alternates the centers
