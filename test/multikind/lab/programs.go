@@ -26,7 +26,6 @@ var packages = map[string]string{
 	"/usr/bin/nsenter":        "util-linux",
 	"/usr/bin/etcdctl":        "etcd-client",
 	"/usr/sbin/ldconfig":      "libc-bin",
-	"/usr/bin/psql":           "postgresql-client-15",
 }
 
 // installPackages installs what is missing on this machine.
