@@ -90,6 +90,9 @@ func classify(c Config, f Fleet, cl Cluster) (Class, string) {
 	if !s.LeaseOver {
 		return Silent, fmt.Sprintf("not heard for %v; its lease still runs", s.Silent.Round(100*time.Millisecond))
 	}
+	if !f.watched(c) {
+		return Silent, "its lease is over, but this leader has not watched for long enough to tell a loss from an outage of the hub"
+	}
 	if len(missing) < c.VantageCenters {
 		return Silent, fmt.Sprintf("its lease is over, but only %d of %d centers other than %s can confirm that it is gone",
 			len(missing), c.VantageCenters, cl.Center)

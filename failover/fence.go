@@ -138,13 +138,17 @@ func (x *step) proven(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset, proof v1alph
 }
 
 // guarded is true when the last thing known of a copy is that every process
-// that can write to it is guarded.
+// that can write to it is guarded. The committed word must say so; the leader's
+// own memory must not say otherwise, unless it is from an earlier term and thus
+// older than what another leader has committed since.
 func (s *Snapshot) guarded(d *v1alpha1.Dataset, cluster string) bool {
-	if o, ok := s.Observed[Copy{key(d), cluster}]; ok {
-		return o.Guarded == v1alpha1.Guarded
-	}
 	ms := memberStatus(d, cluster)
-	return ms != nil && ms.Guarded == v1alpha1.Guarded
+	if ms == nil || ms.Guarded != v1alpha1.Guarded {
+		return false
+	}
+	o, ok := s.Observed[Copy{key(d), cluster}]
+	recent := ok && o.Age <= s.sinceHeard(cluster, 0)+s.Config.Fresh
+	return !recent || o.Guarded == v1alpha1.Guarded
 }
 
 func (x *step) resumeHint() string {

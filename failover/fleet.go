@@ -11,6 +11,9 @@ type Config struct {
 	// While a cluster of another center is Silent, a loss is not acted upon:
 	// the two may be one event (invariant I4).
 	Suspect time.Duration
+	// Grace is how long a leader watches after an outage of the hub itself before
+	// it calls a cluster lost: the agents are still dialling.
+	Grace time.Duration
 	// VantageAge is how old a hub member's report may be to count as a vantage.
 	VantageAge time.Duration
 	// VantageCenters other than its own must miss a lost cluster.
@@ -35,6 +38,7 @@ type Config struct {
 func DefaultConfig(tick, ttl time.Duration) Config {
 	return Config{
 		Suspect:        ttl / 2,
+		Grace:          4 * ttl,
 		VantageAge:     2*tick + tick/2,
 		VantageCenters: 2,
 		BreakerWindow:  time.Minute,
@@ -49,7 +53,7 @@ func DefaultConfig(tick, ttl time.Duration) Config {
 // Validate refuses a configuration that could not tell a loss from a pause.
 func (c Config) Validate() error {
 	for name, d := range map[string]time.Duration{
-		"Suspect": c.Suspect, "VantageAge": c.VantageAge, "BreakerWindow": c.BreakerWindow,
+		"Suspect": c.Suspect, "Grace": c.Grace, "VantageAge": c.VantageAge, "BreakerWindow": c.BreakerWindow,
 		"Fresh": c.Fresh, "Detach": c.Detach, "Retry": c.Retry, "Directive": c.Directive,
 	} {
 		if d <= 0 {
@@ -96,6 +100,19 @@ type Fleet struct {
 	Clusters  []Cluster
 	Members   []HubMember
 	Sightings map[string]Sighting
+	// Watching is how long this leader has collected sightings in its term.
+	Watching time.Duration
+	// AfterOutage is true when the term began after a time in which the hub
+	// renewed nobody, so that silence says nothing about the clusters yet.
+	AfterOutage bool
+}
+
+// watched is how long a leader must have watched before a silence counts.
+func (f Fleet) watched(c Config) bool {
+	if f.AfterOutage {
+		return f.Watching >= c.Grace
+	}
+	return f.Watching >= c.Suspect
 }
 
 // Cluster returns a cluster by name.

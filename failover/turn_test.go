@@ -248,3 +248,25 @@ func TestEveryLostWriteIsMadeUp(t *testing.T) {
 		}
 	}
 }
+
+func TestSilenceAfterAnOutageOfTheHubIsNoLoss(t *testing.T) {
+	for name, tc := range map[string]struct {
+		watching time.Duration
+		outage   bool
+		want     int
+	}{
+		"a new leader looks before it judges":                 {time.Second, false, 0},
+		"a new leader that has looked judges":                 {3 * time.Second, false, 1},
+		"after an outage the agents are given time to dial":   {10 * time.Second, true, 0},
+		"and a cluster that has not come by then is lost too": {20 * time.Second, true, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t).steady()
+			w.s.Fleet.Watching, w.s.Fleet.AfterOutage = tc.watching, tc.outage
+			w.lose("north-1")
+			if len(w.s.Runs) != tc.want {
+				t.Fatalf("%d runs, want %d: %v", len(w.s.Runs), tc.want, w.det.Reasons)
+			}
+		})
+	}
+}

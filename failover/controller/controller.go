@@ -42,6 +42,9 @@ type Controller struct {
 	started   time.Time
 	woken     chan struct{}
 	detection failover.Detection
+	// since and afterOutage describe the term: see failover.Fleet.
+	since       time.Duration
+	afterOutage *bool
 }
 
 // Scheme holds every kind that the engine reads or writes.
@@ -141,7 +144,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	defer c.sender.running.Wait()
 	c.sender.reset()
 	c.recorder.reset()
-	c.detection = failover.Detection{}
+	c.detection, c.since, c.afterOutage = failover.Detection{}, c.uptime(), nil
 	if err := c.prepare(ctx); err != nil {
 		return err
 	}

@@ -70,17 +70,30 @@ func byName[T client.Object](objects []T) {
 }
 
 func (c *Controller) fleet(clusters []*v1alpha1.Cluster) failover.Fleet {
-	f := failover.Fleet{Members: c.cfg.Vantages.Members(), Sightings: map[string]failover.Sighting{}}
+	f := failover.Fleet{Members: c.cfg.Vantages.Members(), Sightings: map[string]failover.Sighting{}, Watching: c.uptime() - c.since}
+	youngest := c.uptime()
 	for _, cl := range clusters {
 		if cl.Spec.Admission != v1alpha1.AdmissionAccepted {
 			continue
 		}
 		f.Clusters = append(f.Clusters, failover.Cluster{Name: cl.Name, Region: cl.Spec.Region, Center: cl.Spec.Center})
 		over, silent := c.cfg.Leases.Fence(cl.Name, 0)
+		youngest = min(youngest, silent)
 		sight := c.cfg.Vantages.Sight(cl.Name)
 		f.Sightings[cl.Name] = failover.Sighting{LeaseOver: over, Silent: silent, HeardBy: sight.HeardBy, Unobservable: sight.Unobservable, Stable: sight.Stable}
 	}
+	f.AfterOutage = c.outage(youngest)
 	return f
+}
+
+// outage judges, once a term, whether the hub itself was out before it: nobody
+// was renewed for a lease, or this member has only just started and cannot know.
+func (c *Controller) outage(youngest time.Duration) bool {
+	if c.afterOutage == nil {
+		out := youngest > 2*c.cfg.Engine.Suspect || c.since < c.cfg.Engine.Grace
+		c.afterOutage = &out
+	}
+	return *c.afterOutage
 }
 
 func (c *Controller) observed() map[failover.Copy]failover.Observed {
