@@ -63,14 +63,23 @@ func (b *Book) Last(cluster string) (Renewal, bool) {
 	return rs[len(rs)-1], true
 }
 
+// Counted is the instant from which the lease of cluster is counted: when its
+// newest renewal below revision was applied, of any revision if that is 0, or
+// when the member started if it knows of none.
+func (b *Book) Counted(cluster string, revision int64) time.Duration {
+	rs := b.renewals[cluster]
+	for i := len(rs) - 1; i >= 0; i-- {
+		if revision == 0 || rs[i].Revision < revision {
+			return max(b.floor, rs[i].AppliedAt)
+		}
+	}
+	return b.floor
+}
+
 // OverAt is the instant from which the lease of cluster is surely over, if
 // nothing renews it before.
 func (b *Book) OverAt(cluster string) time.Duration {
-	last := b.floor
-	if r, ok := b.Last(cluster); ok {
-		last = max(last, r.AppliedAt)
-	}
-	return last + b.wait
+	return b.Counted(cluster, 0) + b.wait
 }
 
 // SurelyOver is true when the agents of cluster surely hold no lease at now.
@@ -82,17 +91,10 @@ func (b *Book) SurelyOver(cluster string, now time.Duration) bool {
 // named a role which the commit at fencingRevision took away. Only renewals
 // applied at a lower revision count: a grant is computed from committed state
 // at or after its renewal, so a later one cannot name the role. Unlike OverAt
-// it does not move while the cluster goes on being renewed.
+// it does not move while the cluster goes on being renewed. A fencingRevision
+// of 0 counts all renewals.
 func (b *Book) OverBeforeAt(cluster string, fencingRevision int64) time.Duration {
-	last := b.floor
-	rs := b.renewals[cluster]
-	for i := len(rs) - 1; i >= 0; i-- {
-		if rs[i].Revision < fencingRevision {
-			last = max(last, rs[i].AppliedAt)
-			break
-		}
-	}
-	return last + b.wait
+	return b.Counted(cluster, fencingRevision) + b.wait
 }
 
 // OverBefore is true when OverBeforeAt has come.

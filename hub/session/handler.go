@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
@@ -166,7 +167,7 @@ func (s *Server) passOn(ctx context.Context, session *agentSession) error {
 		}
 		asked := time.Now()
 		for {
-			grant, err := s.uplink.hear(ctx, session.cluster, heartbeat)
+			grant, err := s.uplink.hear(ctx, session.cluster, aged(heartbeat, time.Since(asked)))
 			if err == nil {
 				if grant.GetSeq() != 0 {
 					s.metrics.grants.WithLabelValues(session.cluster).Inc()
@@ -183,6 +184,18 @@ func (s *Server) passOn(ctx context.Context, session *agentSession) error {
 			}
 		}
 	}
+}
+
+// aged adds the time that a heartbeat waited here to the ages in it.
+func aged(heartbeat *agentv1.Heartbeat, waited time.Duration) *agentv1.Heartbeat {
+	if waited < 10*time.Millisecond || len(heartbeat.GetDatasets()) == 0 {
+		return heartbeat
+	}
+	older := proto.CloneOf(heartbeat)
+	for _, d := range older.GetDatasets() {
+		d.AgeMillis += waited.Milliseconds()
+	}
+	return older
 }
 
 // watchdog ends a session that has been silent for a TTL, so that the cluster

@@ -1,0 +1,88 @@
+package term
+
+import (
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+)
+
+// CopyKey names one cluster's copy of a dataset.
+type CopyKey struct {
+	Dataset types.NamespacedName
+	Cluster string
+}
+
+// Observation is the newest one of a copy.
+type Observation struct {
+	*agentv1.DatasetObservation
+	// Age is the time since the agent saw it, as far as the leader can tell: the
+	// age that the agent gave plus the time since the heartbeat came.
+	Age time.Duration
+}
+
+// Observations holds what active replicas report in their heartbeats. It is safe
+// for concurrent use; the messages must not be changed.
+type Observations struct {
+	clock Clock
+	// late is how long after a heartbeat one with a lower number still counts
+	// as late; after that it comes from a replica that has started anew.
+	late time.Duration
+
+	mu     sync.Mutex
+	copies map[CopyKey]noted
+}
+
+type noted struct {
+	observation *agentv1.DatasetObservation
+	replica     string
+	seq         uint64
+	came        time.Duration
+	seen        time.Duration
+}
+
+// NewObservations knows none yet.
+func NewObservations(late time.Duration, clock Clock) *Observations {
+	return &Observations{clock: clock, late: late, copies: map[CopyKey]noted{}}
+}
+
+// note takes the observations of one heartbeat. The same heartbeat comes through
+// several members; only the first arrival counts.
+func (o *Observations) note(cluster string, heartbeat *agentv1.Heartbeat) {
+	if !heartbeat.GetActive() {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := o.clock()
+	for _, d := range heartbeat.GetDatasets() {
+		key := CopyKey{types.NamespacedName{Namespace: d.GetDataset().GetNamespace(), Name: d.GetDataset().GetName()}, cluster}
+		old, ok := o.copies[key]
+		if ok && old.replica == heartbeat.GetReplica() && heartbeat.GetSeq() <= old.seq && now-old.came < o.late {
+			continue
+		}
+		o.copies[key] = noted{d, heartbeat.GetReplica(), heartbeat.GetSeq(), now, now - time.Duration(d.GetAgeMillis())*time.Millisecond}
+	}
+}
+
+// Get returns the newest observation of a copy.
+func (o *Observations) Get(key CopyKey) (Observation, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n, ok := o.copies[key]
+	return Observation{n.observation, o.clock() - n.seen}, ok
+}
+
+// All returns the newest observation of every copy.
+func (o *Observations) All() map[CopyKey]Observation {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := o.clock()
+	all := make(map[CopyKey]Observation, len(o.copies))
+	for key, n := range o.copies {
+		all[key] = Observation{n.observation, now - n.seen}
+	}
+	return all
+}

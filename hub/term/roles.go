@@ -1,0 +1,78 @@
+package term
+
+import (
+	"maps"
+	"slices"
+
+	"tripod.dev/tripod/hub/api/v1alpha1"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+)
+
+// Roles are what committed state gives to each cluster. It is a pure function:
+// the primary role goes to status.primary in the phases Steady and Promoting and
+// to nobody otherwise (safety.md section 6, step 1).
+func Roles(datasets []*v1alpha1.Dataset) map[string][]*agentv1.RoleGrant {
+	roles := map[string][]*agentv1.RoleGrant{}
+	for _, d := range datasets {
+		for i := range d.Spec.Members {
+			member := &d.Spec.Members[i]
+			roles[member.Cluster] = append(roles[member.Cluster], roleGrant(d, member))
+		}
+	}
+	return roles
+}
+
+func roleGrant(d *v1alpha1.Dataset, self *v1alpha1.DatasetMember) *agentv1.RoleGrant {
+	grant := &agentv1.RoleGrant{
+		Dataset:    &agentv1.DatasetKey{Namespace: d.Namespace, Name: d.Name},
+		Epoch:      d.Status.Epoch,
+		Role:       roleOf(d, self.Cluster),
+		Driver:     d.Spec.Driver,
+		Parameters: maps.Clone(self.Parameters),
+		SyncSet:    slices.Clone(d.Status.SyncSet),
+		Protection: protection(d.Spec.Protection),
+	}
+	// While nobody is primary there is nobody to follow: a replica stays with
+	// what it has.
+	named := hasPrimary(d)
+	for _, m := range d.Spec.Members {
+		if named && m.Cluster == d.Status.Primary {
+			grant.Primary, grant.PrimaryAddress = m.Cluster, m.Address
+		}
+		if m.Cluster != self.Cluster {
+			grant.Peers = append(grant.Peers, &agentv1.DatasetPeer{
+				Cluster: m.Cluster, Address: m.Address, Asynchronous: m.Link == v1alpha1.LinkAsynchronous,
+			})
+		}
+	}
+	return grant
+}
+
+func hasPrimary(d *v1alpha1.Dataset) bool {
+	return d.Status.Primary != "" && (d.Status.Phase == v1alpha1.DatasetSteady || d.Status.Phase == v1alpha1.DatasetPromoting)
+}
+
+func roleOf(d *v1alpha1.Dataset, cluster string) agentv1.Role {
+	switch {
+	case hasPrimary(d) && d.Status.Primary == cluster:
+		return agentv1.Role_ROLE_PRIMARY
+	case hasPrimary(d):
+		return agentv1.Role_ROLE_REPLICA
+	case d.Status.Phase == v1alpha1.DatasetFencing && d.Status.PreviousPrimary != cluster:
+		return agentv1.Role_ROLE_REPLICA
+	}
+	// A dataset that was never formed, a primary that is being fenced, or a
+	// phase of a newer hub.
+	return agentv1.Role_ROLE_NONE
+}
+
+func protection(p v1alpha1.Protection) agentv1.Protection {
+	switch p {
+	case v1alpha1.MaxAvailability:
+		return agentv1.Protection_PROTECTION_MAX_AVAILABILITY
+	case v1alpha1.Asynchronous:
+		return agentv1.Protection_PROTECTION_ASYNCHRONOUS
+	default: // the schema's default
+		return agentv1.Protection_PROTECTION_ZERO_LOSS
+	}
+}

@@ -1,0 +1,99 @@
+package term
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/api/meta"
+
+	"tripod.dev/tripod/hub/api/v1alpha1"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+)
+
+type facts map[string]*agentv1.ClusterFacts
+
+func (f facts) Facts(cluster string) *agentv1.ClusterFacts { return f[cluster] }
+
+// writer puts what is written back into the store, as the API server does.
+type writer struct {
+	t      *testing.T
+	store  *store
+	writes int
+}
+
+func (w *writer) UpdateStatus(_ context.Context, c *v1alpha1.Cluster) error {
+	w.writes++
+	w.store.put(w.t, "clusters", c.Name, c)
+	return nil
+}
+
+func TestClusterStatusFollowsTheCluster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t)
+		d.store.kvs = nil
+		d.store.put(t, "clusters", "north-1", cluster("north-1"))
+		defer d.lead(t)()
+		f := facts{}
+		w := &writer{t: t, store: d.store}
+		status := NewClusterStatus(ClusterStatusConfig{Fleet: d.committed, Leases: d.leases, Vantages: d.vantages, Facts: f, Writer: w}, time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = status.Run(ctx, 7)
+		}()
+		defer func() { cancel(); <-done }()
+		seq := uint64(0)
+		pass := func(heard bool, d_ time.Duration, change func(*agentv1.Heartbeat)) {
+			for range int(d_ / time.Second) {
+				if heard {
+					seq++
+					request := beat("a", "north-1", seq)
+					if change != nil {
+						change(request.Heartbeats[0].Heartbeat)
+					}
+					if _, err := d.leaser.Hear(t.Context(), request); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(time.Second)
+			}
+		}
+		expect := func(what string, want map[string]string) {
+			t.Helper()
+			list, _, err := d.committed.Clusters(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := map[string]string{}
+			for _, c := range list[0].Status.Conditions {
+				got[c.Type] = c.Reason
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s: %s", what, diff)
+			}
+		}
+		f["north-1"] = &agentv1.ClusterFacts{Version: "v1.36.3", Nodes: 2, ReadyNodes: 2, AllocatableCpu: "8", AllocatableMemory: "16Gi"}
+		pass(true, 10*time.Second, nil)
+		expect("heard", map[string]string{"Leased": "Renewed", "Observable": "Observed", "Ready": "Serving"})
+		before := w.writes
+		pass(true, 50*time.Second, nil)
+		if n := w.writes - before; n > 1 {
+			t.Errorf("%d writes in 50 s without a change", n)
+		}
+		pass(true, 6*time.Second, func(h *agentv1.Heartbeat) { h.Observable, h.UnobservableReason = false, "401 Unauthorized" })
+		expect("blind", map[string]string{"Leased": "Renewed", "Observable": "AgentCannotObserve", "Ready": "ApiServerUnreachable"})
+		pass(false, 12*time.Second, nil)
+		expect("silent", map[string]string{"Leased": "Expired", "Observable": "Silent", "Ready": "Silent"})
+		list, _, _ := d.committed.Clusters(t.Context())
+		if v := list[0].Status.Vantages; len(v) != 1 || v[0].Connected || v[0].LastHeard.IsZero() {
+			t.Errorf("vantages are %+v", v)
+		}
+		if !meta.IsStatusConditionFalse(list[0].Status.Conditions, v1alpha1.ConditionLeased) {
+			t.Error("a silent cluster is leased")
+		}
+	})
+}
