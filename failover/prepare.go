@@ -76,13 +76,18 @@ func (x *step) gone(moving []*v1alpha1.Dataset) bool {
 		x.wait(ReasonBreaker, x.det.Breaker+x.det.Waiting)
 		return true
 	}
-	for _, d := range moving {
-		if x.det.Classes[d.Status.Primary] == Lost {
-			return false
-		}
+	if x.anyIs(Lost, moving) {
+		return false
+	}
+	if x.anyIs(Silent, moving) {
+		return true // a new leader has not watched for long enough yet
 	}
 	x.abort(ReasonSourceBack, "the lost side is heard again: nothing was changed")
 	return true
+}
+
+func (x *step) anyIs(class Class, datasets []*v1alpha1.Dataset) bool {
+	return slices.ContainsFunc(datasets, func(d *v1alpha1.Dataset) bool { return x.det.Classes[d.Status.Primary] == class })
 }
 
 // moving are the datasets that the run takes over: those whose primary is in
@@ -158,9 +163,7 @@ func (x *step) question(t Target) string {
 func (x *step) awaitApproval() {
 	run, st := x.was.Run, x.status()
 	moving := x.moving()
-	if len(moving) == 0 || run.Spec.Requester == "" && !slices.ContainsFunc(moving, func(d *v1alpha1.Dataset) bool {
-		return x.det.Classes[d.Status.Primary] == Lost || x.det.Classes[d.Status.Primary] == Silent
-	}) {
+	if len(moving) == 0 || run.Spec.Requester == "" && !x.anyIs(Lost, moving) && !x.anyIs(Silent, moving) {
 		x.abort(ReasonSourceBack, "the lost side is heard again: nothing was changed")
 		return
 	}
