@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -139,4 +141,33 @@ func (c *cluster) awaitDNS(ctx context.Context, b *box) error {
 		}
 		return nil
 	})
+}
+
+// renew deletes the pods that run an older content of the replaced images, where that
+// disturbs no database; their owners make new ones.
+func (c *cluster) renew(ctx context.Context, replaced []string) error {
+	var stale []string
+	for _, program := range renewed {
+		if slices.Contains(replaced, programImages[program]) {
+			stale = append(stale, programImages[program])
+		}
+	}
+	if len(stale) == 0 {
+		return nil
+	}
+	pods, err := c.client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list pods of old images: %w", err)
+	}
+	for _, pod := range pods.Items {
+		uses := func(container corev1.Container) bool { return slices.Contains(stale, container.Image) }
+		if !slices.ContainsFunc(pod.Spec.Containers, uses) {
+			continue
+		}
+		err := c.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("replace pod of an old image: %w", err)
+		}
+	}
+	return nil
 }

@@ -25,6 +25,10 @@ var programImages = map[string]string{
 	"tripod-guard": "tripod.dev/guard:dev",
 }
 
+// renewed are the programs whose pods are replaced when their image is: a developer's
+// `multikind up` runs what was just built. Databases keep running what they run.
+var renewed = []string{"coredns", "ledger-api", "tripod-agent"}
+
 // make fills archives and closes done; after an error done stays open and the context
 // of the waiting centers ends.
 func (i *imagery) make(ctx context.Context) error {
@@ -56,29 +60,35 @@ func (i *imagery) make(ctx context.Context) error {
 	return nil
 }
 
-// load imports into the center what changed since its last import.
-func (i *imagery) load(ctx context.Context, b *box) error {
+// load imports into the center what changed since its last import. It returns the
+// references that had another content before.
+func (i *imagery) load(ctx context.Context, b *box) ([]string, error) {
 	select {
 	case <-i.done:
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
 	if err := awaitContainerd(ctx, b); err != nil {
-		return err
+		return nil, err
 	}
+	var replaced []string
 	for _, archive := range i.archives {
 		record := i.lab.path(b.plan.Name, "lib", "kubernetes", "images", filepath.Base(archive.Reference))
-		if key, err := os.ReadFile(record); err == nil && string(key) == archive.Key {
+		key, err := os.ReadFile(record)
+		if err == nil && string(key) == archive.Key {
 			continue
 		}
 		if out, err := ctr(ctx, b, "images", "import", "--digests=false", archive.Path); err != nil {
-			return fmt.Errorf("import %s: %w: %s", archive.Reference, err, out)
+			return nil, fmt.Errorf("import %s: %w: %s", archive.Reference, err, out)
 		}
 		if err := replaceFile(record, []byte(archive.Key), 0o644); err != nil {
-			return err
+			return nil, err
+		}
+		if key != nil {
+			replaced = append(replaced, archive.Reference)
 		}
 	}
-	return nil
+	return replaced, nil
 }
 
 func awaitContainerd(ctx context.Context, b *box) error {

@@ -28,7 +28,20 @@ var packages = map[string]string{
 	"/usr/sbin/ldconfig":      "libc-bin",
 }
 
-// installPackages installs what is missing on this machine.
+// equip installs and builds what is missing on this machine, one lab at a time.
+func (l *Lab) equip(ctx context.Context) error {
+	unlock, err := lock(ctx, filepath.Join(l.root, cacheName), "equipment", l.report)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := l.installPackages(ctx); err != nil {
+		return err
+	}
+	return l.buildPrograms(ctx)
+}
+
+// installPackages installs the packages that are missing.
 func (l *Lab) installPackages(ctx context.Context) error {
 	missing := map[string]bool{}
 	for path, name := range packages {
@@ -60,7 +73,7 @@ func (l *Lab) installPackages(ctx context.Context) error {
 }
 
 func apt(ctx context.Context, arguments ...string) error {
-	command := exec.CommandContext(ctx, "apt-get", append([]string{"-qq"}, arguments...)...)
+	command := exec.CommandContext(ctx, "apt-get", append([]string{"-qq", "-o", "DPkg::Lock::Timeout=120"}, arguments...)...)
 	command.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 	if out, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("run apt-get %s: %w: %s", arguments[0], err, out)

@@ -50,10 +50,7 @@ func Up(ctx context.Context, config Config, progress func(string)) (*Lab, error)
 }
 
 func (l *Lab) up(ctx context.Context) error {
-	if err := l.installPackages(ctx); err != nil {
-		return err
-	}
-	if err := l.buildPrograms(ctx); err != nil {
+	if err := l.equip(ctx); err != nil {
 		return err
 	}
 	if err := network.Build(l.plans); err != nil {
@@ -155,7 +152,8 @@ func (l *Lab) bringUp(ctx context.Context, plan center.Plan, images *imagery) er
 }
 
 func (l *Lab) bringUpNode(ctx context.Context, b *box, cluster *cluster, images *imagery) error {
-	if err := images.load(ctx, b); err != nil {
+	replaced, err := images.load(ctx, b)
+	if err != nil {
 		return err
 	}
 	if err := l.ensure(ctx, b, b.plan.Node()...); err != nil {
@@ -166,6 +164,9 @@ func (l *Lab) bringUpNode(ctx context.Context, b *box, cluster *cluster, images 
 		return err
 	}
 	if err := cluster.awaitNode(ctx, b); err != nil {
+		return err
+	}
+	if err := cluster.renew(ctx, replaced); err != nil {
 		return err
 	}
 	return cluster.awaitDNS(ctx, b)
