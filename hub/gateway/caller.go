@@ -1,0 +1,71 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/transport"
+)
+
+// websocketToken is the subprotocol by which browsers send a bearer token.
+const websocketToken = "base64url.bearer.authorization.k8s.io."
+
+// clean removes from an outgoing request everything by which a client could
+// speak as somebody else, or show the cluster its own credentials. Underscores
+// count as dashes, as they do for some servers behind.
+func clean(header http.Header) {
+	for name := range header {
+		plain := strings.ReplaceAll(strings.ToLower(name), "_", "-")
+		switch {
+		case plain == "authorization", plain == "cookie", plain == "forwarded", plain == "x-real-ip", plain == "audit-id",
+			strings.HasPrefix(plain, "impersonate-"), strings.HasPrefix(plain, "x-remote-"),
+			strings.HasPrefix(plain, "x-forwarded-"), strings.HasPrefix(plain, "proxy-"):
+			delete(header, name)
+		}
+	}
+	protocols := header.Values("Sec-Websocket-Protocol")
+	if len(protocols) == 0 {
+		return
+	}
+	var kept []string
+	for _, protocol := range strings.Split(strings.Join(protocols, ","), ",") {
+		if protocol = strings.TrimSpace(protocol); !strings.HasPrefix(protocol, websocketToken) {
+			kept = append(kept, protocol)
+		}
+	}
+	header.Set("Sec-Websocket-Protocol", strings.Join(kept, ", "))
+}
+
+// impersonate makes the request speak as the person whom the hub authenticated.
+// The encoding is that of client-go's transport, which is the servers' too.
+func impersonate(header http.Header, person user.Info) {
+	header.Set(transport.ImpersonateUserHeader, person.GetName())
+	if uid := person.GetUID(); uid != "" {
+		header.Set(transport.ImpersonateUIDHeader, uid)
+	}
+	for _, group := range person.GetGroups() {
+		header.Add(transport.ImpersonateGroupHeader, group)
+	}
+	for key, values := range person.GetExtra() {
+		for _, value := range values {
+			header.Add(transport.ImpersonateUserExtraHeaderPrefix+escapeKey(key), value)
+		}
+	}
+}
+
+// escapeKey percent-encodes what a header's name cannot hold, and the percent
+// sign itself. Upper case is encoded too: header names have no case.
+func escapeKey(key string) string {
+	var b strings.Builder
+	for i := range len(key) {
+		c := key[i]
+		if 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || strings.IndexByte("!#$&'*+-.^_`|~", c) >= 0 {
+			b.WriteByte(c)
+			continue
+		}
+		fmt.Fprintf(&b, "%%%02X", c)
+	}
+	return b.String()
+}

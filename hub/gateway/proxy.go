@@ -1,0 +1,128 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httputil"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/util/httpstream"
+	"k8s.io/apiserver/pkg/audit"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+var methods = []string{http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
+
+// passage is one request on its way to a cluster.
+type passage struct {
+	route   route
+	cluster *v1alpha1.Cluster
+	person  user.Info
+	auditID string
+	upgrade bool
+}
+
+type passageKey struct{}
+
+func passageOf(ctx context.Context) *passage {
+	p, _ := ctx.Value(passageKey{}).(*passage)
+	return p
+}
+
+// serveCluster passes a request on to a cluster, as the person who made it.
+func (g *Routes) serveCluster(w http.ResponseWriter, r *http.Request, route route) {
+	person, ok := request.UserFrom(r.Context())
+	if !ok || person.GetName() == "" {
+		// Without a name, the agent's own identity would be what acts.
+		g.config.Logger.Error("request without an identity reached the gateway", "cluster", route.cluster)
+		refuse(w, badGateway(route.cluster, "the hub did not tell who is asking"))
+		return
+	}
+	if !slices.Contains(methods, r.Method) {
+		refuse(w, badMethod(r.Method))
+		return
+	}
+	cluster, ok := g.config.Clusters.Cluster(route.cluster)
+	if !ok {
+		refuse(w, unknownCluster(route.cluster))
+		return
+	}
+	if cluster.Spec.Admission != v1alpha1.AdmissionAccepted {
+		refuse(w, away(route.cluster, "it is not accepted yet: accept it with spec.admission: Accepted"))
+		return
+	}
+	auditID, _ := audit.AuditIDFrom(r.Context())
+	audit.AddAuditAnnotation(r.Context(), "gateway.tripod.dev/cluster", route.cluster)
+	if info, err := g.inner.NewRequestInfo(withURL(r, route.inner)); err == nil && info.IsResourceRequest {
+		audit.AddAuditAnnotation(r.Context(), "gateway.tripod.dev/inner", fmt.Sprintf("%s %s/%s", info.Verb, info.Resource, info.Subresource))
+	}
+	p := &passage{route: route, cluster: cluster, person: person, auditID: string(auditID), upgrade: httpstream.IsUpgradeRequest(r)}
+	g.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), passageKey{}, p)))
+}
+
+// newProxy makes the proxy. Rewrite, not Director: it runs after the hop-by-hop
+// headers were removed, so that a client's "Connection: Impersonate-User" cannot
+// take away what is set there.
+func newProxy(through http.RoundTripper, logger *slog.Logger) *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
+		Transport:      through,
+		FlushInterval:  -1, // a watch's event must not wait for the next
+		Rewrite:        rewrite,
+		ModifyResponse: inspect,
+		ErrorHandler:   explain,
+		ErrorLog:       slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+}
+
+func rewrite(pr *httputil.ProxyRequest) {
+	p := passageOf(pr.In.Context())
+	inner := *p.route.inner
+	pr.Out.URL = &inner
+	clean(pr.Out.Header)
+	impersonate(pr.Out.Header, p.person)
+	if p.auditID != "" {
+		pr.Out.Header.Set("Audit-Id", p.auditID)
+	}
+}
+
+var (
+	errRedirected  = errors.New("it answered with a redirect, which is not passed on")
+	errUnauthentic = errors.New("it refused the credentials of its own agent, or of this hub: see the agent's log")
+)
+
+// inspect refuses answers that must not reach a client, and removes headers that
+// the hub's own filters set.
+func inspect(response *http.Response) error {
+	switch response.StatusCode {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return errRedirected
+	case http.StatusUnauthorized:
+		return errUnauthentic
+	}
+	for _, name := range []string{"Audit-Id", "Cache-Control", "Set-Cookie", "Location", "Strict-Transport-Security",
+		"X-Kubernetes-Pf-Flowschema-Uid", "X-Kubernetes-Pf-Prioritylevel-Uid"} {
+		response.Header.Del(name)
+	}
+	return nil
+}
+
+// explain answers for a cluster that did not.
+func explain(w http.ResponseWriter, r *http.Request, err error) {
+	name := passageOf(r.Context()).route.cluster
+	var unreached *dialError
+	switch {
+	case errors.As(err, &unreached):
+		refuse(w, away(name, unreached.Error()))
+	case r.Context().Err() != nil:
+		// The client is gone; nobody reads an answer.
+		w.WriteHeader(http.StatusGatewayTimeout)
+	default:
+		refuse(w, badGateway(name, err.Error()))
+	}
+}

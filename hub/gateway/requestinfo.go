@@ -1,0 +1,84 @@
+package gateway
+
+import (
+	"net/http"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/httpstream"
+	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+// Resolver makes of /clusters/NAME/… the attributes of the subresource
+// clusters/proxy of NAME, with a verb per class of method, and of /fleet/… those
+// of the inner request, so that RBAC judges a read of the view as the same read
+// of the hub.
+func Resolver(next request.RequestInfoResolver) request.RequestInfoResolver {
+	return resolver{next}
+}
+
+type resolver struct{ next request.RequestInfoResolver }
+
+// NewRequestInfo implements request.RequestInfoResolver.
+func (s resolver) NewRequestInfo(r *http.Request) (*request.RequestInfo, error) {
+	switch route := parse(r.URL); route.to {
+	case toCluster:
+		return &request.RequestInfo{
+			IsResourceRequest: true,
+			Path:              r.URL.Path,
+			Verb:              verbOf(r),
+			APIPrefix:         "apis",
+			APIGroup:          v1alpha1.GroupVersion.Group,
+			APIVersion:        v1alpha1.GroupVersion.Version,
+			Resource:          "clusters",
+			Subresource:       "proxy",
+			Name:              route.cluster,
+			Parts:             []string{"clusters", route.cluster, "proxy"},
+		}, nil
+	case toFleet:
+		return s.next.NewRequestInfo(withURL(r, route.inner))
+	case toNowhere:
+		return &request.RequestInfo{Path: r.URL.Path, Verb: strings.ToLower(r.Method)}, nil
+	default:
+		return s.next.NewRequestInfo(r)
+	}
+}
+
+// verbOf is the verb of clusters/proxy. An upgraded connection carries whatever
+// the client sends, so it is judged as create, whatever its method.
+func verbOf(r *http.Request) string {
+	if httpstream.IsUpgradeRequest(r) {
+		return "create"
+	}
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		return "get"
+	case http.MethodPost:
+		return "create"
+	case http.MethodPut:
+		return "update"
+	case http.MethodPatch:
+		return "patch"
+	case http.MethodDelete:
+		return "delete"
+	}
+	return strings.ToLower(r.Method)
+}
+
+// LongRunning looks through the prefix: a request to a cluster is long-running
+// if the cluster's own API server would find it so, or if it is upgraded.
+func LongRunning(next request.LongRunningRequestCheck, inner request.RequestInfoResolver) request.LongRunningRequestCheck {
+	return func(r *http.Request, info *request.RequestInfo) bool {
+		route := parse(r.URL)
+		if route.to != toCluster {
+			return next(r, info)
+		}
+		if httpstream.IsUpgradeRequest(r) {
+			return true
+		}
+		through := withURL(r, route.inner)
+		innerInfo, err := inner.NewRequestInfo(through)
+		return err == nil && next(through, innerInfo)
+	}
+}

@@ -1,0 +1,110 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+// Dialer opens streams to clusters. A stream speaks HTTP/1.1 to the agent's
+// proxy of its API server, which adds its own credentials.
+type Dialer interface {
+	Dial(ctx context.Context, cluster string) (net.Conn, error)
+}
+
+// Clusters knows the Cluster objects.
+type Clusters interface {
+	Cluster(name string) (*v1alpha1.Cluster, bool)
+}
+
+// Config of Routes.
+type Config struct {
+	Dialer   Dialer
+	Clusters Clusters
+	// Fleet serves the view, with the /fleet prefix taken off.
+	Fleet http.Handler
+	// ClientCertificate is the hub's, for clusters in mode Direct. Without it
+	// such clusters cannot be reached.
+	ClientCertificate func() (*tls.Certificate, error)
+	// DialTimeout bounds how long a request waits for a connection; 5 s.
+	DialTimeout time.Duration
+	Logger      *slog.Logger
+}
+
+// Validate reports what is missing.
+func (c Config) Validate() error {
+	if c.Dialer == nil || c.Clusters == nil || c.Fleet == nil {
+		return errors.New("gateway: Dialer, Clusters and Fleet are needed")
+	}
+	return nil
+}
+
+// Routes routes requests. Close it to end idle connections.
+type Routes struct {
+	config     Config
+	transports *transports
+	proxy      *httputil.ReverseProxy
+	inner      request.RequestInfoResolver
+}
+
+// New makes Routes.
+func New(config Config) (*Routes, error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	if config.DialTimeout == 0 {
+		config.DialTimeout = 5 * time.Second
+	}
+	if config.Logger == nil {
+		config.Logger = slog.Default()
+	}
+	routes := &Routes{
+		config:     config,
+		transports: newTransports(config),
+		inner: &request.RequestInfoFactory{
+			APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api"),
+		},
+	}
+	routes.proxy = newProxy(routes.transports, config.Logger)
+	return routes, nil
+}
+
+// Close ends the idle connections to clusters.
+func (g *Routes) Close() { g.transports.close() }
+
+// RequestInfo wraps the API server's resolver; see Resolver.
+func (g *Routes) RequestInfo(next request.RequestInfoResolver) request.RequestInfoResolver {
+	return Resolver(next)
+}
+
+// LongRunning wraps the API server's check; see LongRunning.
+func (g *Routes) LongRunning(next request.LongRunningRequestCheck) request.LongRunningRequestCheck {
+	return LongRunning(next, g.inner)
+}
+
+// Handler routes what came through the API server's filters; next is the hub's
+// own API.
+func (g *Routes) Handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch route := parse(r.URL); route.to {
+		case toCluster:
+			g.serveCluster(w, r, route)
+		case toFleet:
+			g.config.Fleet.ServeHTTP(w, withURL(r, route.inner))
+		case toNowhere:
+			refuse(w, badPath(route.refusal))
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
