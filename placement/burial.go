@@ -48,7 +48,7 @@ func (t Transition) Burials() []Burial {
 	var out []Burial
 	for _, ref := range t.Placed {
 		switch {
-		case !slices.Contains(t.Templates, ref):
+		case !Contains(t.Templates, ref):
 			out = append(out, Burial{ref, before, fmt.Sprintf("%s was deleted or is no longer selected", TemplateKey(ref))})
 		default:
 			out = append(out, Burial{ref, dropped, "the placement no longer selects these clusters"})

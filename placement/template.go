@@ -1,10 +1,15 @@
 package placement
 
 import (
+	"fmt"
+	"slices"
+
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
@@ -76,4 +81,40 @@ func ClusterFrom(c *v1alpha1.Cluster) Cluster {
 		}
 	}
 	return out
+}
+
+// SameObject tells whether two references mean one object: the version of its
+// API does not matter.
+func SameObject(a, b v1alpha1.TemplateReference) bool {
+	groupA, _ := schema.ParseGroupVersion(a.APIVersion)
+	groupB, _ := schema.ParseGroupVersion(b.APIVersion)
+	return groupA.Group == groupB.Group && a.Kind == b.Kind && a.Namespace == b.Namespace && a.Name == b.Name
+}
+
+// Contains tells whether refs name the object.
+func Contains(refs []v1alpha1.TemplateReference, ref v1alpha1.TemplateReference) bool {
+	return slices.ContainsFunc(refs, func(r v1alpha1.TemplateReference) bool { return SameObject(r, ref) })
+}
+
+// Matches tells whether a selector of the placement picks the template.
+func Matches(p *v1alpha1.Placement, obj *unstructured.Unstructured) (bool, error) {
+	for _, s := range p.Spec.Resources {
+		if s.APIVersion != obj.GetAPIVersion() || s.Kind != obj.GetKind() || obj.GetNamespace() != p.Namespace {
+			continue
+		}
+		if s.LabelSelector == nil {
+			if s.Name == obj.GetName() {
+				return true, nil
+			}
+			continue
+		}
+		selector, err := metav1.LabelSelectorAsSelector(s.LabelSelector)
+		if err != nil {
+			return false, fmt.Errorf("read the label selector for %s: %w", s.Kind, err)
+		}
+		if selector.Matches(labels.Set(obj.GetLabels())) {
+			return true, nil
+		}
+	}
+	return false, nil
 }

@@ -276,6 +276,9 @@ type TombstoneSpec struct {
 	Clusters []string          `json:"clusters"`
 	// Placement is the one that placed the object.
 	Placement string `json:"placement,omitempty"`
+	// Revision orders the tombstone among the decisions: newer than the one that
+	// placed the object, older than the next.
+	Revision int64 `json:"revision,omitempty"`
 	// Reason is for people.
 	// +kubebuilder:validation:MaxLength=1024
 	Reason string `json:"reason,omitempty"`
