@@ -94,7 +94,8 @@ func inject(which *selection) *cobra.Command {
   cut CENTER CENTER|outside         lose all packets between the two
   cut CENTER CENTER|outside --one-way   lose only packets from the first to the second
   isolate CENTER                    cut it from all other centers and the outside
-  heal                              undo every cut
+  slow-disk CENTER                  make every write of what runs in the center wait
+  heal                              undo every cut and slow disk
   kill|stop|cont PROCESS@CENTER     SIGKILL, SIGSTOP or SIGCONT: hub, agent, apiserver, etcd,
                                     controller-manager, scheduler, kubelet, proxy, containerd, guard, postgres
 

@@ -116,6 +116,24 @@ func (g Group) Freeze(ctx context.Context) error {
 	})
 }
 
+// LimitWrites bounds the writes a second to the block device MAJOR:MINOR, separately for
+// each group at or below g that exists now; 0 lifts the bound. A group that does not
+// exist needs none.
+func (g Group) LimitWrites(device string, perSecond int) error {
+	root := filepath.Join(mountPoint, "blkio", string(g))
+	limit := fmt.Appendf(nil, "%s %d", device, perSecond)
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.IsDir() {
+			return ignoreGone(err)
+		}
+		return ignoreGone(os.WriteFile(filepath.Join(path, "blkio.throttle.write_iops_device"), limit, 0o644))
+	})
+	if err != nil {
+		return fmt.Errorf("limit writes: %w", err)
+	}
+	return nil
+}
+
 // Kill sends SIGKILL to everything in the group and returns when nothing of it is
 // left. On a frozen group no process runs again before it dies.
 func (g Group) Kill(ctx context.Context) error {

@@ -18,6 +18,7 @@ const (
 	PowerOn  Kind = "power-on"
 	Cut      Kind = "cut"
 	Isolate  Kind = "isolate"
+	SlowDisk Kind = "slow-disk"
 	Heal     Kind = "heal"
 	Kill     Kind = "kill"
 	Stop     Kind = "stop"
@@ -58,6 +59,7 @@ var usage = map[Kind]string{
 	PowerOn:  "CENTER",
 	Cut:      "CENTER CENTER|outside [--one-way]",
 	Isolate:  "CENTER",
+	SlowDisk: "CENTER",
 	Heal:     "",
 	Kill:     "PROCESS@CENTER",
 	Stop:     "PROCESS@CENTER",

@@ -13,6 +13,7 @@ func TestParse(t *testing.T) {
 		"power-off north-1":      {Kind: PowerOff, Center: "north-1"},
 		"power-on north-1":       {Kind: PowerOn, Center: "north-1"},
 		"isolate south-1":        {Kind: Isolate, Center: "south-1"},
+		"slow-disk south-1":      {Kind: SlowDisk, Center: "south-1"},
 		"heal":                   {Kind: Heal},
 		"cut north-1 south-1":    {Kind: Cut, Center: "north-1", Peer: "south-1"},
 		"cut a-1 b-1 --one-way":  {Kind: Cut, Center: "a-1", Peer: "b-1", OneWay: true},

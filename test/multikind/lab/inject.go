@@ -43,6 +43,9 @@ func (l *Lab) inject(ctx context.Context, f fault.Fault) (fault.Effect, error) {
 			}
 		}
 		at, err := l.setCuts(ctx, l.cuts().With(f, l.state.Centers))
+		if err == nil && f.Kind == fault.Heal {
+			err = l.healDisks()
+		}
 		return effect(f, at, 0), err
 	}
 	plan, err := l.plan(f.Center)
@@ -53,6 +56,9 @@ func (l *Lab) inject(ctx context.Context, f fault.Fault) (fault.Effect, error) {
 	case fault.PowerOff:
 		at, count, err := l.powerOff(ctx, plan)
 		return effect(f, at, count), err
+	case fault.SlowDisk:
+		err := l.limitDisk(plan, slowDiskWrites)
+		return effect(f, now(), 0), err
 	case fault.PowerOn:
 		return l.injectPowerOn(ctx, f, plan)
 	}
@@ -98,6 +104,30 @@ func (l *Lab) signal(ctx context.Context, f fault.Fault, plan center.Plan, signa
 		}
 	}
 	return effect(f, now(), len(victims)), nil
+}
+
+// slowDiskWrites is how many writes a second a slow disk takes: an fdatasync, which is
+// three or so, then waits 150 ms.
+const slowDiskWrites = 20
+
+// limitDisk bounds the writes a second of everything that runs in the center now. A
+// container that starts later is not bounded. Zero is no bound.
+func (l *Lab) limitDisk(plan center.Plan, writes int) error {
+	var stat unix.Stat_t
+	if err := unix.Stat(l.path(), &stat); err != nil {
+		return fmt.Errorf("find disk: %w", err)
+	}
+	device := fmt.Sprintf("%d:%d", unix.Major(stat.Dev), unix.Minor(stat.Dev))
+	return plan.Cgroup.LimitWrites(device, writes)
+}
+
+func (l *Lab) healDisks() error {
+	for _, plan := range l.plans {
+		if err := l.limitDisk(plan, 0); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (l *Lab) cuts() fault.Cuts {

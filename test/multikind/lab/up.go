@@ -56,7 +56,7 @@ func (l *Lab) up(ctx context.Context) error {
 	if err := network.Build(l.plans); err != nil {
 		return err
 	}
-	if _, err := l.setCuts(ctx, fault.Cuts{}); err != nil {
+	if _, err := l.inject(ctx, fault.Fault{Kind: fault.Heal}); err != nil {
 		return err
 	}
 	if _, err := os.Stat(l.Kubeconfig()); err != nil || !l.state.Hub {
