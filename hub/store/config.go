@@ -78,6 +78,9 @@ type Config struct {
 	// OnRenewal is called on every member for each lease renewal applied or
 	// replayed, in log order, on the goroutine that applies: it must not block.
 	OnRenewal func(RenewalApplied)
+	// OnRestore is called after a snapshot from the leader has replaced the
+	// state: renewals in between were not seen. It must not block.
+	OnRestore func()
 
 	Timing Timing
 	// RequestTimeout bounds a proposal or a linearizable read whose context has
@@ -139,6 +142,9 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.OnRenewal == nil {
 		c.OnRenewal = func(RenewalApplied) {}
+	}
+	if c.OnRestore == nil {
+		c.OnRestore = func() {}
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,10 +22,12 @@ import (
 //	raft/log            Raft's log, votes and term
 //	raft/snapshots      Raft's snapshots
 type disk struct {
-	dir       string
-	lock      *os.File
-	space     *space
-	log       *guardedLog
+	dir   string
+	lock  *os.File
+	space *space
+	log   *guardedLog
+	// logMeta is closed here because raft-wal 0.4.0 leaves it open, locked.
+	logMeta   metadb.BoltMetaDB
 	cache     *raft.LogCache
 	snapshots raft.SnapshotStore
 	slog      *slog.Logger
@@ -33,8 +36,8 @@ type disk struct {
 // cachedEntries are kept in memory for replication and for reads' confirmation.
 const cachedEntries = 2048
 
-func openDisk(cfg Config) (d *disk, err error) {
-	d = &disk{dir: cfg.DataDir, slog: cfg.Logger}
+func openDisk(cfg Config) (_ *disk, err error) {
+	d := &disk{dir: cfg.DataDir, slog: cfg.Logger}
 	logDir := filepath.Join(cfg.DataDir, "raft", "log")
 	if err := os.MkdirAll(logDir, 0o700); err != nil {
 		return nil, fmt.Errorf("store: create data directory: %w", err)
@@ -53,7 +56,7 @@ func openDisk(cfg Config) (d *disk, err error) {
 	if d.space, err = newSpace(cfg.DataDir, cfg.SpaceReserve, cfg.Logger); err != nil {
 		return nil, err
 	}
-	w, err := wal.Open(logDir, wal.WithSegmentSize(cfg.SegmentBytes), wal.WithLogger(raftLogTo(cfg.Logger)))
+	w, err := wal.Open(logDir, wal.WithSegmentSize(cfg.SegmentBytes), wal.WithMetaStore(&d.logMeta), wal.WithLogger(raftLogTo(cfg.Logger)))
 	if err != nil {
 		return nil, fmt.Errorf("store: open the Raft log in %s: %w: remove this member's data directory and let it catch up from the others", logDir, err)
 	}
@@ -207,7 +210,7 @@ func (d *disk) bootstrap(cfg Config, c *raft.Config, transport raft.Transport) e
 func (d *disk) close() error {
 	var errs []error
 	if d.log != nil {
-		errs = append(errs, d.log.Close())
+		errs = append(errs, d.log.Close(), d.logMeta.Close())
 	}
 	if d.lock != nil {
 		errs = append(errs, d.lock.Close())

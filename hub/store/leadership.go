@@ -36,6 +36,8 @@ type leaderWatch struct {
 	changes  <-chan bool
 	observed chan raft.Observation
 	propose  func(context.Context, Op) (*Result, error)
+	// ended is called when this member stops leading.
+	ended func()
 
 	// floor is the index of the applied state when the barrier of the present
 	// term was passed.
@@ -77,6 +79,7 @@ func (w *leaderWatch) run(ctx context.Context) {
 		case elected := <-w.changes:
 			if !elected {
 				w.machine.lessor.Demote()
+				w.ended()
 				w.publish(false)
 				continue
 			}

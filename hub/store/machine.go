@@ -40,6 +40,7 @@ type machine struct {
 	zap       *zap.Logger
 	path      string
 	onRenewal func(RenewalApplied)
+	onRestore func()
 	metrics   *metrics
 
 	index  cindex.ConsistentIndexer
@@ -77,6 +78,7 @@ func openMachine(cfg Config, m *metrics) (*machine, error) {
 		zap:       zapTo(cfg.Logger),
 		path:      path,
 		onRenewal: cfg.OnRenewal,
+		onRestore: cfg.OnRestore,
 		metrics:   m,
 		progress:  wait.NewTimeList(),
 		haltErr:   make(chan error, 1),

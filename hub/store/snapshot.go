@@ -115,6 +115,7 @@ func (s *machine) Restore(source io.ReadCloser) error {
 	s.loadMeta()
 	s.advanced(s.index.ConsistentIndex())
 	s.metrics.restores.Inc()
+	s.onRestore()
 	// Closing waits for the readers of the old file.
 	s.closing.Go(func() {
 		if err := old.Close(); err != nil {

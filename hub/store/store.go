@@ -103,7 +103,7 @@ func (s *Store) join(metrics *metrics) error {
 	if err != nil {
 		return errors.Join(err, s.transport.Close())
 	}
-	s.leaders.raft, s.leaders.propose = s.raft, s.proposer.propose
+	s.leaders.raft, s.leaders.propose, s.leaders.ended = s.raft, s.proposer.propose, s.transport.endWaits
 	s.proposer.raft = s.raft
 	r := s.reader
 	r.self, r.raft, r.logs, r.machine, r.leaders = raft.ServerID(cfg.Name), s.raft, s.disk.cache, s.machine, s.leaders
@@ -128,7 +128,7 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 	s.handOver()
 	// Raft first: what waits for it returns then.
-	err := s.raft.Shutdown().Error()
+	err := s.shutdownRaft()
 	stop()
 	wg.Wait()
 	return errors.Join(failure, err, s.closeFiles())
@@ -136,8 +136,13 @@ func (s *Store) Run(ctx context.Context) error {
 
 // close undoes New.
 func (s *Store) close() error {
-	err := s.raft.Shutdown().Error()
-	return errors.Join(err, s.closeFiles())
+	return errors.Join(s.shutdownRaft(), s.closeFiles())
+}
+
+// shutdownRaft stops Raft while no replication is left waiting in the transport.
+func (s *Store) shutdownRaft() error {
+	s.transport.shut()
+	return s.raft.Shutdown().Error()
 }
 
 func (s *Store) closeFiles() error {

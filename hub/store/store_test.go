@@ -4,12 +4,18 @@ import (
 	"context"
 	"testing"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.uber.org/goleak"
 
+	"tripod.dev/tripod/hub/store"
 	"tripod.dev/tripod/hub/store/storetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func putOp(key, value string) store.Op {
+	return store.Put(&pb.PutRequest{Key: []byte(key), Value: []byte(value)})
+}
 
 func TestSingleMemberServesPutAndGet(t *testing.T) {
 	c := storetest.Start(t, 1, nil)
@@ -26,5 +32,27 @@ func TestSingleMemberServesPutAndGet(t *testing.T) {
 	}
 	if len(get.Kvs) != 1 || string(get.Kvs[0].Value) != "1" || get.Header.Revision != put.Header.Revision {
 		t.Fatalf("got %v after put at %d", get, put.Header.Revision)
+	}
+}
+
+func TestEveryMemberServesReadsAndWrites(t *testing.T) {
+	c := storetest.Start(t, 3, nil)
+	c.Leader()
+	ctx, cancel := context.WithTimeout(context.Background(), storetest.Patience)
+	defer cancel()
+	for _, m := range c.Members {
+		client := c.Client(m)
+		if _, err := client.Put(ctx, "key", m.Name); err != nil {
+			t.Fatalf("put through %s: %v", m.Name, err)
+		}
+		for _, reader := range c.Members {
+			get, err := c.Client(reader).Get(ctx, "key")
+			if err != nil {
+				t.Fatalf("get through %s: %v", reader.Name, err)
+			}
+			if len(get.Kvs) != 1 || string(get.Kvs[0].Value) != m.Name {
+				t.Fatalf("get through %s after put through %s: %v", reader.Name, m.Name, get.Kvs)
+			}
+		}
 	}
 }

@@ -38,6 +38,30 @@ type streamLayer struct {
 	closed chan struct{}
 	once   sync.Once
 	wg     sync.WaitGroup
+
+	// accepted connections that Raft has not closed. NetworkTransport leaves
+	// closing them to the peer, who may never do it. After down none is added.
+	mu       sync.Mutex
+	down     bool
+	accepted map[*acceptedConn]struct{}
+}
+
+type acceptedConn struct {
+	net.Conn
+	layer *streamLayer
+	once  sync.Once
+}
+
+// Close implements net.Conn; Raft calls it when it is done with the connection.
+func (c *acceptedConn) Close() error {
+	err := c.Conn.Close()
+	c.once.Do(func() {
+		c.layer.mu.Lock()
+		delete(c.layer.accepted, c)
+		c.layer.mu.Unlock()
+		c.layer.wg.Done()
+	})
+	return err
 }
 
 var _ raft.StreamLayer = (*streamLayer)(nil)
@@ -56,7 +80,7 @@ func newStreamLayer(cfg Config) (*streamLayer, error) {
 	l := &streamLayer{
 		config: cfg.TLS, dial: cfg.Dial, listener: listener, advertise: self.RaftAddress,
 		members: cfg.Members, log: cfg.Logger, refused: newQuiet(10 * time.Second),
-		ready: make(chan net.Conn), closed: make(chan struct{}),
+		ready: make(chan net.Conn), closed: make(chan struct{}), accepted: map[*acceptedConn]struct{}{},
 	}
 	l.wg.Go(l.acceptLoop)
 	return l, nil
@@ -88,11 +112,27 @@ func (l *streamLayer) handshake(conn *tls.Conn) {
 		_ = conn.Close()
 		return
 	}
-	select {
-	case l.ready <- conn:
-	case <-l.closed:
+	c := &acceptedConn{Conn: conn, layer: l}
+	if !l.track(c) {
 		_ = conn.Close()
+		return
 	}
+	select {
+	case l.ready <- c:
+	case <-l.closed:
+		_ = c.Close()
+	}
+}
+
+func (l *streamLayer) track(c *acceptedConn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.down {
+		return false
+	}
+	l.accepted[c] = struct{}{}
+	l.wg.Add(1)
+	return true
 }
 
 // Accept implements net.Listener.
@@ -105,12 +145,19 @@ func (l *streamLayer) Accept() (net.Conn, error) {
 	}
 }
 
-// Close implements net.Listener.
+// Close implements net.Listener. It returns when every accepted connection has
+// been closed by its user.
 func (l *streamLayer) Close() error {
 	var err error
 	l.once.Do(func() {
 		close(l.closed)
 		err = l.listener.Close()
+		l.mu.Lock()
+		l.down = true
+		for c := range l.accepted {
+			_ = c.Conn.Close()
+		}
+		l.mu.Unlock()
 		l.wg.Wait()
 	})
 	return err

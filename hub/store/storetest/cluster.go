@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"sync"
@@ -75,15 +76,33 @@ func Start(tb testing.TB, n int, configure func(*store.Config, *etcdapi.Config))
 	return c
 }
 
+// freeAddress finds a port under the range that the kernel gives to outgoing
+// connections: one from that range could be taken again before the member, or
+// its restart, listens on it.
 func freeAddress(tb testing.TB) string {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
+	for range 1000 {
+		address := fmt.Sprintf("127.0.0.1:%d", 15_000+rand.IntN(17_000))
+		taken.Lock()
+		_, used := taken.addresses[address]
+		taken.addresses[address] = struct{}{}
+		taken.Unlock()
+		if used {
+			continue
+		}
+		if l, err := net.Listen("tcp", address); err == nil {
+			_ = l.Close()
+			return address
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	tb.Fatal("no free port")
+	return ""
 }
+
+var taken = struct {
+	sync.Mutex
+	addresses map[string]struct{}
+}{addresses: map[string]struct{}{}}
 
 // Config is the configuration that the member starts with.
 func (m *Member) Config() (store.Config, etcdapi.Config) {
