@@ -425,8 +425,7 @@ func TestTwoPlacementsOfOneTemplate(t *testing.T) {
 	}
 	before := h.state("n1", "api", "")
 
-	// The older goes. The template stays where both have it, or is placed again
-	// after its burial: in the end it is there, newer than before.
+	// The older goes. The younger inherits the template; nothing is buried.
 	if err := h.client.Delete(t.Context(), ledger()); err != nil {
 		t.Fatal(err)
 	}
@@ -435,7 +434,11 @@ func TestTwoPlacementsOfOneTemplate(t *testing.T) {
 	if after.Objects[0].Revision <= before.Objects[0].Revision || after.Objects[0].Placement != "pay/a-rival" {
 		t.Errorf("%s at %d, before %d", after.Objects[0].Placement, after.Objects[0].Revision, before.Objects[0].Revision)
 	}
+	h.within("the older placement is gone", func() (bool, any) { p := h.placement("ledger"); return p.Name == "", p })
 	h.tombstones()
+	if after.Revision < before.Revision {
+		t.Errorf("the state's revision fell from %d to %d", before.Revision, after.Revision)
+	}
 }
 
 func TestWatchFollows(t *testing.T) {

@@ -24,6 +24,12 @@ var errChanging = errors.New("the catalog is behind the store")
 // reconcile brings one placement one step further. The placement is read from
 // the store: a decision made from a stale one could order a burial twice.
 func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) error {
+	return c.step(ctx, key, true)
+}
+
+// step is reconcile; with handOver, the placements that take templates over from
+// this one decide first, so that what stays where it is is not buried.
+func (c *Controller) step(ctx context.Context, key types.NamespacedName, handOver bool) error {
 	p := &v1alpha1.Placement{}
 	err := c.client.Get(ctx, key, p)
 	if apierrors.IsNotFound(err) {
@@ -33,7 +39,7 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) er
 		return fmt.Errorf("read placement %s: %w", key, err)
 	}
 	if p.DeletionTimestamp != nil {
-		return c.release(ctx, p)
+		return c.release(ctx, p, handOver)
 	}
 	if controllerutil.AddFinalizer(p, v1alpha1.FinalizerPlaced) {
 		if err := c.client.Update(ctx, p); err != nil {
@@ -48,7 +54,7 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) er
 	case picked.problem != "":
 		c.setScheduled(p, picked.reason, picked.problem)
 	default:
-		if err := c.decide(ctx, p, picked); err != nil {
+		if err := c.decide(ctx, p, picked, handOver); err != nil {
 			return err
 		}
 	}
@@ -63,7 +69,7 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) er
 }
 
 // decide schedules, and commits tombstones, before the caller commits the status.
-func (c *Controller) decide(ctx context.Context, p *v1alpha1.Placement, picked selection) error {
+func (c *Controller) decide(ctx context.Context, p *v1alpha1.Placement, picked selection, handOver bool) error {
 	previous := placement.Previous{Shares: p.Status.Decisions, Left: p.Status.Left}
 	clusters := c.clusters()
 	decision := placement.Schedule(placement.Snapshot{
@@ -73,7 +79,7 @@ func (c *Controller) decide(ctx context.Context, p *v1alpha1.Placement, picked s
 		Placed: p.Status.Placed, Previous: previous,
 		Templates: picked.references(), Next: decision, Clusters: clusters,
 	}
-	newest, err := c.bury(ctx, p, step)
+	newest, err := c.bury(ctx, p, step, handOver)
 	if err != nil {
 		return err
 	}
@@ -92,17 +98,23 @@ func (c *Controller) decide(ctx context.Context, p *v1alpha1.Placement, picked s
 	p.Status.Placed = step.Templates
 	if digest != p.Status.Digest || newest > 0 {
 		p.Status.Digest = digest
-		p.Status.Revision = nextRevision(p, picked.objects, newest)
+		p.Status.Revision = c.nextRevision(p, picked.objects, newest)
 	}
 	c.setScheduled(p, decision.Reason, decision.Message)
 	return nil
 }
 
-// nextRevision is newer than all that the decision was made of, and not newer
-// than the commit of the decision itself. So a tombstone committed before a
-// decision is older than it, and one committed after is newer.
-func nextRevision(p *v1alpha1.Placement, templates []*unstructured.Unstructured, newest int64) int64 {
+// nextRevision is newer than all that the decision was made of, and than every
+// decision that may have had the templates before, and not newer than the commit
+// of the decision itself. So a tombstone committed before a decision is older
+// than it, and one committed after is newer.
+func (c *Controller) nextRevision(p *v1alpha1.Placement, templates []*unstructured.Unstructured, newest int64) int64 {
 	newest = max(newest, revisionOf(p.ResourceVersion), p.Status.Revision)
+	for _, o := range c.catalog.Placements() {
+		if o.Namespace == p.Namespace {
+			newest = max(newest, o.Status.Revision)
+		}
+	}
 	for _, t := range templates {
 		newest = max(newest, revisionOf(t.GetResourceVersion()))
 	}
@@ -120,7 +132,7 @@ func revisionOf(resourceVersion string) int64 {
 }
 
 // release buries what a deleted placement has placed, then lets it go.
-func (c *Controller) release(ctx context.Context, p *v1alpha1.Placement) error {
+func (c *Controller) release(ctx context.Context, p *v1alpha1.Placement, handOver bool) error {
 	if !controllerutil.ContainsFinalizer(p, v1alpha1.FinalizerPlaced) {
 		return nil
 	}
@@ -128,7 +140,7 @@ func (c *Controller) release(ctx context.Context, p *v1alpha1.Placement) error {
 		Placed: p.Status.Placed, Clusters: c.clusters(),
 		Previous: placement.Previous{Shares: p.Status.Decisions, Left: p.Status.Left},
 	}
-	if _, err := c.bury(ctx, p, step); err != nil {
+	if _, err := c.bury(ctx, p, step, handOver); err != nil {
 		return err
 	}
 	controllerutil.RemoveFinalizer(p, v1alpha1.FinalizerPlaced)

@@ -23,7 +23,7 @@ import (
 // bury commits a tombstone for each (object, cluster) that a step drops. It
 // returns the newest of their revisions, 0 if there are none. The names follow from the committed
 // decision, so that a step that is repeated makes no second one.
-func (c *Controller) bury(ctx context.Context, p *v1alpha1.Placement, step placement.Transition) (int64, error) {
+func (c *Controller) bury(ctx context.Context, p *v1alpha1.Placement, step placement.Transition, handOver bool) (int64, error) {
 	burials := step.Burials()
 	if err := c.confirmClusters(ctx, burials); err != nil {
 		return 0, err
@@ -34,15 +34,19 @@ func (c *Controller) bury(ctx context.Context, p *v1alpha1.Placement, step place
 		if err != nil {
 			return 0, err
 		}
+		heir, err := c.heir(ctx, p, live, handOver)
+		if err != nil {
+			return 0, err
+		}
 		for _, cluster := range b.Clusters {
-			if c.takenOver(p, live, cluster) {
+			if _, inherits := shareOf(heir.Status.Decisions, cluster); inherits {
 				continue
 			}
 			tombstone := &v1alpha1.Tombstone{
 				ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.NamespaceSystem, Name: tombstoneName(p, b.Object, cluster)},
 				Spec: v1alpha1.TombstoneSpec{
 					Object: b.Object, Clusters: []string{cluster}, Reason: b.Reason, Placement: p.Namespace + "/" + p.Name,
-					Revision: nextRevision(p, nil, 0),
+					Revision: c.nextRevision(p, nil, 0),
 				},
 			}
 			if err := c.create(ctx, tombstone); err != nil {
@@ -98,18 +102,30 @@ func (c *Controller) confirmClusters(ctx context.Context, burials []placement.Bu
 	return nil
 }
 
-// takenOver tells whether another placement has the cluster and selects the
-// template, so that it stays there under the other's name.
-func (c *Controller) takenOver(p *v1alpha1.Placement, live *unstructured.Unstructured, cluster string) bool {
+// heir is the placement that selects the template now, if there is one; where it
+// has a share the object stays, under its name. It is let decide first.
+func (c *Controller) heir(ctx context.Context, p *v1alpha1.Placement, live *unstructured.Unstructured, handOver bool) (*v1alpha1.Placement, error) {
+	heir := &v1alpha1.Placement{}
 	if live == nil || live.GetDeletionTimestamp() != nil {
-		return false
+		return heir, nil
 	}
 	rival := claimedBy(c.neighbours(p), live)
 	if rival == nil {
-		return false
+		return heir, nil
 	}
-	_, has := shareOf(rival.Status.Decisions, cluster)
-	return has
+	key := client.ObjectKeyFromObject(rival)
+	if handOver {
+		if err := c.step(ctx, key, false); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.client.Get(ctx, key, heir); client.IgnoreNotFound(err) != nil {
+		return nil, fmt.Errorf("read placement %s: %w", key, err)
+	}
+	if !placement.Contains(heir.Status.Placed, placement.ReferenceOf(live)) {
+		return &v1alpha1.Placement{}, nil
+	}
+	return heir, nil
 }
 
 func (c *Controller) create(ctx context.Context, tombstone *v1alpha1.Tombstone) error {
