@@ -21,32 +21,30 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"tripod.dev/tripod/hub/identity"
 )
 
-// authority is a throw-away CA for tests.
+// authority is the hub's CA, to make certificates that the hub would not.
 type authority struct {
 	t    *testing.T
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 }
 
-func newAuthority(t *testing.T) *authority {
+// openAuthority reads the CA that identity has written.
+func openAuthority(t *testing.T, i *identity.Identity) *authority {
 	t.Helper()
-	key := newKey(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test-ca"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	data, err := os.ReadFile(filepath.Join(filepath.Dir(i.Files().CACertificate), "ca.key"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, err := x509.ParseCertificate(der)
+	block, _ := pem.Decode(data)
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &authority{t: t, cert: cert, key: key}
+	return &authority{t: t, cert: i.Authority().Certificate(), key: key.(*ecdsa.PrivateKey)}
 }
 
 func newKey(t *testing.T) *ecdsa.PrivateKey {
@@ -90,6 +88,7 @@ func (a *authority) pem() []byte {
 // hub is an API server on an etcd of its own.
 type hub struct {
 	authority *authority
+	identity  *identity.Identity
 	server    *Server
 	dataDir   string
 }
@@ -120,7 +119,8 @@ func startEtcd(t testing.TB, dir string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(etcd.Close)
+	// Not Close: it would wait for the connections that upstream keeps open.
+	t.Cleanup(etcd.Server.HardStop)
 	<-etcd.Server.ReadyNotify()
 	return client.String()
 }
@@ -136,26 +136,25 @@ func freeURL(t testing.TB) url.URL {
 }
 
 // newHubConfig writes an identity and returns a configuration without a store.
-func newHubConfig(t *testing.T) (*authority, Config) {
+func newHubConfig(t *testing.T) (*identity.Identity, Config) {
 	t.Helper()
 	dir := t.TempDir()
-	ca := newAuthority(t)
-	cert, key := ca.issue("tripod:member:a", "tripod:members")
-	files := map[string][]byte{"ca.crt": ca.pem(), "member.crt": cert, "member.key": key, "sa.key": encodeKey(t, newKey(t))}
-	for name, data := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
-			t.Fatal(err)
-		}
+	i, err := identity.Open(context.Background(), identity.Config{
+		Name: "a", DataDir: dir, Advertise: "127.0.0.1", Bootstrap: true, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
+	files := i.Files()
 	level := slog.LevelError
 	if os.Getenv("TRIPOD_TEST_LOG") != "" {
 		level = slog.LevelDebug
 	}
-	return ca, Config{
+	return i, Config{
 		Member: "a", Listen: "127.0.0.1:0", Advertise: "127.0.0.1", DataDir: dir,
 		Identity: Identity{
-			CA: filepath.Join(dir, "ca.crt"), Certificate: filepath.Join(dir, "member.crt"),
-			Key: filepath.Join(dir, "member.key"), ServiceAccountKey: filepath.Join(dir, "sa.key"),
+			CA: files.CACertificate, Certificate: files.MemberCertificate,
+			Key: files.MemberKey, ServiceAccountKey: files.ServiceAccountKey,
 		},
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	}
@@ -164,7 +163,7 @@ func newHubConfig(t *testing.T) (*authority, Config) {
 // startHub runs a server until the test ends and returns when it is ready.
 func startHub(t *testing.T, change func(*Config)) *hub {
 	t.Helper()
-	ca, config := newHubConfig(t)
+	member, config := newHubConfig(t)
 	config.Store.Endpoints = []string{startEtcd(t, filepath.Join(config.DataDir, "etcd"))}
 	if change != nil {
 		change(&config)
@@ -185,7 +184,7 @@ func startHub(t *testing.T, change func(*Config)) *hub {
 		}
 		t.Logf("stopped after %s", time.Since(ended).Round(time.Millisecond))
 	})
-	h := &hub{authority: ca, server: server, dataDir: config.DataDir}
+	h := &hub{authority: openAuthority(t, member), identity: member, server: server, dataDir: config.DataDir}
 	h.waitReady(t)
 	t.Logf("ready after %s", time.Since(begun).Round(time.Millisecond))
 	return h

@@ -6,6 +6,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/registry/generic"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
@@ -36,8 +37,8 @@ func newServiceStorage(options generic.RESTOptionsGetter) (serviceStorage, error
 		SingularQualifiedResource: api.Resource("service"),
 		ReturnDeletedObject:       true,
 
-		CreateStrategy:      service.Strategy,
-		UpdateStrategy:      service.Strategy,
+		CreateStrategy:      serviceStrategy{service.Strategy},
+		UpdateStrategy:      serviceStrategy{service.Strategy},
 		DeleteStrategy:      service.Strategy,
 		ResetFieldsStrategy: service.Strategy,
 
@@ -53,6 +54,31 @@ func newServiceStorage(options generic.RESTOptionsGetter) (serviceStorage, error
 	}
 	err := store.CompleteWithOptions(&generic.StoreOptions{RESTOptions: options, AttrFunc: service.GetAttrs})
 	return serviceStorage{store}, err
+}
+
+// serviceStrategy is upstream's, but does not insist on the one port that
+// upstream's allocator would have filled in before it validates.
+type serviceStrategy struct{ rest.RESTCreateUpdateStrategy }
+
+func (s serviceStrategy) Validate(ctx context.Context, obj runtime.Object) field.ErrorList {
+	return s.RESTCreateUpdateStrategy.Validate(ctx, withHealthCheckPort(obj))
+}
+
+func (s serviceStrategy) ValidateUpdate(ctx context.Context, obj, old runtime.Object) field.ErrorList {
+	return s.RESTCreateUpdateStrategy.ValidateUpdate(ctx, withHealthCheckPort(obj), withHealthCheckPort(old))
+}
+
+// withHealthCheckPort returns obj with a health check node port, if a service
+// of its kind must have one.
+func withHealthCheckPort(obj runtime.Object) runtime.Object {
+	s := obj.(*api.Service)
+	if s.Spec.Type != api.ServiceTypeLoadBalancer || s.Spec.ExternalTrafficPolicy != api.ServiceExternalTrafficPolicyLocal ||
+		s.Spec.HealthCheckNodePort != 0 {
+		return s
+	}
+	filled := s.DeepCopy()
+	filled.Spec.HealthCheckNodePort = 32767
+	return filled
 }
 
 func finished(context.Context, bool) {}

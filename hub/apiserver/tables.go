@@ -46,5 +46,22 @@ func (t *Tables) Print(_ context.Context, kind schema.GroupVersionKind, objects 
 		table.ColumnDefinitions = printed.ColumnDefinitions
 		table.Rows = append(table.Rows, printed.Rows[0])
 	}
+	if len(objects) == 0 {
+		table.ColumnDefinitions, ok = t.columns(kind)
+		return table, ok, nil
+	}
 	return table, true, nil
+}
+
+// columns prints an empty object for its columns' sake.
+func (t *Tables) columns(kind schema.GroupVersionKind) ([]metav1.TableColumnDefinition, bool) {
+	object, err := legacyscheme.Scheme.New(schema.GroupVersionKind{Group: kind.Group, Version: runtime.APIVersionInternal, Kind: kind.Kind})
+	if err != nil {
+		return nil, false
+	}
+	printed, err := t.generator.GenerateTable(object, printers.GenerateOptions{Wide: true})
+	if err != nil {
+		return nil, false
+	}
+	return printed.ColumnDefinitions, true
 }

@@ -1,0 +1,101 @@
+package apiserver
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
+)
+
+var (
+	datasetsResource  = schema.GroupVersionResource{Group: "tripod.dev", Version: "v1alpha1", Resource: "datasets"}
+	runsResource      = schema.GroupVersionResource{Group: "tripod.dev", Version: "v1alpha1", Resource: "recoveryruns"}
+	approvalsResource = schema.GroupVersionResource{Group: "tripod.dev", Version: "v1alpha1", Resource: "approvals"}
+)
+
+func tokenRequest() *authenticationv1.TokenRequest { return &authenticationv1.TokenRequest{} }
+
+func selfReview() *authenticationv1.SelfSubjectReview { return &authenticationv1.SelfSubjectReview{} }
+
+func datasetText(name, driver string) string {
+	return "{apiVersion: tripod.dev/v1alpha1, kind: Dataset, metadata: {name: " + name + "}, spec: {driver: " + driver + ", members: [{cluster: north-1}]}}"
+}
+
+func testUnknownDriver(t *testing.T, h *hub) {
+	h.namespace(t, "drivers")
+	to := in(h.admin(), datasetsResource, "drivers")
+	_, err := to.Create(context.Background(), object(t, datasetText("ledger", "orakel")), metav1.CreateOptions{})
+	if !apierrors.IsForbidden(err) {
+		t.Fatalf("driver orakel: %v, want forbidden", err)
+	}
+	for _, want := range []string{"ledger", `"orakel"`, "postgresql"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("refusal %q does not name %s", err, want)
+		}
+	}
+	apply(t, to, datasetText("ledger", "postgresql"), "test")
+	if _, err := to.Patch(context.Background(), "ledger", "application/merge-patch+json", []byte(`{"spec":{"driver":"orakel"}}`), metav1.PatchOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("change to driver orakel: %v, want forbidden", err)
+	}
+}
+
+func testApprovals(t *testing.T, h *hub) {
+	runs := func(config *rest.Config, name string) *unstructured.Unstructured {
+		run := object(t, "{apiVersion: tripod.dev/v1alpha1, kind: RecoveryRun, metadata: {name: "+name+"}, spec: {application: {namespace: pay, name: ledger}, action: Failover, from: {cluster: north-1}, to: {cluster: north-2}, requester: claimed}}")
+		created, err := in(config, runsResource, "").Create(context.Background(), run, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return created
+	}
+	approve := func(config *rest.Config, run string) (*unstructured.Unstructured, error) {
+		approval := object(t, "{apiVersion: tripod.dev/v1alpha1, kind: Approval, metadata: {generateName: a-}, spec: {run: "+run+", decision: Approve, approver: claimed, approverGroups: [claimed]}}")
+		return in(config, approvalsResource, "").Create(context.Background(), approval, metav1.CreateOptions{})
+	}
+	alice, bob := h.as("alice", "system:masters"), h.as("bob", "system:masters", "dr-approvers")
+
+	requester, _, _ := unstructured.NestedString(runs(alice, "by-alice").Object, "spec", "requester")
+	if requester != "alice" {
+		t.Errorf("requester %q, want the authenticated user", requester)
+	}
+	if requester, _, _ = unstructured.NestedString(runs(h.server.Loopback(), "by-engine").Object, "spec", "requester"); requester != "claimed" {
+		t.Errorf("requester %q, want what the hub wrote", requester)
+	}
+
+	approval, err := approve(bob, "by-alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec, _, _ := unstructured.NestedMap(approval.Object, "spec")
+	got := map[string]any{"approver": spec["approver"], "approverGroups": spec["approverGroups"]}
+	want := map[string]any{"approver": "bob", "approverGroups": []any{"dr-approvers", "system:masters", "system:authenticated"}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("stamp (-want +got):\n%s", diff)
+	}
+
+	mask := rest.CopyConfig(alice)
+	mask.Impersonate = rest.ImpersonationConfig{UserName: "bob", Groups: []string{"system:masters"}}
+	for name, test := range map[string]struct {
+		config *rest.Config
+		run    string
+		want   string
+	}{
+		"the requester":                   {alice, "by-alice", "cannot approve it"},
+		"the requester in another's name": {mask, "by-alice", "do not impersonate"},
+		"a run that does not exist":       {bob, "no-such", `there is no run "no-such"`},
+	} {
+		if _, err := approve(test.config, test.run); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want a refusal with %q", name, err, test.want)
+		}
+	}
+	if _, err := approve(alice, "by-engine"); err != nil {
+		t.Errorf("a run nobody asked for: %v, want anyone to approve", err)
+	}
+}
