@@ -3,8 +3,10 @@ package gateway
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
+	"golang.org/x/net/http/httpguts"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/transport"
 )
@@ -38,8 +40,24 @@ func clean(header http.Header) {
 	header.Set("Sec-Websocket-Protocol", strings.Join(kept, ", "))
 }
 
+// expressible reports whether headers carry the person unchanged. Space around a
+// value is lost on the way, so "admin " would arrive as "admin".
+func expressible(person user.Info) bool {
+	carried := func(value string) bool {
+		return value != "" && strings.TrimSpace(value) == value && httpguts.ValidHeaderFieldValue(value)
+	}
+	for _, values := range person.GetExtra() {
+		if slices.ContainsFunc(values, func(value string) bool { return value != "" && !carried(value) }) {
+			return false
+		}
+	}
+	return carried(person.GetName()) && (person.GetUID() == "" || carried(person.GetUID())) &&
+		!slices.ContainsFunc(person.GetGroups(), func(group string) bool { return !carried(group) })
+}
+
 // impersonate makes the request speak as the person whom the hub authenticated.
-// The encoding is that of client-go's transport, which is the servers' too.
+// The encoding is that of client-go's transport, but that keys of extras keep
+// their upper case.
 func impersonate(header http.Header, person user.Info) {
 	header.Set(transport.ImpersonateUserHeader, person.GetName())
 	if uid := person.GetUID(); uid != "" {

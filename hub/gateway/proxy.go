@@ -44,6 +44,10 @@ func (g *Routes) serveCluster(w http.ResponseWriter, r *http.Request, route rout
 		refuse(w, badGateway(route.cluster, "the hub did not tell who is asking"))
 		return
 	}
+	if !expressible(person) {
+		refuse(w, unspeakable(person.GetName()))
+		return
+	}
 	if !slices.Contains(methods, r.Method) {
 		refuse(w, badMethod(r.Method))
 		return
