@@ -561,8 +561,10 @@ type GuardStatus struct {
 	// primary it followed.
 	Known *KnownSyncSet `protobuf:"bytes,14,opt,name=known,proto3" json:"known,omitempty"`
 	// checkpoint is the position and timeline from the stopped copy itself.
-	Position      string `protobuf:"bytes,15,opt,name=position,proto3" json:"position,omitempty"`
-	Timeline      int64  `protobuf:"varint,16,opt,name=timeline,proto3" json:"timeline,omitempty"`
+	Position string `protobuf:"bytes,15,opt,name=position,proto3" json:"position,omitempty"`
+	Timeline int64  `protobuf:"varint,16,opt,name=timeline,proto3" json:"timeline,omitempty"`
+	// standby is true when the copy was last run as a replica.
+	Standby       bool `protobuf:"varint,17,opt,name=standby,proto3" json:"standby,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -707,6 +709,13 @@ func (x *GuardStatus) GetTimeline() int64 {
 		return x.Timeline
 	}
 	return 0
+}
+
+func (x *GuardStatus) GetStandby() bool {
+	if x != nil {
+		return x.Standby
+	}
+	return false
 }
 
 // KnownSyncSet is a committed sync set as a replica heard it.
@@ -1859,7 +1868,7 @@ const file_agent_v1_guard_proto_rawDesc = "" +
 	"\x10remaining_millis\x18\x02 \x01(\x03R\x0fremainingMillis\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x03R\brevision\x12.\n" +
-	"\x04role\x18\x05 \x01(\v2\x1a.tripod.agent.v1.RoleGrantR\x04role\"\xe2\x03\n" +
+	"\x04role\x18\x05 \x01(\v2\x1a.tripod.agent.v1.RoleGrantR\x04role\"\xfc\x03\n" +
 	"\vGuardStatus\x121\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x1d.tripod.agent.v1.DatabaseModeR\x04mode\x12\x16\n" +
 	"\x06formed\x18\x02 \x01(\bR\x06formed\x12\x12\n" +
@@ -1878,7 +1887,8 @@ const file_agent_v1_guard_proto_rawDesc = "" +
 	"\tlast_stop\x18\r \x01(\tR\blastStop\x123\n" +
 	"\x05known\x18\x0e \x01(\v2\x1d.tripod.agent.v1.KnownSyncSetR\x05known\x12\x1a\n" +
 	"\bposition\x18\x0f \x01(\tR\bposition\x12\x1a\n" +
-	"\btimeline\x18\x10 \x01(\x03R\btimeline\"\x96\x01\n" +
+	"\btimeline\x18\x10 \x01(\x03R\btimeline\x12\x18\n" +
+	"\astandby\x18\x11 \x01(\bR\astandby\"\x96\x01\n" +
 	"\fKnownSyncSet\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12\x18\n" +
 	"\aprimary\x18\x02 \x01(\tR\aprimary\x12\x19\n" +

@@ -1,0 +1,105 @@
+package postgresql
+
+import (
+	"fmt"
+	"slices"
+
+	"tripod.dev/tripod/failover/driver"
+	"tripod.dev/tripod/failover/driver/postgresql/wal"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+)
+
+// evidence is all that the choice of a method rests on.
+type evidence struct {
+	// cluster is this copy's.
+	cluster string
+	status  *agentv1.GuardStatus
+	found   *agentv1.Divergence
+	// promoter is the cluster that began the timeline after the fork, and
+	// promoted the epoch at which, as the source's own data says.
+	promoter string
+	promoted int64
+	// oldest is where the log that the source still has begins.
+	oldest  wal.LSN
+	discard bool
+}
+
+// choice is what a resynchronisation will do; refusal is empty if it may.
+type choice struct {
+	method    driver.Method
+	keepAside bool
+	refusal   string
+}
+
+// decide is pure. Nothing past a fork is taken back without approval unless no
+// client can have been told that it is durable.
+func decide(e evidence) choice {
+	d := e.found
+	switch {
+	case d.GetEmpty():
+		return choice{method: driver.MethodCopy}
+	case e.status.GetTorn():
+		// The rewind that did not finish was allowed, and kept the log aside.
+		return choice{method: driver.MethodCopy}
+	case d.GetForeign() && !e.discard:
+		return choice{refusal: "it is not of the primary's lineage"}
+	case d.GetForeign():
+		return choice{method: driver.MethodCopy, keepAside: true}
+	case d.GetMeasured() && d.GetBytes() == 0:
+		return e.attach()
+	case e.discard:
+		return choice{method: driver.MethodCopy, keepAside: true}
+	case !d.GetMeasured():
+		return choice{refusal: "what it holds cannot be counted"}
+	case d.GetCommits() == 0:
+		return choice{method: driver.MethodRewind}
+	}
+	if reason := e.acknowledged(); reason != "" {
+		return choice{refusal: reason}
+	}
+	return choice{method: driver.MethodRewind}
+}
+
+// attach follows without taking anything back, unless the source has no longer
+// the log that comes next.
+func (e evidence) attach() choice {
+	if end, err := wal.ParseLSN(e.found.GetEndPosition()); err == nil && end < e.oldest {
+		return choice{method: driver.MethodCopy}
+	}
+	return choice{method: driver.MethodAttach}
+}
+
+// acknowledged says why a transaction past the fork may have been acknowledged;
+// it is empty when none can.
+//
+// The rule: a primary acknowledges a write only after every standby it waits
+// for has it. So what it wrote past the point where one of these standbys left
+// its timeline was acknowledged to nobody. The old primary knows for itself
+// whom it surely waited for. A replica knows only the sync set it heard, which
+// is the primary's as long as it cannot shrink: under ZeroLoss.
+func (e evidence) acknowledged() string {
+	d, s := e.found, e.status
+	switch {
+	case d.GetForkTimeline() != d.GetEndTimeline():
+		return "this copy had a timeline of its own"
+	case e.promoter == "" || e.promoted <= 0:
+		return "it is not recorded who began the primary's timeline"
+	case s.GetHeldEpoch() > 0 && e.promoted <= s.GetHeldEpoch():
+		return fmt.Sprintf("%s was promoted at epoch %d, not after this copy's %d", e.promoter, e.promoted, s.GetHeldEpoch())
+	case s.GetHeldEpoch() > 0 && !s.GetStandby():
+		if !slices.Contains(s.GetWaitsFor(), e.promoter) {
+			return fmt.Sprintf("this copy did not wait for %s", e.promoter)
+		}
+		return ""
+	}
+	known := s.GetKnown()
+	switch {
+	case known.GetEpoch() <= 0 || known.GetEpoch() >= e.promoted:
+		return "it is not known whom the primary of this copy waited for"
+	case known.GetProtection() != agentv1.Protection_PROTECTION_ZERO_LOSS:
+		return "the sync set of its primary may have been made smaller"
+	case !slices.Contains(known.GetSyncSet(), e.promoter):
+		return fmt.Sprintf("its primary %s did not wait for %s", known.GetPrimary(), e.promoter)
+	}
+	return ""
+}

@@ -1,0 +1,187 @@
+package postgresql
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"tripod.dev/tripod/failover/driver"
+	"tripod.dev/tripod/failover/driver/postgresql/wal"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+)
+
+const (
+	// caughtUpBytes is how little behind counts as without lag: under load
+	// there is always something on its way.
+	caughtUpBytes = 1 << 20
+	// catchingUpBytes is how far behind a replica is still being filled.
+	catchingUpBytes = 16 << 20
+)
+
+// Observe asks the guard's status and then the database itself.
+func (d *Driver) Observe(ctx context.Context, set driver.Dataset) driver.Observation {
+	status, address, ok := d.hosts.Host(set.Namespace, set.Name).Status()
+	if !ok {
+		return driver.Observation{Role: driver.RoleNone, State: driver.StateUnknown,
+			Message: "its guard is not connected; see that the pod runs tripod-guard and reaches the agent"}
+	}
+	o := fromStatus(status)
+	if found := d.divergedOf(set.Key()); found != nil && status.GetMode() == agentv1.DatabaseMode_DATABASE_MODE_STOPPED {
+		o.State, o.Message = driver.StateDiverged, found.Error()
+	}
+	if status.GetMode() == agentv1.DatabaseMode_DATABASE_MODE_STOPPED {
+		d.sessions.drop(set.Key())
+		return o
+	}
+	ctx, cancel := context.WithTimeout(ctx, observationTimeout)
+	defer cancel()
+	err := d.withSession(ctx, set, address, func(s *session) error { return s.observe(ctx, status, &o) })
+	if err != nil {
+		o.State, o.Message = driver.StateUnknown, err.Error()
+	}
+	return o
+}
+
+func fromStatus(s *agentv1.GuardStatus) driver.Observation {
+	o := driver.Observation{
+		Role: driver.RoleNone, State: driver.StateStopped, Epoch: s.GetEpoch(), Message: s.GetLastStop(),
+		GuardKnown: true, Guarded: s.GetInit() && s.GetEnforcing(),
+	}
+	if lsn, err := wal.ParseLSN(s.GetPosition()); err == nil {
+		o.Position = driver.Position{Text: s.GetPosition(), Bytes: int64(lsn), Timeline: s.GetTimeline()}
+	}
+	switch s.GetMode() {
+	case agentv1.DatabaseMode_DATABASE_MODE_PRIMARY:
+		o.Role, o.State, o.Epoch, o.Message = driver.RolePrimary, driver.StateRunning, s.GetHeldEpoch(), ""
+	case agentv1.DatabaseMode_DATABASE_MODE_REPLICA:
+		o.Role, o.State, o.Message = driver.RoleReplica, driver.StateDetached, ""
+	default:
+		switch {
+		case s.GetBusy() == "Copy" || s.GetBusy() == "Rewind":
+			o.State, o.Message = driver.StateCopying, s.GetBusy()
+		case s.GetFenced():
+			o.State = driver.StateFenced
+		case !s.GetFormed():
+			o.Message = "the volume is empty"
+		}
+	}
+	return o
+}
+
+func (s *session) observe(ctx context.Context, status *agentv1.GuardStatus, o *driver.Observation) error {
+	var recovery bool
+	if err := s.conn.QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&recovery); err != nil {
+		return err
+	}
+	if recovery {
+		o.Role = driver.RoleReplica
+		return s.observeReplica(ctx, o)
+	}
+	o.Role, o.State = driver.RolePrimary, driver.StateRunning
+	return s.observePrimary(ctx, status, o)
+}
+
+func (s *session) observePrimary(ctx context.Context, status *agentv1.GuardStatus, o *driver.Observation) error {
+	var position, names string
+	if err := s.conn.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text, current_setting('synchronous_standby_names')").
+		Scan(&position, &names); err != nil {
+		return err
+	}
+	timeline, err := writtenTimeline(ctx, s.conn)
+	if err != nil {
+		return err
+	}
+	if err := setPosition(o, position, timeline); err != nil {
+		return err
+	}
+	effective := parseStandbys(names)
+	for _, standby := range status.GetWaitsFor() {
+		if slices.Contains(effective, standby) {
+			o.Acknowledges = append(o.Acknowledges, standby)
+		}
+	}
+	standbys, err := s.standbys(ctx)
+	if err != nil {
+		return err
+	}
+	for _, standby := range standbys {
+		if standby.streaming {
+			o.Streaming = append(o.Streaming, standby.name)
+			if standby.flushed+caughtUpBytes >= wal.LSN(o.Position.Bytes) {
+				o.CaughtUp = append(o.CaughtUp, standby.name)
+			}
+		}
+	}
+	return nil
+}
+
+type standby struct {
+	name      string
+	streaming bool
+	flushed   wal.LSN
+}
+
+func (s *session) standbys(ctx context.Context) ([]standby, error) {
+	rows, err := s.conn.Query(ctx, `SELECT application_name, state = 'streaming', coalesce(flush_lsn, '0/0')::text
+		FROM pg_stat_replication WHERE application_name <> 'pg_basebackup' AND state <> 'backup' ORDER BY 1`)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (standby, error) {
+		var one standby
+		var flushed string
+		if err := row.Scan(&one.name, &one.streaming, &flushed); err != nil {
+			return one, err
+		}
+		var err error
+		one.flushed, err = wal.ParseLSN(flushed)
+		return one, err
+	})
+}
+
+func (s *session) observeReplica(ctx context.Context, o *driver.Observation) error {
+	var position, receiver string
+	var timeline, lag, seconds *int64
+	err := s.conn.QueryRow(ctx, `SELECT
+		greatest(coalesce(pg_last_wal_receive_lsn(), '0/0'), coalesce(pg_last_wal_replay_lsn(), '0/0'))::text,
+		coalesce(w.status, ''),
+		coalesce(w.received_tli, (SELECT timeline_id FROM pg_control_checkpoint()))::bigint,
+		greatest(0, pg_wal_lsn_diff(w.latest_end_lsn, w.flushed_lsn))::bigint,
+		CASE WHEN w.status IS NULL THEN NULL
+		     WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
+		     ELSE greatest(0, extract(epoch FROM now() - pg_last_xact_replay_timestamp()))::bigint END
+		FROM (SELECT 1) one LEFT JOIN pg_stat_wal_receiver w ON true`).Scan(&position, &receiver, &timeline, &lag, &seconds)
+	if err != nil {
+		return err
+	}
+	var tli int64
+	if timeline != nil {
+		tli = *timeline
+	}
+	if err := setPosition(o, position, tli); err != nil {
+		return err
+	}
+	o.LagBytes, o.LagSeconds = lag, seconds
+	switch {
+	case receiver == "streaming" && lag != nil && *lag > catchingUpBytes:
+		o.State = driver.StateCatchingUp
+	case receiver == "streaming":
+		o.State = driver.StateStreaming
+	case receiver != "":
+		o.State, o.Message = driver.StateCatchingUp, "the receiver of the log is "+receiver
+	default:
+		o.State, o.Message = driver.StateDetached, "it receives no log"
+	}
+	return nil
+}
+
+func setPosition(o *driver.Observation, position string, timeline int64) error {
+	lsn, err := wal.ParseLSN(position)
+	if err != nil {
+		return fmt.Errorf("observe position: %w", err)
+	}
+	o.Position = driver.Position{Text: position, Bytes: int64(lsn), Timeline: timeline}
+	return nil
+}

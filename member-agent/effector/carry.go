@@ -1,0 +1,187 @@
+package effector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"tripod.dev/tripod/failover/driver"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+)
+
+const (
+	// resultsKept bounds the memory of answered directives.
+	resultsKept = 256
+	// defaultDeadline bounds a directive that has none.
+	defaultDeadline = 30 * time.Second
+)
+
+// Carry does a directive and returns its result. Doing it twice has the effect
+// of doing it once; a result that is final is remembered by the directive's id.
+func (e *Effector) Carry(ctx context.Context, d *agentv1.Directive) *agentv1.DirectiveResult {
+	began := time.Now()
+	if r := e.remembered(d.GetId()); r != nil {
+		return r
+	}
+	timeout := time.Duration(d.GetDeadlineMillis()) * time.Millisecond
+	if timeout <= 0 {
+		timeout = defaultDeadline
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	o, message, err := e.carry(ctx, d)
+	r := &agentv1.DirectiveResult{Id: d.GetId(), Outcome: agentv1.Outcome_OUTCOME_DONE, Message: message}
+	switch {
+	case err == nil:
+	case errors.Is(err, driver.ErrOlder), errors.Is(err, driver.ErrRefused):
+		r.Outcome, r.Message = agentv1.Outcome_OUTCOME_REFUSED, err.Error()
+	default:
+		r.Outcome, r.Message = agentv1.Outcome_OUTCOME_FAILED, err.Error()
+	}
+	if o != nil {
+		r.Observation = e.keep(e.site(keyOf(d.GetDataset())), *o)
+		r.Position, r.Timeline = o.Position.Text, o.Position.Timeline
+	}
+	r.ElapsedMillis = time.Since(began).Milliseconds()
+	e.remember(r)
+	e.cfg.Log.Info("directive carried out", "run", d.GetRun(), "step", d.GetStep(), "dataset", keyOf(d.GetDataset()).String(),
+		"verb", d.GetVerb().String(), "epoch", d.GetEpoch(), "outcome", r.GetOutcome().String(),
+		"elapsed", time.Since(began), "error", r.GetMessage())
+	return r
+}
+
+func (e *Effector) remembered(id string) *agentv1.DirectiveResult {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if r := e.results[id]; r != nil && id != "" {
+		return proto.CloneOf(r)
+	}
+	return nil
+}
+
+func (e *Effector) remember(r *agentv1.DirectiveResult) {
+	if r.GetOutcome() == agentv1.Outcome_OUTCOME_FAILED || r.GetId() == "" {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.results[r.GetId()] == nil {
+		e.order = append(e.order, r.GetId())
+	}
+	e.results[r.GetId()] = proto.CloneOf(r)
+	if len(e.order) > resultsKept {
+		delete(e.results, e.order[0])
+		e.order = e.order[1:]
+	}
+}
+
+func (e *Effector) carry(ctx context.Context, d *agentv1.Directive) (*driver.Observation, string, error) {
+	if !e.cfg.Active() {
+		return nil, "", fmt.Errorf("replica %s of the agent in cluster %s is not the active one", e.cfg.Replica, e.cfg.Cluster)
+	}
+	role := proto.CloneOf(d.GetRole())
+	if role == nil {
+		return nil, "", fmt.Errorf("directive %s has no role to carry out: %w", d.GetId(), driver.ErrRefused)
+	}
+	role.Dataset, role.Epoch = d.GetDataset(), d.GetEpoch()
+	drv, err := e.driver(role)
+	if err != nil {
+		return nil, "", fmt.Errorf("%w: %w", err, driver.ErrRefused)
+	}
+	s := e.site(keyOf(d.GetDataset()))
+	if err := s.admit(d.GetIncarnation(), d.GetEpoch()); err != nil {
+		return nil, "", err
+	}
+	c := e.call(role, d.GetIncarnation())
+	if d.GetVerb() == agentv1.Verb_VERB_FENCE {
+		// A fence does not wait for its turn: the guard interrupts, too.
+		s.preempt()
+		o, err := drv.Fence(ctx, c)
+		return seen(o, err), "stopped, and a probe found nobody listening", err
+	}
+	if d.GetVerb() == agentv1.Verb_VERB_PROMOTE {
+		s.preempt()
+	}
+	ctx, done, err := s.take(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	defer done()
+	return e.perform(ctx, drv, d, role, c)
+}
+
+func (e *Effector) perform(ctx context.Context, drv driver.Driver, d *agentv1.Directive, role *agentv1.RoleGrant, c driver.Call) (*driver.Observation, string, error) {
+	switch d.GetVerb() {
+	case agentv1.Verb_VERB_PROMOTE:
+		return e.promote(ctx, drv, role, c)
+	case agentv1.Verb_VERB_FOLLOW, agentv1.Verb_VERB_DISCARD:
+		r, err := drv.Resync(ctx, c, d.GetVerb() == agentv1.Verb_VERB_DISCARD)
+		return resynced(r, err)
+	case agentv1.Verb_VERB_SET_SYNC_SET:
+		o, err := drv.SetSyncSet(ctx, c)
+		return seen(o, err), "", err
+	case agentv1.Verb_VERB_PROBE:
+		p, err := drv.Probe(ctx, c)
+		if err != nil {
+			return nil, "", err
+		}
+		o := drv.Observe(ctx, c.Dataset)
+		return &o, fmt.Sprintf("writable=%t listening=%t %s", p.Writable, p.Listening, p.Message), nil
+	}
+	return nil, "", fmt.Errorf("verb %v is newer than this agent: %w", d.GetVerb(), driver.ErrRefused)
+}
+
+// promote waits until the guard can be shown a proof: the next grant, which it
+// asks for at once, or the grant at hand if that is of the same epoch.
+func (e *Effector) promote(ctx context.Context, drv driver.Driver, role *agentv1.RoleGrant, c driver.Call) (*driver.Observation, string, error) {
+	k := keyOf(role.GetDataset())
+	c.Primary = e.cfg.Cluster
+	e.grants.promote(k, role, time.Now())
+	for hurried := false; ; hurried = true {
+		changed := e.grants.changes()
+		p := e.grants.proof(k, time.Now())
+		if p.GetRole().GetEpoch() > c.Epoch {
+			return nil, "", fmt.Errorf("dataset %s: epoch %d was granted meanwhile: %w", k, p.GetRole().GetEpoch(), driver.ErrOlder)
+		}
+		if p.GetRole().GetEpoch() == c.Epoch && p.GetRole().GetRole() == agentv1.Role_ROLE_PRIMARY {
+			break
+		}
+		if !hurried {
+			e.cfg.Hurry()
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, "", fmt.Errorf("dataset %s: no grant names this cluster primary at epoch %d yet: %w", k, c.Epoch, ctx.Err())
+		}
+	}
+	e.links.push()
+	o, err := drv.Promote(ctx, c)
+	return seen(o, err), "", err
+}
+
+func seen(o driver.Observation, err error) *driver.Observation {
+	if err != nil {
+		return nil
+	}
+	return &o
+}
+
+func resynced(r driver.Resynced, err error) (*driver.Observation, string, error) {
+	var diverged *driver.Diverged
+	if errors.As(err, &diverged) {
+		return &r.Observation, "", err
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	message := "method " + string(r.Method)
+	if r.Divergence.Bytes > 0 {
+		message += fmt.Sprintf("; took back %d bytes with %d transactions after %s, none acknowledged or their loss approved; kept aside",
+			r.Divergence.Bytes, r.Divergence.Commits, r.Divergence.Fork)
+	}
+	return &r.Observation, message, nil
+}

@@ -1,0 +1,101 @@
+package effector
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"time"
+
+	"tripod.dev/tripod/failover/guard"
+)
+
+// GuardSecret is the name of the Secret that a database's pod mounts for its
+// guard, in the dataset's namespace.
+func GuardSecret(dataset string) string { return "tripod-guard-" + dataset }
+
+// certifyEvery is how often a certificate that is good is looked at again.
+const certifyEvery = time.Minute
+
+// certify keeps the guard's Secret filled. The pod waits for it to exist; the
+// guard reads it again at each dial.
+func (e *Effector) certify(ctx context.Context, s *site) error {
+	now := time.Now()
+	s.mu.Lock()
+	good := now.Sub(s.certified) < certifyEvery
+	s.mu.Unlock()
+	if good {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	identity := guard.Identity{Cluster: e.cfg.Cluster, Namespace: s.key.namespace, Dataset: s.key.name}
+	name := GuardSecret(s.key.name)
+	data, err := e.cfg.Secrets.Secret(ctx, s.key.namespace, name)
+	if err != nil {
+		return fmt.Errorf("read Secret %s/%s: %w", s.key.namespace, name, err)
+	}
+	if !usable(data, identity, e.cfg.Identity.Authority(), now) {
+		if err := e.issue(ctx, identity, name); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	s.certified = now
+	s.mu.Unlock()
+	return nil
+}
+
+func (e *Effector) issue(ctx context.Context, identity guard.Identity, name string) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject: pkix.Name{CommonName: identity.CommonName(), Organization: []string{guard.GuardsOrganization}},
+	}, key)
+	if err != nil {
+		return err
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	certificate, authority, err := e.cfg.Certificates.GuardCertificate(ctx, identity.Namespace, identity.Dataset,
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request}))
+	if err != nil {
+		return fmt.Errorf("have the hub sign the certificate of %s: %w", identity.CommonName(), err)
+	}
+	if err := e.cfg.Secrets.PutSecret(ctx, identity.Namespace, name, map[string][]byte{
+		"tls.crt": certificate, "tls.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), "ca.crt": authority,
+	}); err != nil {
+		return fmt.Errorf("write Secret %s/%s: %w", identity.Namespace, name, err)
+	}
+	return nil
+}
+
+// usable is false for what is missing, someone else's, of another hub, or in
+// the last third of its life.
+func usable(data map[string][]byte, want guard.Identity, roots *x509.CertPool, now time.Time) bool {
+	block, rest := pem.Decode(data["tls.crt"])
+	if block == nil || len(data["tls.key"]) == 0 || len(data["ca.crt"]) == 0 {
+		return false
+	}
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return false
+	}
+	chain := []*x509.Certificate{leaf}
+	for block, rest = pem.Decode(rest); block != nil; block, rest = pem.Decode(rest) {
+		if c, err := x509.ParseCertificate(block.Bytes); err == nil {
+			chain = append(chain, c)
+		}
+	}
+	id, err := guard.ParseIdentity(leaf)
+	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	return err == nil && id == want && now.Before(leaf.NotAfter.Add(-life/3)) && verifyChain(chain, roots) == nil
+}

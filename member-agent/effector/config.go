@@ -1,0 +1,104 @@
+// Package effector carries out what the hub decided about datasets: it hands
+// proofs to the guards of its cluster, calls drivers, and reports what they see.
+package effector
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"time"
+
+	"tripod.dev/tripod/failover/driver"
+	"tripod.dev/tripod/failover/driver/postgresql"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+)
+
+// Identity is the agent's own, as it is at each connection.
+type Identity interface {
+	// ServingCertificate is shown to guards; it names this cluster's agent.
+	ServingCertificate() (*tls.Certificate, error)
+	// Authority is the hub's CA, which signed the guards' certificates too.
+	Authority() *x509.CertPool
+}
+
+// CertificateSource has the hub sign certificates of signer tripod.dev/guard.
+type CertificateSource interface {
+	// GuardCertificate posts a request in PEM with subject CN
+	// tripod:guard:CLUSTER:NAMESPACE:DATASET, O tripod:guards, and returns the
+	// certificate and the hub's authority in PEM.
+	GuardCertificate(ctx context.Context, namespace, dataset string, request []byte) (certificate, authority []byte, err error)
+}
+
+// Secrets are this cluster's.
+type Secrets interface {
+	// Secret returns nil data, and no error, for one that does not exist. It
+	// may answer from memory while the API server does not.
+	Secret(ctx context.Context, namespace, name string) (map[string][]byte, error)
+	// PutSecret creates or replaces one.
+	PutSecret(ctx context.Context, namespace, name string, data map[string][]byte) error
+}
+
+// Config of an effector.
+type Config struct {
+	Cluster string
+	// Replica is this agent's pod.
+	Replica string
+	// Listen is where guards attach.
+	Listen       string
+	Identity     Identity
+	Certificates CertificateSource
+	Secrets      Secrets
+	// Active says whether this replica carries out effects now.
+	Active func() bool
+	// Hurry asks for a heartbeat now, so that a fresh grant comes; optional.
+	Hurry func()
+	// Drivers by name; the built-in ones when nil.
+	Drivers map[string]driver.Driver
+	Tick    time.Duration
+	Log     *slog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	if c.Listen == "" {
+		c.Listen = ":7443"
+	}
+	if c.Tick == 0 {
+		c.Tick = time.Second
+	}
+	if c.Hurry == nil {
+		c.Hurry = func() {}
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// Validate names the first thing that cannot work.
+func (c Config) Validate() error {
+	switch {
+	case c.Cluster == "":
+		return errors.New("effector: cluster is empty, expected this cluster's name in the hub")
+	case c.Identity == nil:
+		return errors.New("effector: identity is missing, guards could not attach")
+	case c.Secrets == nil || c.Certificates == nil:
+		return errors.New("effector: secrets or certificates are missing, guards could not be given theirs")
+	case c.Active == nil:
+		return errors.New("effector: active is missing, two replicas would act at once")
+	}
+	return nil
+}
+
+// builtIn are the drivers that need nothing installed.
+func builtIn(hosts postgresql.Hosts, secrets postgresql.Secrets) map[string]driver.Driver {
+	return map[string]driver.Driver{postgresql.Name: postgresql.New(hosts, secrets)}
+}
+
+// key is how datasets are told apart in maps.
+type key struct{ namespace, name string }
+
+func (k key) String() string { return k.namespace + "/" + k.name }
+
+func keyOf(d *agentv1.DatasetKey) key { return key{d.GetNamespace(), d.GetName()} }

@@ -1,0 +1,162 @@
+package effector
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+
+	"tripod.dev/tripod/failover/driver"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+)
+
+// Effector is the agent's part for datasets. Its methods are safe for
+// concurrent use; Run owns its goroutines.
+type Effector struct {
+	cfg     Config
+	drivers map[string]driver.Driver
+	grants  *grants
+	links   *links
+
+	mu       sync.Mutex
+	sites    map[key]*site
+	results  map[string]*agentv1.DirectiveResult
+	order    []string
+	listener net.Listener
+}
+
+// New listens for guards, so that an address that is taken is known at once.
+func New(cfg Config) (*Effector, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("effector: listen for guards: %w", err)
+	}
+	e := &Effector{
+		cfg: cfg, grants: newGrants(), listener: listener,
+		sites: map[key]*site{}, results: map[string]*agentv1.DirectiveResult{},
+	}
+	e.links = newLinks(e)
+	if e.drivers = cfg.Drivers; e.drivers == nil {
+		e.drivers = builtIn(e.links, cfg.Secrets)
+	}
+	return e, nil
+}
+
+// Addr is where guards attach.
+func (e *Effector) Addr() net.Addr { return e.listener.Addr() }
+
+// Run serves guards and keeps every copy as its grant says until ctx ends.
+func (e *Effector) Run(ctx context.Context) error {
+	server := grpc.NewServer(
+		grpc.Creds(credentials.NewTLS(e.serverTLS())),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 5 * time.Second, Timeout: 3 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 2 * time.Second, PermitWithoutStream: true}),
+	)
+	agentv1.RegisterGuardsServer(server, e.links)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return server.Serve(e.listener) })
+	group.Go(func() error { e.rounds(ctx); return nil })
+	group.Go(func() error {
+		<-ctx.Done()
+		server.Stop()
+		return nil
+	})
+	err := group.Wait()
+	for _, d := range e.drivers {
+		if c, ok := d.(interface{ Close() }); ok {
+			c.Close()
+		}
+	}
+	return err
+}
+
+func (e *Effector) serverTLS() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		NextProtos: []string{"h2"},
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			certificate, err := e.cfg.Identity.ServingCertificate()
+			if err != nil {
+				return nil, err
+			}
+			return &tls.Config{
+				MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"},
+				Certificates: []tls.Certificate{*certificate},
+				ClientAuth:   tls.RequireAnyClientCert,
+				VerifyConnection: func(state tls.ConnectionState) error {
+					return verifyChain(state.PeerCertificates, e.cfg.Identity.Authority())
+				},
+			}, nil
+		},
+	}
+}
+
+// verifyChain leaves the subject to the server, which knows what a guard is.
+func verifyChain(chain []*x509.Certificate, roots *x509.CertPool) error {
+	if len(chain) == 0 {
+		return fmt.Errorf("the peer shows no certificate")
+	}
+	intermediates := x509.NewCertPool()
+	for _, c := range chain[1:] {
+		intermediates.AddCert(c)
+	}
+	_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	return err
+}
+
+// Grant takes in a grant whose lease ends at deadline on this process's clock,
+// counted from when the agent asked.
+func (e *Effector) Grant(g *agentv1.Grant, deadline time.Time) {
+	if e.grants.take(g, deadline) {
+		e.links.push()
+	}
+}
+
+// rounds observes and reconciles every dataset each tick. A dataset that takes
+// long holds up no other.
+func (e *Effector) rounds(ctx context.Context) {
+	var work sync.WaitGroup
+	defer work.Wait()
+	tick := time.NewTicker(e.cfg.Tick)
+	defer tick.Stop()
+	for {
+		changed := e.grants.changes()
+		if e.cfg.Active() {
+			for _, role := range e.grants.roles() {
+				s := e.site(keyOf(role.GetDataset()))
+				s.once(&s.observing, &work, func() { e.observe(ctx, s, role) })
+				s.once(&s.reconciling, &work, func() { e.reconcile(ctx, s, role) })
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Observations returns the latest of every dataset of the grant, with its age.
+func (e *Effector) Observations() []*agentv1.DatasetObservation {
+	var all []*agentv1.DatasetObservation
+	for _, role := range e.grants.roles() {
+		if o := e.site(keyOf(role.GetDataset())).observation(); o != nil {
+			all = append(all, o)
+		}
+	}
+	return all
+}

@@ -1,0 +1,122 @@
+package effector
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"tripod.dev/tripod/failover/driver"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+)
+
+const (
+	reconcileTimeout = 30 * time.Minute // a fresh copy of a large database
+	divergedPause    = 30 * time.Second
+)
+
+// reconcile brings the copy to what the grant says, as far as no decision is
+// needed for it: a primary that has stopped is started again at the epoch it
+// holds, a replica follows, a standby that is committed to is waited for. A new
+// epoch's promotion comes by directive only.
+func (e *Effector) reconcile(ctx context.Context, s *site, role *agentv1.RoleGrant) {
+	if err := e.certify(ctx, s); err != nil {
+		e.cfg.Log.Warn("guard has no certificate", "dataset", s.key.String(), "error", err)
+	}
+	d, err := e.driver(role)
+	if err != nil {
+		return // the observation says so
+	}
+	p := e.grants.proof(s.key, time.Now())
+	if p.GetRole() == nil || s.resting(time.Now()) {
+		return
+	}
+	if s.admit(p.GetIncarnation(), role.GetEpoch()) != nil {
+		return
+	}
+	status, _, ok := e.links.Host(s.key.namespace, s.key.name).Status()
+	if !ok || status.GetBusy() != "" {
+		return
+	}
+	act := e.need(d, role, status, p.GetIncarnation())
+	if act == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
+	defer cancel()
+	ctx, done, err := s.take(ctx)
+	if err != nil {
+		return
+	}
+	defer done()
+	err = act(ctx)
+	s.rest(time.Now(), err)
+	var diverged *driver.Diverged
+	if errors.As(err, &diverged) {
+		s.mu.Lock()
+		s.retry = time.Now().Add(divergedPause)
+		s.mu.Unlock()
+	}
+	if err != nil && ctx.Err() == nil {
+		e.cfg.Log.Warn("copy is not as granted", "dataset", s.key.String(), "epoch", role.GetEpoch(), "error", err)
+	}
+	e.observe(ctx, s, role)
+}
+
+// need returns the act that the copy needs, or nil.
+func (e *Effector) need(d driver.Driver, role *agentv1.RoleGrant, status *agentv1.GuardStatus, incarnation uint64) func(context.Context) error {
+	c := e.call(role, incarnation)
+	switch role.GetRole() {
+	case agentv1.Role_ROLE_PRIMARY:
+		return e.needPrimary(d, c, status)
+	case agentv1.Role_ROLE_REPLICA:
+		if c.Primary == "" || c.Primary == e.cfg.Cluster || c.PrimaryAddress == "" || e.followsWell(c, status) {
+			return nil
+		}
+		return func(ctx context.Context) error {
+			_, err := d.Resync(ctx, c, false)
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *Effector) needPrimary(d driver.Driver, c driver.Call, status *agentv1.GuardStatus) func(context.Context) error {
+	if status.GetHeldEpoch() != c.Epoch || status.GetFenced() {
+		return nil
+	}
+	c.Primary = e.cfg.Cluster
+	switch status.GetMode() {
+	case agentv1.DatabaseMode_DATABASE_MODE_STOPPED:
+		return func(ctx context.Context) error {
+			_, err := d.Promote(ctx, c)
+			return err
+		}
+	case agentv1.DatabaseMode_DATABASE_MODE_PRIMARY:
+		waits := slices.Clone(status.GetWaitsFor())
+		committed := slices.DeleteFunc(slices.Clone(c.SyncSet), func(s string) bool { return s == e.cfg.Cluster })
+		missing := slices.ContainsFunc(committed, func(s string) bool { return !slices.Contains(waits, s) })
+		if !missing {
+			return nil
+		}
+		// The committed set may be behind one that a directive is growing: never
+		// make it smaller here.
+		c.SyncSet = append(waits, committed...)
+		slices.Sort(c.SyncSet)
+		c.SyncSet = slices.Compact(c.SyncSet)
+		return func(ctx context.Context) error {
+			_, err := d.SetSyncSet(ctx, c)
+			return err
+		}
+	}
+	return nil
+}
+
+// followsWell spares a replica that receives its log the questions of a resync.
+func (e *Effector) followsWell(c driver.Call, status *agentv1.GuardStatus) bool {
+	if status.GetMode() != agentv1.DatabaseMode_DATABASE_MODE_REPLICA || status.GetFollows() != c.PrimaryAddress {
+		return false
+	}
+	o := e.site(key{c.Dataset.Namespace, c.Dataset.Name}).observation()
+	return o.GetState() == string(driver.StateStreaming) || o.GetState() == string(driver.StateCatchingUp)
+}

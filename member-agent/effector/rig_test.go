@@ -1,0 +1,375 @@
+package effector_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"tripod.dev/tripod/member-agent/effector"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+)
+
+const (
+	tick = 200 * time.Millisecond
+	ttl  = 2 * time.Second
+)
+
+var guardBinary string
+
+// TestMain builds the guard as it is shipped: static, and run as PID 1.
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "tripod-guard-")
+	if err == nil {
+		guardBinary = filepath.Join(dir, "tripod-guard")
+		build := exec.Command("go", "build", "-o", guardBinary, "tripod.dev/tripod/cmd/tripod-guard")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		var out []byte
+		if out, err = build.CombinedOutput(); err != nil {
+			err = fmt.Errorf("%w: %s", err, out)
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "build the guard:", err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	os.RemoveAll(dir)
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// authority is a hub's CA.
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	pool *x509.CertPool
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "hub"}, IsCA: true,
+		BasicConstraintsValid: true, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	must(t, err)
+	cert, err := x509.ParseCertificate(der)
+	must(t, err)
+	pool := x509.NewCertPool()
+	pool.AddCert(cert)
+	return &authority{cert, key, pool}
+}
+
+func (a *authority) sign(subject pkix.Name, public any) ([]byte, error) {
+	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
+	if err != nil {
+		return nil, err
+	}
+	return x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: serial, Subject: subject,
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour)}, a.cert, public, a.key)
+}
+
+// identity is an agent's.
+type identity struct {
+	pair tls.Certificate
+	pool *x509.CertPool
+}
+
+func (i identity) ServingCertificate() (*tls.Certificate, error) { return &i.pair, nil }
+func (i identity) Authority() *x509.CertPool                     { return i.pool }
+
+func (a *authority) agent(t *testing.T, cluster string) identity {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	der, err := a.sign(pkix.Name{CommonName: "tripod:agent:" + cluster, Organization: []string{"tripod:agents"}}, key.Public())
+	must(t, err)
+	return identity{tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, a.pool}
+}
+
+// GuardCertificate signs what the effector asks for, as the hub's signer does.
+func (a *authority) GuardCertificate(_ context.Context, _, _ string, request []byte) (cert, ca []byte, err error) {
+	block, _ := pem.Decode(request)
+	csr, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return nil, nil, err
+	}
+	der, err := a.sign(csr.Subject, csr.PublicKey)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}), err
+}
+
+// secrets stand for the cluster's API server; the guard's one is mounted.
+type secrets struct {
+	mu   sync.Mutex
+	data map[string]map[string][]byte
+	dir  string
+}
+
+func (s *secrets) Secret(_ context.Context, namespace, name string) (map[string][]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.data[namespace+"/"+name], nil
+}
+
+func (s *secrets) PutSecret(_ context.Context, namespace, name string, data map[string][]byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.data[namespace+"/"+name] = data
+	for file, content := range data {
+		if err := os.WriteFile(filepath.Join(s.dir, file), content, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var credentials = map[string]string{"database": "ledger", "username": "ledger", "password": "it's a secret",
+	"monitor-password": "m:o'n", "replication-password": `r\e:p`}
+
+// center is one cluster: an agent in this process and a guard as a process.
+type center struct {
+	name     string
+	address  string
+	dir      string
+	effector *effector.Effector
+	guard    *exec.Cmd
+}
+
+// fleet plays the hub: it grants what the committed state says.
+type fleet struct {
+	t       *testing.T
+	dir     string
+	ca      *authority
+	centers map[string]*center
+
+	mu       sync.Mutex
+	primary  string
+	epoch    int64
+	fencing  bool
+	syncSet  []string
+	revision int64
+	silent   map[string]bool
+}
+
+func newFleet(t *testing.T, names ...string) *fleet {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("this test runs a real PostgreSQL under a guard that is PID 1: run it as root")
+	}
+	dir, err := os.MkdirTemp("", "tripod-effector-")
+	must(t, err)
+	must(t, os.Chmod(dir, 0o755))
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	f := &fleet{t: t, dir: dir, ca: newAuthority(t), centers: map[string]*center{}, silent: map[string]bool{}}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	t.Cleanup(func() { cancel(); running.Wait() })
+	for _, name := range names {
+		c := f.build(name)
+		running.Go(func() {
+			if err := c.effector.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+		t.Cleanup(func() { f.powerOff(name) })
+	}
+	running.Go(func() { f.grantEveryTick(ctx) })
+	return f
+}
+
+func (f *fleet) build(name string) *center {
+	f.t.Helper()
+	c := &center{name: name, dir: filepath.Join(f.dir, name), address: freeAddress(f.t)}
+	for _, sub := range []string{"volume", "credentials", "secrets"} {
+		must(f.t, os.MkdirAll(filepath.Join(c.dir, sub), 0o755))
+	}
+	data := map[string][]byte{}
+	for key, value := range credentials {
+		data[key] = []byte(value)
+		must(f.t, os.WriteFile(filepath.Join(c.dir, "secrets", key), []byte(value), 0o600))
+	}
+	var err error
+	c.effector, err = effector.New(effector.Config{
+		Cluster: name, Replica: "agent-" + name, Listen: "127.0.0.1:0", Identity: f.ca.agent(f.t, name), Certificates: f.ca,
+		Secrets: &secrets{data: map[string]map[string][]byte{"pay/ledger-db-credentials": data}, dir: filepath.Join(c.dir, "credentials")},
+		Active:  func() bool { return true }, Tick: tick,
+	})
+	must(f.t, err)
+	f.centers[name] = c
+	return c
+}
+
+// powerOn starts the guard as PID 1 of a namespace, as in a container.
+func (f *fleet) powerOn(name string) {
+	f.t.Helper()
+	c := f.centers[name]
+	wait(f.t, 10*time.Second, "the guard's Secret of "+name, func() bool {
+		_, err := os.Stat(filepath.Join(c.dir, "credentials", "tls.key"))
+		_, err2 := os.Stat(filepath.Join(c.dir, "credentials", "ca.crt"))
+		return err == nil && err2 == nil
+	})
+	log, err := os.OpenFile(filepath.Join(c.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	must(f.t, err)
+	defer log.Close()
+	_, port, _ := net.SplitHostPort(c.address)
+	c.guard = exec.Command("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", guardBinary, "run",
+		"--agents", c.effector.Addr().String(), "--address", c.address, "--port", port, "--tick", tick.String(), "--margin", "300ms",
+		"--volume", filepath.Join(c.dir, "volume"), "--credentials", filepath.Join(c.dir, "credentials"), "--secrets", filepath.Join(c.dir, "secrets"))
+	c.guard.Stdout, c.guard.Stderr = log, log
+	must(f.t, c.guard.Start())
+}
+
+// powerOff kills everything of a center at once, and grants it nothing.
+func (f *fleet) powerOff(name string) {
+	f.silence(name, true)
+	c := f.centers[name]
+	if c.guard == nil {
+		return
+	}
+	_ = c.guard.Process.Kill()
+	_ = c.guard.Wait()
+	c.guard = nil
+	if f.t.Failed() {
+		log, _ := os.ReadFile(filepath.Join(c.dir, "log"))
+		f.t.Logf("log of %s:\n%s", name, log)
+	}
+}
+
+func (f *fleet) silence(name string, on bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.silent[name] = on
+}
+
+// commit changes the committed state.
+func (f *fleet) commit(change func()) {
+	f.mu.Lock()
+	change()
+	f.revision++
+	f.mu.Unlock()
+	f.grantAll()
+}
+
+func (f *fleet) grantEveryTick(ctx context.Context) {
+	every := time.NewTicker(tick)
+	defer every.Stop()
+	for {
+		f.grantAll()
+		select {
+		case <-every.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (f *fleet) grantAll() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name, c := range f.centers {
+		if !f.silent[name] {
+			c.effector.Grant(&agentv1.Grant{Incarnation: 1, Revision: f.revision, TtlMillis: ttl.Milliseconds(),
+				Roles: []*agentv1.RoleGrant{f.roleLocked(name)}}, time.Now().Add(ttl))
+		}
+	}
+}
+
+func (f *fleet) roleLocked(name string) *agentv1.RoleGrant {
+	r := &agentv1.RoleGrant{Dataset: dataset, Epoch: f.epoch, Role: agentv1.Role_ROLE_REPLICA, Driver: "postgresql",
+		Primary: f.primary, SyncSet: f.syncSet, Protection: agentv1.Protection_PROTECTION_ZERO_LOSS}
+	if c := f.centers[f.primary]; c != nil {
+		r.PrimaryAddress = c.address
+	}
+	if name == f.primary && !f.fencing {
+		r.Role = agentv1.Role_ROLE_PRIMARY
+	}
+	return r
+}
+
+var dataset = &agentv1.DatasetKey{Namespace: "pay", Name: "ledger-db"}
+
+// direct has an agent carry out a verb at the committed state.
+func (f *fleet) direct(name string, verb agentv1.Verb, timeout time.Duration, change func(*agentv1.Directive)) *agentv1.DirectiveResult {
+	f.mu.Lock()
+	d := &agentv1.Directive{Incarnation: 1, Epoch: f.epoch, Dataset: dataset, Verb: verb,
+		Role: f.roleLocked(name), DeadlineMillis: timeout.Milliseconds()}
+	f.mu.Unlock()
+	if change != nil {
+		change(d)
+	}
+	return f.centers[name].effector.Carry(context.Background(), d)
+}
+
+func (f *fleet) must(name string, verb agentv1.Verb, change func(*agentv1.Directive)) *agentv1.DirectiveResult {
+	f.t.Helper()
+	r := f.direct(name, verb, 30*time.Second, change)
+	if r.GetOutcome() != agentv1.Outcome_OUTCOME_DONE {
+		f.t.Fatalf("%v in %s: %v: %s", verb, name, r.GetOutcome(), r.GetMessage())
+	}
+	return r
+}
+
+func (f *fleet) observed(name string) *agentv1.DatasetObservation {
+	for _, o := range f.centers[name].effector.Observations() {
+		return o
+	}
+	return &agentv1.DatasetObservation{}
+}
+
+func (f *fleet) waitState(name, state string) {
+	f.t.Helper()
+	wait(f.t, 30*time.Second, name+" is "+state, func() bool { return f.observed(name).GetState() == state })
+}
+
+// wait looks at a condition until it holds; it fails after the deadline.
+func wait(t *testing.T, limit time.Duration, what string, met func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	every := time.NewTicker(10 * time.Millisecond)
+	defer every.Stop()
+	for !met() {
+		select {
+		case <-every.C:
+		case <-ctx.Done():
+			t.Fatalf("not within %v: %s", limit, what)
+		}
+	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

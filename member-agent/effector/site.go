@@ -1,0 +1,181 @@
+package effector
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"tripod.dev/tripod/failover/driver"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+)
+
+// site is one dataset's copy in this cluster.
+type site struct {
+	key key
+
+	// turn is held by whoever changes the copy: a directive or reconcile.
+	turn chan struct{}
+
+	mu          sync.Mutex
+	observing   bool
+	reconciling bool
+	latest      *agentv1.DatasetObservation
+	at          time.Time
+	epoch       int64 // highest seen
+	incarnation uint64
+	interrupt   context.CancelFunc // ends the work of whoever has the turn
+	retry       time.Time          // reconcile rests until then
+	pause       time.Duration
+	certified   time.Time // the guard's certificate was good then
+}
+
+func (e *Effector) site(k key) *site {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.sites[k] == nil {
+		e.sites[k] = &site{key: k, turn: make(chan struct{}, 1)}
+	}
+	return e.sites[k]
+}
+
+// once runs f unless it is still running from an earlier tick.
+func (s *site) once(running *bool, work *sync.WaitGroup, f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if *running {
+		return
+	}
+	*running = true
+	work.Go(func() {
+		defer func() {
+			s.mu.Lock()
+			*running = false
+			s.mu.Unlock()
+		}()
+		f()
+	})
+}
+
+// take waits for the turn and returns a context that whoever is more urgent may
+// end, and the function that gives the turn back.
+func (s *site) take(ctx context.Context) (context.Context, func(), error) {
+	select {
+	case s.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, fmt.Errorf("dataset %s: wait for the work under way: %w", s.key, ctx.Err())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	s.mu.Lock()
+	s.interrupt = cancel
+	s.mu.Unlock()
+	return ctx, func() {
+		s.mu.Lock()
+		s.interrupt = nil
+		s.mu.Unlock()
+		cancel()
+		<-s.turn
+	}, nil
+}
+
+// preempt ends the work under way.
+func (s *site) preempt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.interrupt != nil {
+		s.interrupt()
+	}
+}
+
+// admit refuses what is older than this process has seen and remembers the
+// rest. The guard does the same from the volume, which outlives this process.
+func (s *site) admit(incarnation uint64, epoch int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if incarnation < s.incarnation || epoch < s.epoch {
+		return fmt.Errorf("dataset %s: incarnation %d epoch %d, seen %d and %d: %w",
+			s.key, incarnation, epoch, s.incarnation, s.epoch, driver.ErrOlder)
+	}
+	s.incarnation, s.epoch = incarnation, epoch
+	return nil
+}
+
+// resting reports whether reconcile waits after a failure; a new epoch ends it.
+func (s *site) resting(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return now.Before(s.retry)
+}
+
+func (s *site) rest(now time.Time, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		s.retry, s.pause = time.Time{}, 0
+		return
+	}
+	s.pause = min(max(2*s.pause, 500*time.Millisecond), 15*time.Second)
+	s.retry = now.Add(s.pause)
+}
+
+func (s *site) observation() *agentv1.DatasetObservation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.latest == nil {
+		return nil
+	}
+	o := proto.CloneOf(s.latest)
+	o.AgeMillis = time.Since(s.at).Milliseconds()
+	return o
+}
+
+// observe keeps the latest observation for the heartbeats.
+func (e *Effector) observe(ctx context.Context, s *site, role *agentv1.RoleGrant) {
+	d, err := e.driver(role)
+	if err != nil {
+		e.keep(s, driver.Observation{Role: driver.RoleNone, State: driver.StateUnknown, Message: err.Error()})
+		return
+	}
+	e.keep(s, d.Observe(ctx, e.dataset(role)))
+}
+
+func (e *Effector) keep(s *site, o driver.Observation) *agentv1.DatasetObservation {
+	seen := observed(s.key, o)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.latest, s.at = seen, time.Now()
+	return seen
+}
+
+func (e *Effector) driver(role *agentv1.RoleGrant) (driver.Driver, error) {
+	if d := e.drivers[role.GetDriver()]; d != nil {
+		return d, nil
+	}
+	var known []string
+	for name := range e.drivers {
+		known = append(known, name)
+	}
+	slices.Sort(known)
+	return nil, fmt.Errorf("dataset %s: no driver %q in cluster %s, there is %s: correct spec.driver",
+		keyOf(role.GetDataset()), role.GetDriver(), e.cfg.Cluster, strings.Join(known, ", "))
+}
+
+func (e *Effector) dataset(role *agentv1.RoleGrant) driver.Dataset {
+	return driver.Dataset{Namespace: role.GetDataset().GetNamespace(), Name: role.GetDataset().GetName(),
+		Cluster: e.cfg.Cluster, Parameters: role.GetParameters()}
+}
+
+func (e *Effector) call(role *agentv1.RoleGrant, incarnation uint64) driver.Call {
+	c := driver.Call{Incarnation: incarnation, Epoch: role.GetEpoch(), Dataset: e.dataset(role),
+		Primary: role.GetPrimary(), PrimaryAddress: role.GetPrimaryAddress(), SyncSet: role.GetSyncSet()}
+	for _, p := range role.GetPeers() {
+		if c.PrimaryAddress == "" && p.GetCluster() == c.Primary {
+			c.PrimaryAddress = p.GetAddress()
+		}
+	}
+	return c
+}
