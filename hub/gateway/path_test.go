@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
+	"pgregory.net/rapid"
 )
 
 func TestPaths(t *testing.T) {
@@ -79,33 +80,46 @@ func FuzzParse(f *testing.F) {
 	for _, seed := range []string{"/clusters/a/api", "/clusters/a/../b", "/fleet/%2e%2e/api", "/clusters%2fa", "/clusters/a/x%25", "http://h/clusters/a"} {
 		f.Add(seed)
 	}
-	f.Fuzz(func(t *testing.T, target string) {
-		u, err := url.ParseRequestURI(target)
-		if err != nil {
-			return
-		}
-		route := parse(u)
-		if route.to != toCluster && route.to != toFleet {
-			return
-		}
-		prefix := fleetPrefix
-		if route.to == toCluster {
-			prefix = clustersPrefix + "/" + route.cluster
-		}
-		// Put together again, the route is the path: nothing was lost or moved.
-		whole := prefix + route.inner.EscapedPath()
-		if whole != u.EscapedPath() && whole != u.EscapedPath()+"/" {
-			t.Fatalf("%q became %q", u.EscapedPath(), whole)
-		}
-		if route.inner.Host != "" || route.inner.Scheme != "" || strings.Contains(route.inner.Path, "/../") {
-			t.Fatalf("%q leads to %v", target, route.inner)
-		}
-		// What goes out parses to the same path behind.
-		again, err := url.ParseRequestURI(route.inner.RequestURI())
-		if err != nil || again.Path != route.inner.Path {
-			t.Fatalf("%q goes out as %q", target, route.inner.RequestURI())
-		}
+	f.Fuzz(func(t *testing.T, target string) { checkParse(t, target) })
+}
+
+func TestARouteIsThePathOrNone(t *testing.T) {
+	piece := rapid.SampledFrom([]string{"/", "//", "clusters", "fleet", "a", "b-1", "..", ".", "%2f", "%2F", "%2e", "%5c", "%00", "%25", "%252f",
+		"api", "v1", "?", "#", "http:", "@", ":80", "é", "%c3%a9", "%ff", ";", "*", "\\", " "})
+	rapid.Check(t, func(t *rapid.T) {
+		checkParse(t, "/"+strings.Join(rapid.SliceOfN(piece, 0, 10).Draw(t, "pieces"), ""))
+		checkParse(t, "/clusters/a/"+strings.Join(rapid.SliceOfN(piece, 0, 6).Draw(t, "inner"), ""))
 	})
+}
+
+// checkParse holds for every target: a route that leads somewhere is the path
+// itself, in one reading only.
+func checkParse(t interface{ Fatalf(string, ...any) }, target string) {
+	u, err := url.ParseRequestURI(target)
+	if err != nil {
+		return
+	}
+	route := parse(u)
+	if route.to != toCluster && route.to != toFleet {
+		return
+	}
+	prefix := fleetPrefix
+	if route.to == toCluster {
+		prefix = clustersPrefix + "/" + route.cluster
+	}
+	// Put together again, the route is the path: nothing was lost or moved.
+	whole := prefix + route.inner.EscapedPath()
+	if whole != u.EscapedPath() && whole != u.EscapedPath()+"/" {
+		t.Fatalf("%q became %q", u.EscapedPath(), whole)
+	}
+	if route.inner.Host != "" || route.inner.Scheme != "" || strings.Contains(route.inner.Path+"/", "/../") {
+		t.Fatalf("%q leads to %v", target, route.inner)
+	}
+	// What goes out parses to the same path behind.
+	again, err := url.ParseRequestURI(route.inner.RequestURI())
+	if err != nil || again.Path != route.inner.Path {
+		t.Fatalf("%q goes out as %q", target, route.inner.RequestURI())
+	}
 }
 
 func TestWhatRBACJudges(t *testing.T) {

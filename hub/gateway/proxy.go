@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/apiserver/pkg/audit"
@@ -64,7 +65,7 @@ func (g *Routes) serveCluster(w http.ResponseWriter, r *http.Request, route rout
 	auditID, _ := audit.AuditIDFrom(r.Context())
 	audit.AddAuditAnnotation(r.Context(), "gateway.tripod.dev/cluster", route.cluster)
 	if info, err := g.inner.NewRequestInfo(withURL(r, route.inner)); err == nil && info.IsResourceRequest {
-		audit.AddAuditAnnotation(r.Context(), "gateway.tripod.dev/inner", fmt.Sprintf("%s %s/%s", info.Verb, info.Resource, info.Subresource))
+		audit.AddAuditAnnotation(r.Context(), "gateway.tripod.dev/inner", strings.TrimSuffix(fmt.Sprintf("%s %s/%s", info.Verb, info.Resource, info.Subresource), "/"))
 	}
 	p := &passage{route: route, cluster: cluster, person: person, auditID: string(auditID), upgrade: httpstream.IsUpgradeRequest(r)}
 	g.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), passageKey{}, p)))

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -9,6 +10,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilversion "k8s.io/apimachinery/pkg/util/version"
+	"k8s.io/apimachinery/pkg/version"
 
 	"tripod.dev/tripod/syncer"
 )
@@ -34,7 +37,7 @@ func (h *Handler) serveDiscovery(w http.ResponseWriter, r *http.Request) {
 	answer := func(value any) { writeJSON(w, http.StatusOK, "application/json", value) }
 	switch {
 	case len(parts) == 1 && parts[0] == "version":
-		answer(h.config.Version)
+		answer(h.config.View.oldestVersion())
 	case len(parts) == 1 && (parts[0] == "api" || parts[0] == "apis") && form == formDiscovery:
 		writeJSON(w, http.StatusOK, aggregatedType, aggregated(resources, parts[0] == "api"))
 	case len(parts) == 1 && parts[0] == "api":
@@ -52,6 +55,24 @@ func (h *Handler) serveDiscovery(w http.ResponseWriter, r *http.Request) {
 	default:
 		refuse(w, unknownPath())
 	}
+}
+
+// oldestVersion is the oldest of the clusters' versions: what a client may rely
+// on everywhere.
+func (v *View) oldestVersion() version.Info {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var oldest *utilversion.Version
+	info := version.Info{}
+	for _, c := range v.clusters {
+		parsed, err := utilversion.ParseSemantic(c.version)
+		if err != nil || oldest != nil && !parsed.LessThan(oldest) {
+			continue
+		}
+		oldest = parsed
+		info = version.Info{Major: fmt.Sprint(parsed.Major()), Minor: fmt.Sprint(parsed.Minor()), GitVersion: c.version}
+	}
+	return info
 }
 
 func unknownPath() error {

@@ -28,6 +28,8 @@ type cluster struct {
 	replica string
 	// lost is when the last stream ended.
 	lost time.Time
+	// version is of its API server, once it is known.
+	version string
 	// served is known from the first facts on.
 	served map[schema.GroupVersionResource]bool
 	parts  map[schema.GroupVersionResource]*part

@@ -16,7 +16,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
-	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/utils/clock"
@@ -43,8 +42,6 @@ type HandlerConfig struct {
 	Authorizer authorizer.Authorizer
 	// Printer prints built-in kinds; without one they have NAME and AGE.
 	Printer Printer
-	// Version is answered under /version.
-	Version version.Info
 	// RecheckEvery is how long an open watch may outlive its right; 5 s.
 	RecheckEvery time.Duration
 	// BookmarkEvery is the time between a watch's bookmarks; 30 s.

@@ -10,6 +10,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+	syncview "tripod.dev/tripod/syncer/view"
 )
 
 const (
@@ -269,5 +272,49 @@ func TestAResourceThatIsServedNoMoreGoes(t *testing.T) {
 	a.connect()
 	if code, _, _ := f.fetch("/apis/example.test/v1/widgets", plain); code != 404 {
 		t.Errorf("got %d", code)
+	}
+}
+
+func TestAClusterThatLeftTheFleetIsForgottenWithItsSession(t *testing.T) {
+	fleet := []string{"north-1", "south-1"}
+	f := newFleet(t, Config{Expected: func() []string { return fleet }})
+	north := newAgent(t, f.View, "north-1", podResource)
+	south := newAgent(t, f.View, "south-1", podResource)
+	for _, a := range []*agent{north, south} {
+		a.put(podResource, "ns", "p", nil, nil)
+		a.sync()
+	}
+	fleet = nil // not known: nothing may be concluded from it
+	north.disconnect()
+	if _, _, list := f.fetch("/api/v1/pods", plain); len(names(list)) != 2 {
+		t.Fatalf("got %v", names(list))
+	}
+	fleet = []string{"north-1"}
+	south.disconnect()
+	_, header, list := f.fetch("/api/v1/pods", plain)
+	if diff := cmp.Diff([]string{"north-1/ns/p"}, names(list)); diff != "" || strings.Contains(fmt.Sprint(header), "south-1") {
+		t.Errorf("%v\n%s", header, diff)
+	}
+}
+
+func TestTheVersionIsTheOldestClusters(t *testing.T) {
+	f := newFleet(t, Config{})
+	for cluster, version := range map[string]string{"a": "v1.36.3", "b": "v1.35.11+vendor", "c": "odd"} {
+		f.Facts(cluster, &agentv1.ClusterFacts{Version: version})
+	}
+	_, _, got := f.fetch("/version", plain)
+	if got["gitVersion"] != "v1.35.11+vendor" || got["minor"] != "35" {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestAnObjectThatCannotBeDecodedIsLeftOutAlone(t *testing.T) {
+	f, north, _ := threePods(t)
+	f.Apply("north-1", north.replica(), &agentv1.ViewDelta{Resource: syncview.EncodeResource(podResource), Upserts: []*agentv1.ViewObject{
+		{Object: []byte(`{"metadata":`)}, {Object: []byte(`{"metadata":{}}`)}, {Object: []byte(`null`)},
+		{Object: []byte(`{"metadata":{"name":"ok","namespace":"web","uid":"1","odd \" name":1},"x\ny":{"z":1}}`)}}})
+	_, _, list := f.fetch("/api/v1/namespaces/web/pods", plain)
+	if diff := cmp.Diff([]string{"north-1/web/front-0", "north-1/web/ok"}, names(list)); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -21,8 +21,9 @@ import (
 
 // Config of a View. Zero values have the defaults said here.
 type Config struct {
-	// Expected names the clusters that should be in the view, so that one that
-	// was never heard is said to be missing. It must not block. None if nil.
+	// Expected names the clusters of the fleet, so that one that was never heard
+	// is said to be missing and one that left is forgotten. An empty answer means
+	// that they are not known. It must not block. Not known if nil.
 	Expected func() []string
 	// History is how many changes per resource a watch may lag behind; 4096.
 	History int
@@ -167,7 +168,7 @@ func (v *View) Facts(clusterName string, facts *agentv1.ClusterFacts) {
 		v.resources[resource.GroupVersionResource] = resource
 	}
 	c := v.clusterLocked(clusterName)
-	c.served = served
+	c.served, c.version = served, facts.GetVersion()
 	var gone []*collection
 	for gvr := range c.parts {
 		if held, ok := v.collections[gvr]; ok && !served[gvr] {
@@ -181,17 +182,25 @@ func (v *View) Facts(clusterName string, facts *agentv1.ClusterFacts) {
 	}
 }
 
-// Disconnected says that the replica streams no more. What it showed stays.
+// Disconnected says that the replica streams no more. What it showed stays,
+// unless the cluster is known to have left the fleet: its session ends then.
 func (v *View) Disconnected(clusterName, replica string) {
+	expected := v.config.Expected()
+	left := len(expected) > 0 && !slices.Contains(expected, clusterName)
 	v.mu.Lock()
-	defer v.mu.Unlock()
-	if c, ok := v.clusters[clusterName]; ok && c.replica == replica {
+	c, ok := v.clusters[clusterName]
+	ended := ok && c.replica == replica
+	if ended {
 		c.disconnect(v.config.Clock.Now())
+	}
+	v.mu.Unlock()
+	if ended && left {
+		v.forget(clusterName)
 	}
 }
 
-// Forget removes a cluster that left the fleet.
-func (v *View) Forget(clusterName string) {
+// forget removes a cluster.
+func (v *View) forget(clusterName string) {
 	v.mu.Lock()
 	delete(v.clusters, clusterName)
 	held := make([]*collection, 0, len(v.collections))
