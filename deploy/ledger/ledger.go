@@ -40,6 +40,25 @@ type Params struct {
 	Clusters []Cluster
 	// HostPathRoot is the folder on every node that holds the database's volume.
 	HostPathRoot string
+	// HoldSeconds is how long a center that lost the primary role is no
+	// automatic target.
+	HoldSeconds int
+}
+
+// Host is the global service's name.
+func (Params) Host() string { return Host }
+
+// Port is the node port of every copy.
+func (Params) Port() string { return Port }
+
+// Survive is the loss of one center, where the first one's region has another.
+func (p Params) Survive() int {
+	for _, c := range p.Clusters[1:] {
+		if c.Region == p.Clusters[0].Region {
+			return 1
+		}
+	}
+	return 0
 }
 
 // Link of a cluster's copy.
@@ -61,6 +80,9 @@ func Render(p Params) ([]byte, error) {
 	}
 	if p.HostPathRoot == "" {
 		p.HostPathRoot = "/var/lib/ledger-db"
+	}
+	if p.HoldSeconds == 0 {
+		p.HoldSeconds = 15
 	}
 	names, err := fs.Glob(manifests, "*.yaml")
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -127,7 +128,8 @@ func workName(cmd *agentv1.GuardCommand) string {
 	if cmd.GetWork() == nil {
 		return "unknown"
 	}
-	return fmt.Sprintf("%T", cmd.GetWork())[len("*v1.GuardCommand_"):]
+	_, name, _ := strings.Cut(fmt.Sprintf("%T", cmd.GetWork()), "_")
+	return name
 }
 
 // describe refreshes what a stopped copy says about itself.

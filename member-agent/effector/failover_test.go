@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -29,7 +30,7 @@ func (f *fleet) connect(name string) (*pgx.Conn, error) {
 	}
 	config.Host, config.Port, config.Fallbacks = host, uint16(number), nil
 	config.TLSConfig = &tls.Config{InsecureSkipVerify: true}
-	config.User, config.Password, config.Database = credentials["username"], credentials["password"], credentials["database"]
+	config.User, config.Password, config.Database = credentials["client-user"], credentials["client-password"], credentials["database"]
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	return pgx.ConnectConfig(ctx, config)
@@ -129,7 +130,7 @@ func (f *fleet) form() {
 	wait(f.t, 10*time.Second, "guard of north-1", func() bool { return f.observed("north-1").GetGuardKnown() })
 	f.must("north-1", agentv1.Verb_VERB_PROMOTE, nil)
 	f.query("north-1", func(conn *pgx.Conn) error {
-		_, err := conn.Exec(context.Background(), "CREATE TABLE transfer (id int PRIMARY KEY)")
+		_, err := conn.Exec(context.Background(), "CREATE TABLE transfer (id int PRIMARY KEY); CREATE TABLE bulk (id int, filler text)")
 		return err
 	})
 	f.waitState("north-2", "Streaming")
@@ -147,6 +148,28 @@ func (f *fleet) grow(primary string, set ...string) {
 	f.commit(func() { f.syncSet = set })
 }
 
+// leaveUnacknowledgedTail has the primary write more than the frozen standby's
+// socket holds, so that its log goes on past what the standby will ever have.
+func (f *fleet) leaveUnacknowledgedTail(primary, standby string) {
+	f.t.Helper()
+	conn, err := f.connect(primary)
+	must(f.t, err)
+	f.freeze(standby, syscall.SIGSTOP)
+	before := f.observed(primary).GetPositionBytes()
+	done := make(chan struct{})
+	f.t.Cleanup(func() { <-done })
+	go func() {
+		defer close(done)
+		defer conn.Close(context.Background())
+		if _, err := conn.Exec(context.Background(), "INSERT INTO bulk SELECT g, repeat(md5(g::text), 30) FROM generate_series(1, 40000) g"); err == nil {
+			f.t.Error("a write was acknowledged that the sync set does not have")
+		}
+	}()
+	wait(f.t, 20*time.Second, "a long tail in the log of "+primary, func() bool {
+		return f.observed(primary).GetPositionBytes() > before+36<<20
+	})
+}
+
 // failOver does what the hub does when the primary is surely gone.
 func (f *fleet) failOver(to string) *agentv1.DirectiveResult {
 	f.t.Helper()
@@ -160,7 +183,9 @@ func TestPowerLossOfThePrimaryLosesNoAcknowledgedTransfer(t *testing.T) {
 	f.form()
 	l := &ledger{}
 	stop := f.start(l, "north-1")
+	f.leaveUnacknowledgedTail("north-1", "north-2")
 	f.powerOff("north-1")
+	f.freeze("north-2", syscall.SIGCONT)
 	close(stop)
 	<-l.done
 	r := f.failOver("north-2")
@@ -176,8 +201,19 @@ func TestPowerLossOfThePrimaryLosesNoAcknowledgedTransfer(t *testing.T) {
 		f.powerOn("north-1")
 		f.waitState("north-1", "Streaming")
 		f.waitState("south-1", "Streaming")
-		if o := f.observed("north-1"); o.GetTimeline() != r.GetTimeline() {
-			t.Errorf("north-1 is on timeline %d, want %d", o.GetTimeline(), r.GetTimeline())
+		for _, name := range []string{"north-1", "south-1"} {
+			wait(t, 10*time.Second, name+" is on the new timeline", func() bool { return f.observed(name).GetTimeline() == r.GetTimeline() })
+		}
+		f.query("north-1", func(conn *pgx.Conn) error {
+			var bulk int
+			err := conn.QueryRow(context.Background(), "SELECT count(*) FROM bulk").Scan(&bulk)
+			if bulk != 0 {
+				t.Errorf("%d rows that nobody acknowledged survived", bulk)
+			}
+			return err
+		})
+		if aside, err := filepath.Glob(filepath.Join(f.centers["north-1"].dir, "volume/tripod/aside/*/fork.txt")); err != nil || len(aside) != 1 {
+			t.Errorf("kept aside: %v %v", aside, err)
 		}
 	})
 	t.Run("the primary waits for it again, in this order", func(t *testing.T) { f.grow("north-2", "north-2", "north-1") })

@@ -15,7 +15,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -145,7 +148,7 @@ func (s *secrets) PutSecret(_ context.Context, namespace, name string, data map[
 	return nil
 }
 
-var credentials = map[string]string{"database": "ledger", "username": "ledger", "password": "it's a secret",
+var credentials = map[string]string{"database": "ledger", "client-user": "ledger", "client-password": "it's a secret",
 	"monitor-password": "m:o'n", "replication-password": `r\e:p`}
 
 // center is one cluster: an agent in this process and a guard as a process.
@@ -255,6 +258,35 @@ func (f *fleet) powerOff(name string) {
 		log, _ := os.ReadFile(filepath.Join(c.dir, "log"))
 		f.t.Logf("log of %s:\n%s", name, log)
 	}
+}
+
+// freeze stops or continues every process of a center.
+func (f *fleet) freeze(name string, signal syscall.Signal) {
+	f.t.Helper()
+	frozen := 0
+	for _, pid := range below(f.centers[name].guard.Process.Pid) {
+		if syscall.Kill(pid, signal) == nil {
+			frozen++
+		}
+	}
+	if frozen < 3 {
+		f.t.Fatalf("%v reached only %d processes of %s", signal, frozen, name)
+	}
+}
+
+// below lists the descendants of a process.
+func below(ancestor int) []int {
+	var found []int
+	paths, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", ancestor))
+	for _, path := range paths {
+		b, _ := os.ReadFile(path)
+		for field := range strings.FieldsSeq(string(b)) {
+			if pid, err := strconv.Atoi(field); err == nil {
+				found = append(append(found, pid), below(pid)...)
+			}
+		}
+	}
+	return found
 }
 
 func (f *fleet) silence(name string, on bool) {

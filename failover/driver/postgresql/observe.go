@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -33,6 +34,10 @@ func (d *Driver) Observe(ctx context.Context, set driver.Dataset) driver.Observa
 	}
 	if status.GetMode() == agentv1.DatabaseMode_DATABASE_MODE_STOPPED {
 		d.sessions.drop(set.Key())
+		return o
+	}
+	if strings.HasPrefix(status.GetBusy(), "Start") {
+		o.State, o.Message = driver.StateStopped, "it is starting"
 		return o
 	}
 	ctx, cancel := context.WithTimeout(ctx, observationTimeout)

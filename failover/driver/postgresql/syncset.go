@@ -11,6 +11,9 @@ import (
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
 
+// readyGrace is how long a standby may take to be nearly caught up.
+const readyGrace = 3 * time.Second
+
 // SetSyncSet makes this primary wait for exactly the call's sync set.
 //
 // It grows in an order that leaves no gap: the standby has caught up; the
@@ -48,18 +51,8 @@ func (d *Driver) SetSyncSet(ctx context.Context, c driver.Call) (driver.Observat
 // grow has the primary wait for added and proves that it does. If that cannot
 // be proven the primary goes back to what it waited for before.
 func (d *Driver) grow(ctx context.Context, g *guarded, added, effective []string) error {
-	standbys, reached, err := d.receivers(ctx, g)
-	if err != nil {
+	if err := d.ready(ctx, g, added); err != nil {
 		return err
-	}
-	for _, name := range added {
-		i := slices.IndexFunc(standbys, func(s standby) bool { return s.name == name && s.streaming })
-		if i < 0 {
-			return fmt.Errorf("standby %s receives no log from this primary, it must follow first", name)
-		}
-		if standbys[i].flushed+catchingUpBytes < reached {
-			return fmt.Errorf("standby %s is %d bytes behind, it must catch up first", name, reached-standbys[i].flushed)
-		}
 	}
 	union := merged(effective, added)
 	if err := g.waitFor(ctx, union, false); err != nil {
@@ -76,6 +69,30 @@ func (d *Driver) grow(ctx context.Context, g *guarded, added, effective []string
 		return err
 	}
 	return nil
+}
+
+// ready waits a little until the standbys receive the log and have nearly all of
+// it: one that has just connected has confirmed nothing yet.
+func (d *Driver) ready(ctx context.Context, g *guarded, added []string) error {
+	ctx, cancel := context.WithTimeout(ctx, readyGrace)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		standbys, reached, err := d.receivers(ctx, g)
+		if err != nil {
+			return err
+		}
+		missing := behind(standbys, added, added, reached-min(reached, catchingUpBytes))
+		if len(missing) == 0 {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("standbys %v do not receive the log of this primary or are more than %d bytes behind: they must follow and catch up first", missing, catchingUpBytes)
+		}
+	}
 }
 
 // confirm proves that every commit from now on waits for added, and that added

@@ -64,6 +64,7 @@ recovery_target_timeline = 'latest'
 hot_standby = on
 hot_standby_feedback = on
 max_standby_streaming_delay = 1s
+recovery_init_sync_method = syncfs
 max_wal_senders = 16
 max_replication_slots = 16
 wal_sender_timeout = 5s

@@ -29,7 +29,8 @@ type Config struct {
 	// Programs is the folder of postgres, initdb, pg_rewind and the others.
 	Programs string
 	// Secrets is a folder with the files of the credentials Secret:
-	// database, username, password, monitor-password, replication-password.
+	// database, client-user, client-password, monitor-password and
+	// replication-password.
 	Secrets string
 	Port    int
 	// User runs the database; nil when the guard has no privileges to drop.

@@ -44,7 +44,7 @@ func (e *Engine) Form(ctx context.Context, s *agentv1.DatabaseSettings) error {
 		return err
 	}
 	var secrets [5]any
-	for i, name := range []string{"replication-password", "monitor-password", "username", "password", "database"} {
+	for i, name := range []string{"replication-password", "monitor-password", "client-user", "client-password", "database"} {
 		value, err := e.secret(name)
 		if err != nil {
 			return err
