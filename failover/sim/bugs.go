@@ -1,0 +1,116 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"tripod.dev/tripod/failover"
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+// Bug is planted to show that the checks can fail.
+type Bug int
+
+// Bugs.
+const (
+	None Bug = iota
+	// LeaseNotWaitedFor: the time fence says over at once.
+	LeaseNotWaitedFor
+	// CoverageIgnored: an unguarded side counts as guarded.
+	CoverageIgnored
+	// ShrinkBeforeCommit: the primary is told to stop waiting for a standby
+	// before the smaller sync set is committed.
+	ShrinkBeforeCommit
+	// GrowWithoutConfirmation: a standby that streams is taken for one that the
+	// primary waits for.
+	GrowWithoutConfirmation
+	// EffectorIgnoresEpoch: an agent does what it is told, however old.
+	EffectorIgnoresEpoch
+	// BreakerDisabled: losses in several centers are acted upon one by one.
+	BreakerDisabled
+	// StepHasItsEffectTwice: a repeated promotion is done again.
+	StepHasItsEffectTwice
+	// DeadlineFromAnswer: the agent counts its lease from the answer.
+	DeadlineFromAnswer
+	// NoConcurrencyControl: a write from a stale read goes through.
+	NoConcurrencyControl
+	// AsynchronousIsSafe: any member counts as one of the sync set.
+	AsynchronousIsSafe
+	// GuardDoesNotKill: a guard reports coverage and enforces nothing.
+	GuardDoesNotKill
+	// PromoteWithoutFencing: the permission to promote is committed together
+	// with the decision.
+	PromoteWithoutFencing
+	bugs
+)
+
+func (b Bug) String() string {
+	return [...]string{"None", "LeaseNotWaitedFor", "CoverageIgnored", "ShrinkBeforeCommit", "GrowWithoutConfirmation", "EffectorIgnoresEpoch",
+		"BreakerDisabled", "StepHasItsEffectTwice", "DeadlineFromAnswer", "NoConcurrencyControl", "AsynchronousIsSafe", "GuardDoesNotKill", "PromoteWithoutFencing"}[b]
+}
+
+// blind plants a bug in what the engine sees.
+func (b Bug) blind(s *failover.Snapshot) {
+	switch b {
+	case CoverageIgnored:
+		d := s.Datasets[0].DeepCopy()
+		for i := range d.Status.Members {
+			d.Status.Members[i].Guarded = v1alpha1.Guarded
+		}
+		s.Datasets[0] = d
+		for c, o := range s.Observed {
+			o.Guarded = v1alpha1.Guarded
+			s.Observed[c] = o
+		}
+	case GrowWithoutConfirmation:
+		d := s.Datasets[0].DeepCopy()
+		if o := s.Observed[failover.Copy{Dataset: theDB, Cluster: d.Status.Primary}]; d.Status.Phase == v1alpha1.DatasetSteady {
+			for _, name := range o.Streaming {
+				if name != places[2] && !slices.Contains(d.Status.SyncSet, name) {
+					d.Status.SyncSet = append(d.Status.SyncSet, name)
+				}
+			}
+		}
+		s.Datasets[0] = d
+	case AsynchronousIsSafe:
+		d := s.Datasets[0].DeepCopy()
+		if d.Status.Phase == v1alpha1.DatasetSteady {
+			d.Status.SyncSet = slices.Clone(places[:])
+		}
+		s.Datasets[0] = d
+	}
+}
+
+// twist plants a bug in what the engine wants, and lists its writes.
+func (b Bug) twist(m *member, e failover.Effects) ([]failover.Command, []metav1.Object) {
+	var writes []metav1.Object
+	for _, d := range e.Datasets {
+		old := m.state.dataset
+		switch {
+		case b == ShrinkBeforeCommit && len(d.Status.SyncTarget) < len(old.Status.SyncTarget) && d.Status.Epoch == old.Status.Epoch && d.Status.Phase == v1alpha1.DatasetSteady:
+			e.Commands = append(e.Commands, failover.Command{ID: "early", Every: time.Second, Bound: time.Second, Cluster: d.Status.Primary, Dataset: theDB,
+				Verb: failover.VerbSetSyncSet, Epoch: d.Status.Epoch, SyncSet: append([]string{d.Status.Primary}, d.Status.SyncTarget...), Revision: m.rev + 1})
+			if m.w.chance(0.9) {
+				continue // the commit comes later
+			}
+		case b == PromoteWithoutFencing && d.Status.Phase == v1alpha1.DatasetFencing:
+			d.Status.Phase, d.Status.FenceProof = v1alpha1.DatasetPromoting, v1alpha1.FenceElapsed
+		}
+		writes = append(writes, d)
+	}
+	for _, r := range e.Create {
+		writes = append(writes, r)
+	}
+	for _, r := range e.Runs {
+		writes = append(writes, r)
+	}
+	for _, g := range e.Services {
+		writes = append(writes, g)
+	}
+	for _, a := range e.Applications {
+		writes = append(writes, a)
+	}
+	return e.Commands, writes
+}

@@ -1,0 +1,283 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"tripod.dev/tripod/failover"
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+// acknowledged is a write that a client was told is done.
+type acknowledged struct {
+	write
+	at time.Duration
+}
+
+// checker judges the modelled world after each event that matters.
+type checker struct {
+	w           *world
+	result      Result
+	acked       []acknowledged
+	excused     map[int]bool // lost with an approval that covered it
+	promoted    map[int64]int
+	lossy       map[int64]bool // epochs whose primary was not in the sync set
+	lastRenewal map[string]time.Duration
+	highest     [centers]int64 // epoch that each effector has seen
+	lastAck     time.Duration
+}
+
+func (c *checker) violate(invariant, format string, args ...any) {
+	v := fmt.Sprintf("%s at %.3fs: ", invariant, c.w.now.Seconds()) + fmt.Sprintf(format, args...)
+	c.result.Violations = append(c.result.Violations, v)
+	c.w.trace("VIOLATION %s", v)
+}
+
+// writing is called whenever a copy starts to accept writes: I1.
+func (c *checker) writing(s *site) {
+	for _, t := range c.w.sites {
+		if t != s && t.db.running && t.db.primary {
+			c.violate("I1", "%s (epoch %d) and %s (epoch %d) both accept writes", s.name(), s.db.epoch, t.name(), t.db.epoch)
+		}
+	}
+}
+
+func (c *checker) ack(w write) {
+	c.acked = append(c.acked, acknowledged{w, c.w.now})
+	c.lastAck = c.w.now
+	c.result.Acknowledged++
+}
+
+// promotedAt is called when a copy becomes primary: I2, I4, I5, I6.
+func (c *checker) promotedAt(s *site) {
+	epoch := s.db.epoch
+	c.result.Promotions++
+	c.promoted[epoch]++
+	d := c.w.truth.dataset
+	if c.promoted[epoch] > 1 {
+		c.violate("I6", "epoch %d was promoted %d times", epoch, c.promoted[epoch])
+	}
+	if d.Status.Epoch < epoch || d.Status.Epoch == epoch && (d.Status.Primary != s.name() || d.Status.Phase == v1alpha1.DatasetFencing) {
+		c.violate("I5", "%s was promoted at epoch %d; committed is %d with %s in phase %q", s.name(), epoch, d.Status.Epoch, d.Status.Primary, d.Status.Phase)
+	}
+	c.lost(s, "when it was promoted")
+}
+
+// lost compares every acknowledged write with a primary's log: I2.
+func (c *checker) lost(s *site, when string) {
+	have := make(map[int]bool, len(s.db.log))
+	for _, w := range s.db.log {
+		have[w.id] = true
+	}
+	var missing []acknowledged
+	newest := time.Duration(0)
+	for _, a := range c.acked {
+		if !have[a.id] && !c.excused[a.id] {
+			missing = append(missing, a)
+		}
+		if a.epoch < s.db.epoch {
+			newest = max(newest, a.at)
+		}
+	}
+	if len(missing) == 0 {
+		return
+	}
+	shown, approved := c.approved(s.db.epoch)
+	if span := newest - missing[0].at; approved && span <= shown {
+		for _, a := range missing {
+			c.excused[a.id] = true
+		}
+		return
+	}
+	c.violate("I2", "%s at epoch %d has not %d acknowledged writes %s, the oldest of %.3fs at epoch %d (approved %v, up to %v)",
+		s.name(), s.db.epoch, len(missing), when, missing[0].at.Seconds(), missing[0].epoch, approved, shown)
+}
+
+// approved is the loss that a person has accepted for an epoch.
+func (c *checker) approved(epoch int64) (time.Duration, bool) {
+	for _, r := range c.w.truth.runs {
+		for _, rd := range r.Status.Datasets {
+			if rd.Epoch != epoch {
+				continue
+			}
+			for _, a := range c.w.truth.approvals {
+				if a.Spec.Run == r.Name && a.Spec.AcceptLoss != nil {
+					return time.Duration(a.Spec.AcceptLoss.Seconds) * time.Second, true
+				}
+			}
+		}
+	}
+	return 0, false
+}
+
+func (c *checker) renewed(clusters []string) {
+	for _, name := range clusters {
+		c.lastRenewal[name] = c.w.now
+	}
+}
+
+// carried is called before an effector does anything: I5.
+func (c *checker) carried(s *site, cmd failover.Command) {
+	if cmd.Epoch < c.highest[s.id] && cmd.Verb != failover.VerbProbe {
+		c.violate("I5", "%s carries out %s at epoch %d after it has seen epoch %d", s.name(), cmd.Verb, cmd.Epoch, c.highest[s.id])
+	}
+	c.highest[s.id] = max(c.highest[s.id], cmd.Epoch)
+	if d := c.w.truth.dataset; cmd.Epoch > d.Status.Epoch {
+		c.violate("I4", "%s carries out %s at epoch %d, but only %d is committed", s.name(), cmd.Verb, cmd.Epoch, d.Status.Epoch)
+	}
+}
+
+// committed is called for every write of the true log.
+func (c *checker) committed(old, obj metav1.Object) {
+	switch x := obj.(type) {
+	case *v1alpha1.Dataset:
+		if o, ok := old.(*v1alpha1.Dataset); ok && o != nil {
+			c.dataset(o, x)
+		}
+	case *v1alpha1.RecoveryRun:
+		o, _ := old.(*v1alpha1.RecoveryRun)
+		c.run(o, x)
+	}
+}
+
+// dataset checks one committed change of the role: I4, I5, I6.
+func (c *checker) dataset(o, n *v1alpha1.Dataset) {
+	a, b := o.Status, n.Status
+	if a.Phase != b.Phase || a.Epoch != b.Epoch {
+		c.w.trace("committed: epoch %d %q -> epoch %d %q, primary %s, sync set %v", a.Epoch, a.Phase, b.Epoch, b.Phase, b.Primary, b.SyncSet)
+	}
+	if b.Epoch < a.Epoch || b.Epoch > a.Epoch+1 {
+		c.violate("I5", "the committed epoch goes from %d to %d", a.Epoch, b.Epoch)
+	}
+	if b.Epoch == a.Epoch && b.Primary != a.Primary {
+		c.violate("I5", "the primary changes from %s to %s within epoch %d", a.Primary, b.Primary, b.Epoch)
+	}
+	legal := map[[2]v1alpha1.DatasetPhase]bool{
+		{v1alpha1.DatasetForming, v1alpha1.DatasetPromoting}: true,
+		{v1alpha1.DatasetSteady, v1alpha1.DatasetFencing}:    true,
+		{v1alpha1.DatasetFencing, v1alpha1.DatasetPromoting}: true,
+		{v1alpha1.DatasetPromoting, v1alpha1.DatasetSteady}:  true,
+	}
+	if a.Phase != b.Phase && !legal[[2]v1alpha1.DatasetPhase{a.Phase, b.Phase}] {
+		c.violate("I6", "the dataset goes from %q to %q", a.Phase, b.Phase)
+	}
+	if a.Phase == v1alpha1.DatasetSteady && b.Phase != v1alpha1.DatasetSteady {
+		c.lossy[b.Epoch] = !slices.Contains(a.SyncSet, b.Primary)
+		c.automatic(a, b)
+	}
+}
+
+// automatic judges a decision that nobody approved: I2 and I4. The window has
+// some slack, because the decision is a little older than its commit.
+func (c *checker) automatic(a, b v1alpha1.DatasetStatus) {
+	r := c.w.truth.runs[b.Run]
+	if r == nil {
+		c.violate("I6", "epoch %d was committed for run %q, which does not exist", b.Epoch, b.Run)
+		return
+	}
+	if r.Status.Phase == v1alpha1.RunAwaitingApproval || r.Status.Timeline.ApprovedAt != nil {
+		return
+	}
+	if !slices.Contains(a.SyncSet, b.Primary) {
+		c.violate("I2", "%s is made primary without approval and is not in the sync set %v", b.Primary, a.SyncSet)
+	}
+	over := c.w.lease.OverAfter()
+	lostFor := func(name string) time.Duration { return c.w.now - c.lastRenewal[name] - over }
+	from := lostFor(a.Primary)
+	if from < -time.Second {
+		c.violate("I4", "%s is replaced although its lease was renewed %.3fs ago", a.Primary, (c.w.now - c.lastRenewal[a.Primary]).Seconds())
+	}
+	for _, name := range places {
+		other := lostFor(name)
+		if name != a.Primary && other > 500*time.Millisecond && absolute(other-from) < c.w.breakerWindow()-time.Second {
+			c.violate("I4", "%s is replaced automatically although %s was lost within a minute too", a.Primary, name)
+		}
+	}
+}
+
+func (w *world) breakerWindow() time.Duration { return time.Minute }
+
+func absolute(d time.Duration) time.Duration { return max(d, -d) }
+
+// order of the phases; a paused run keeps its place.
+var order = []v1alpha1.RunPhase{v1alpha1.RunPending, v1alpha1.RunPreflight, v1alpha1.RunAwaitingApproval, v1alpha1.RunFencing,
+	v1alpha1.RunPromoting, v1alpha1.RunRouting, v1alpha1.RunVerifying, v1alpha1.RunCompleted}
+
+// run checks one committed change of a run: I6.
+func (c *checker) run(o, n *v1alpha1.RecoveryRun) {
+	if o == nil {
+		c.result.Runs++
+		c.w.trace("committed: run %s", n.Name)
+		for _, r := range c.w.truth.runs {
+			if !failover.Finished(r.Status.Phase) {
+				c.violate("I6", "run %s is created while %s is %s", n.Name, r.Name, r.Status.Phase)
+			}
+		}
+		return
+	}
+	if o.Status.Phase != n.Status.Phase {
+		c.w.trace("committed: run %s is %s %s %s", n.Name, n.Status.Phase, n.Status.Reason, n.Status.Message)
+	}
+	if failover.Finished(o.Status.Phase) && o.Status.Phase != n.Status.Phase {
+		c.violate("I6", "run %s goes on after %s", n.Name, o.Status.Phase)
+	}
+	i, j := slices.Index(order, o.Status.Phase), slices.Index(order, n.Status.Phase)
+	if i >= 0 && j >= 0 && j < i {
+		c.violate("I6", "run %s goes back from %s to %s", n.Name, o.Status.Phase, n.Status.Phase)
+	}
+	if n.Status.Phase == v1alpha1.RunCompleted && o.Status.Phase != v1alpha1.RunCompleted {
+		c.finished(n)
+	}
+}
+
+// finished: a completed run has skipped no step.
+func (c *checker) finished(r *v1alpha1.RecoveryRun) {
+	for _, name := range []string{"fence", "promote", "route", "verify"} {
+		if !slices.ContainsFunc(r.Status.Steps, func(s v1alpha1.RunStep) bool { return s.Name == name && s.State == v1alpha1.StepSucceeded }) {
+			c.violate("I6", "run %s completed without step %s", r.Name, name)
+		}
+	}
+	for _, rd := range r.Status.Datasets {
+		if d := c.w.truth.dataset; d.Status.Epoch == rd.Epoch && (c.promoted[rd.Epoch] == 0 || rd.FenceProof == "") {
+			c.violate("I6", "run %s completed, but epoch %d was promoted %d times with proof %q", r.Name, rd.Epoch, c.promoted[rd.Epoch], rd.FenceProof)
+		}
+	}
+}
+
+// atEnd: after everything was healed, the dataset serves, nothing acknowledged
+// is missing, and no run is stuck but where a person is asked.
+func (c *checker) atEnd() {
+	d := c.w.truth.dataset
+	c.result.Phase = d.Status.Phase
+	for _, name := range sorted(c.w.truth.runs) {
+		r := c.w.truth.runs[name]
+		asks := r.Status.Phase == v1alpha1.RunAwaitingApproval || r.Status.Phase == v1alpha1.RunPaused && strings.Contains(r.Status.Message, "tripodctl approve")
+		switch {
+		case asks:
+			return
+		case !failover.Finished(r.Status.Phase):
+			c.violate("liveness", "run %s is still %s at the end: %s %s", name, r.Status.Phase, r.Status.Reason, r.Status.Message)
+			return
+		}
+	}
+	if d.Status.Phase != v1alpha1.DatasetSteady {
+		c.violate("liveness", "the dataset is %q at the end", d.Status.Phase)
+		return
+	}
+	p := c.w.sites[siteOf(d.Status.Primary)]
+	if !p.db.running || !p.db.primary || p.db.epoch != d.Status.Epoch {
+		c.violate("liveness", "%s is not the running primary of epoch %d at the end", p.name(), d.Status.Epoch)
+		return
+	}
+	c.lost(p, "at the end")
+	if c.w.now-c.lastAck > 10*time.Second {
+		c.violate("liveness", "no write was acknowledged since %.3fs", c.lastAck.Seconds())
+	}
+	if got := c.w.truth.service.Status.Active; len(got) != 1 || got[0] != p.name() {
+		c.violate("liveness", "the route leads to %v, the primary is %s", got, p.name())
+	}
+}

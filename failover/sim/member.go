@@ -1,0 +1,363 @@
+package sim
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"tripod.dev/tripod/failover"
+	"tripod.dev/tripod/failover/lease"
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+var (
+	epochZero = time.Unix(1_800_000_000, 0) // wall time at the start
+	theDB     = types.NamespacedName{Namespace: "pay", Name: "db"}
+)
+
+// member is one hub member.
+type member struct {
+	w      *world
+	id     int
+	clock  clock
+	up     bool
+	boot   int
+	paused bool
+	held   []func() // events that came while it was paused
+
+	applied int
+	state   objects
+	rev     int64
+	book    *lease.Book
+
+	believes bool
+	term     uint64
+	leading
+}
+
+// leading is what a member knows in one term.
+type leading struct {
+	since     time.Duration
+	outage    bool
+	judged    bool
+	reported  [centers]time.Duration
+	spoke     [centers]bool
+	heard     map[string]map[string]time.Duration
+	gapless   map[string]time.Duration
+	waiting   []beat
+	observed  map[failover.Copy]seen
+	detection failover.Detection
+	busy      bool
+	results   map[string]failover.Result
+	inWork    map[string]bool
+	lastSent  map[string]time.Duration
+}
+
+type seen struct {
+	o  failover.Observed
+	at time.Duration
+}
+
+// beat is a heartbeat that waits for its renewal.
+type beat struct {
+	cluster int
+	seq     uint64
+	via     int
+}
+
+func (m *member) now() time.Duration { return m.clock.at(m.w.now) }
+func (m *member) works() bool        { return m.up && !m.paused && m.w.power[m.id] }
+
+// local runs an event of this process, later if it is paused, never if it died.
+func (m *member) local(do func()) {
+	switch {
+	case !m.up:
+	case m.paused:
+		m.held = append(m.held, do)
+	default:
+		do()
+	}
+}
+
+// every repeats do at the pace of the member's clock while it lives.
+func (m *member) every(d time.Duration, do func()) {
+	boot := m.boot
+	var again func()
+	again = func() {
+		if m.boot != boot || !m.up {
+			return
+		}
+		m.local(do)
+		m.w.after(m.clock.in(d), again)
+	}
+	m.w.after(m.w.between(0, d), again)
+}
+
+func (m *member) start() {
+	m.boot++
+	m.up, m.paused, m.held = true, false, nil
+	m.believes, m.term, m.leading = false, 0, leading{}
+	m.book = lease.NewBook(m.w.lease, m.now())
+	// What was applied before is on disk; the renewals in it are not replayed.
+	m.every(m.w.lease.Tick, m.report)
+	m.every(200*time.Millisecond, m.renew)
+	m.every(250*time.Millisecond, m.turn)
+}
+
+func (m *member) stop() { m.boot++; m.up = false; m.believes = false }
+
+func (m *member) resume() {
+	m.paused = false
+	held := m.held
+	m.held = nil
+	for _, do := range held {
+		m.local(do)
+	}
+}
+
+// catchUp applies what the true leader can send.
+func (m *member) catchUp() {
+	w := m.w
+	if !m.works() || w.leader < 0 || w.leader != m.id && !w.linked(w.leader, m.id) {
+		return
+	}
+	for ; m.applied < len(w.log); m.applied++ {
+		e := w.log[m.applied]
+		m.rev = e.revision
+		if e.write != nil {
+			m.state.apply(e.write)
+			continue
+		}
+		m.book.Applied(e.renewed, e.revision, m.now())
+	}
+}
+
+func (m *member) lead(term uint64) {
+	m.catchUp() // the barrier
+	m.believes, m.term = true, term
+	m.leading = leading{since: m.now(), heard: map[string]map[string]time.Duration{}, gapless: map[string]time.Duration{},
+		observed: map[failover.Copy]seen{}, results: map[string]failover.Result{}, inWork: map[string]bool{}, lastSent: map[string]time.Duration{}}
+}
+
+func (m *member) stepDown() { m.believes = false }
+
+// report tells the leader that this vantage is alive.
+func (m *member) report() {
+	id := m.id
+	m.toLeader(func(l *member) { l.reported[id], l.spoke[id] = l.now(), true })
+}
+
+// toLeader reaches whom this member takes for the leader.
+func (m *member) toLeader(do func(l *member)) {
+	to := m.w.leader
+	if m.believes {
+		to = m.id
+	}
+	if to < 0 {
+		return
+	}
+	m.w.send(m.id, to, func() {
+		l := m.w.members[to]
+		l.local(func() {
+			if l.believes {
+				do(l)
+			}
+		})
+	})
+}
+
+// heartbeat arrives at this member and is passed on.
+func (m *member) heartbeat(b beat, o failover.Observed) {
+	m.toLeader(func(l *member) {
+		name := places[b.cluster]
+		if l.heard[name] == nil {
+			l.heard[name] = map[string]time.Duration{}
+		}
+		last := time.Duration(math.MinInt64 / 2)
+		for _, at := range l.heard[name] {
+			last = max(last, at)
+		}
+		if l.now()-last > 3*l.w.lease.Tick {
+			l.gapless[name] = l.now()
+		}
+		l.heard[name][places[m.id]] = l.now()
+		l.reported[m.id], l.spoke[m.id] = l.now(), true
+		l.observed[failover.Copy{Dataset: theDB, Cluster: name}] = seen{o, l.now()}
+		l.waiting = append(l.waiting, b)
+	})
+}
+
+// renew proposes one renewal of everyone heard and answers when it is applied.
+func (m *member) renew() {
+	if !m.believes || len(m.waiting) == 0 {
+		return
+	}
+	beats := m.waiting
+	m.waiting = nil
+	var names []string
+	have := map[int]bool{}
+	for _, b := range beats {
+		if !have[b.cluster] {
+			have[b.cluster] = true
+			names = append(names, places[b.cluster])
+		}
+	}
+	m.w.propose(m, entry{renewed: names}, func(_ metav1.Object, err error) {
+		if err != nil {
+			return
+		}
+		d, stamp := m.state.dataset, lease.Stamp{Incarnation: 1, Term: m.term, Revision: m.rev}
+		for _, b := range beats {
+			g := grant{seq: b.seq, stamp: stamp, epoch: d.Status.Epoch, primary: holdsPrimary(d, places[b.cluster])}
+			m.w.send(m.id, b.via, func() { m.w.send(b.via, b.cluster, func() { m.w.sites[b.cluster].granted(g) }) })
+		}
+	})
+}
+
+// holdsPrimary is the role rule of safety.md section 6, written down once more.
+func holdsPrimary(d *v1alpha1.Dataset, cluster string) bool {
+	st := d.Status
+	return st.Primary == cluster && (st.Phase == v1alpha1.DatasetSteady || st.Phase == v1alpha1.DatasetPromoting)
+}
+
+func (m *member) fence(cluster string, revision int64) (bool, time.Duration) {
+	over := m.book.OverBefore(cluster, revision, m.now()) || m.w.opt.Bug == LeaseNotWaitedFor && revision != 0
+	return over, m.now() - m.book.Counted(cluster, revision)
+}
+
+func (m *member) snapshot() *failover.Snapshot {
+	s := &failover.Snapshot{Config: m.w.engine, Now: epochZero.Add(m.w.now), Uptime: m.now(), Previous: m.detection, Fence: m.fence,
+		Applications: []*v1alpha1.Application{m.state.app}, Datasets: []*v1alpha1.Dataset{m.state.dataset},
+		Services: []*v1alpha1.GlobalService{m.state.service}, Approvals: m.state.approvals,
+		Observed: map[failover.Copy]failover.Observed{}, Results: m.results}
+	for _, name := range sorted(m.state.runs) {
+		s.Runs = append(s.Runs, m.state.runs[name])
+	}
+	for c, o := range m.observed {
+		o.o.Age = m.now() - o.at
+		s.Observed[c] = o.o
+	}
+	s.Fleet = m.fleet()
+	m.w.opt.Bug.blind(s)
+	return s
+}
+
+func (m *member) fleet() failover.Fleet {
+	f := failover.Fleet{Sightings: map[string]failover.Sighting{}, Watching: m.now() - m.since}
+	youngest := time.Hour
+	for i, name := range places {
+		f.Clusters = append(f.Clusters, failover.Cluster{Name: name, Region: regions[i], Center: name})
+		if m.spoke[i] {
+			f.Members = append(f.Members, failover.HubMember{Name: name, Center: name, Reported: m.now() - m.reported[i]})
+		}
+		over, silent := m.fence(name, 0)
+		youngest = min(youngest, silent)
+		s := failover.Sighting{LeaseOver: over, Silent: silent, HeardBy: map[string]time.Duration{}}
+		newest := time.Duration(math.MaxInt64)
+		for by, at := range m.heard[name] {
+			s.HeardBy[by] = m.now() - at
+			newest = min(newest, m.now()-at)
+		}
+		if newest <= 3*m.w.lease.Tick {
+			s.Stable = m.now() - m.gapless[name]
+		}
+		f.Sightings[name] = s
+	}
+	if !m.judged {
+		m.judged, m.outage = true, youngest > m.w.lease.TTL
+	}
+	f.AfterOutage = m.outage
+	return f
+}
+
+// turn is the production shell in small: one turn, its writes in parallel, its
+// commands beside them, and the next turn as soon as the writes are answered.
+func (m *member) turn() {
+	if !m.believes || m.busy {
+		return
+	}
+	e := failover.Turn(m.snapshot())
+	m.detection = e.Detection
+	commands, writes := m.w.opt.Bug.twist(m, e)
+	for _, c := range commands {
+		m.command(c)
+	}
+	term, left, wrote := m.term, len(writes), false
+	m.busy = left > 0
+	for _, o := range writes {
+		if r, ok := o.(*v1alpha1.RecoveryRun); ok && r.ResourceVersion == "" {
+			r.CreationTimestamp = metav1.NewTime(epochZero.Add(m.w.now))
+		}
+		m.w.propose(m, entry{write: o}, func(_ metav1.Object, err error) {
+			wrote = wrote || err == nil
+			if left--; left == 0 && m.term == term {
+				m.busy = false
+				if wrote {
+					m.turn()
+				}
+			}
+		})
+	}
+}
+
+// command sends what is not in work, answered, or sent a moment ago.
+func (m *member) command(c failover.Command) {
+	_, answered := m.results[c.ID]
+	last, sent := m.lastSent[c.ID]
+	if m.inWork[c.ID] || c.Every == 0 && answered || c.Every > 0 && sent && m.now()-last < c.Every {
+		return
+	}
+	m.inWork[c.ID], m.lastSent[c.ID] = true, m.now()
+	term := m.term
+	answer := func(r failover.Result) {
+		if m.term == term && m.believes && m.inWork[c.ID] {
+			delete(m.inWork, c.ID)
+			r.At = m.now()
+			m.results[c.ID] = r
+			m.turn()
+		}
+	}
+	m.w.after(m.clock.in(c.Bound), func() { m.local(func() { answer(failover.Result{Outcome: failover.Unreachable, Message: "timeout"}) }) })
+	to := siteOf(c.Cluster)
+	via := m.route(to)
+	if via < 0 {
+		m.w.after(100*time.Millisecond, func() { m.local(func() { answer(failover.Result{Outcome: failover.Unreachable}) }) })
+		return
+	}
+	m.w.trace("%s commands %s of %s: epoch %d revision %d sync %v (%s)", places[m.id], c.Verb, c.Cluster, c.Epoch, c.Revision, c.SyncSet, c.ID)
+	deliver := func() {
+		m.w.sites[to].carry(c, func(r failover.Result) {
+			m.w.send(to, m.id, func() { m.local(func() { answer(r) }) })
+		})
+	}
+	m.w.send(m.id, via, func() { m.w.send(via, to, deliver) })
+	if m.w.chance(0.1) { // repeated by the network, late
+		m.w.after(m.w.between(100*time.Millisecond, 12*time.Second), func() {
+			if m.w.power[to] {
+				m.w.sites[to].carry(c, func(failover.Result) {})
+			}
+		})
+	}
+}
+
+// route is the member whose session reaches a cluster, or -1.
+func (m *member) route(to int) int {
+	for _, via := range []int{m.id, (m.id + 1) % centers, (m.id + 2) % centers} {
+		if m.w.members[via].works() && m.w.linked(m.id, via) && m.w.linked(via, to) {
+			return via
+		}
+	}
+	return -1
+}
+
+func siteOf(cluster string) int {
+	for i, p := range places {
+		if p == cluster {
+			return i
+		}
+	}
+	panic(fmt.Sprintf("sim: no cluster %s", cluster))
+}

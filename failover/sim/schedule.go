@@ -1,0 +1,171 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+// The times of a schedule: quiet at first, then faults, then everything heals.
+const (
+	faultsFrom = 8 * time.Second
+	faultsTo   = 40 * time.Second
+	healAt     = 52 * time.Second
+	end        = 90 * time.Second
+)
+
+func (w *world) schedule() {
+	for i := range centers {
+		w.client(i, i*1_000_000)
+	}
+	w.person()
+	for range 1 + w.rng.IntN(4) {
+		w.after(w.between(faultsFrom, faultsTo), w.fault)
+	}
+	w.after(healAt, w.heal)
+}
+
+// client writes from one center to whatever copy accepts writes there and
+// elsewhere: it does not care whom the hub calls primary.
+func (w *world) client(center, id int) {
+	var next func()
+	next = func() {
+		w.after(w.between(60*time.Millisecond, 180*time.Millisecond), next)
+		if w.now > end-2*time.Second {
+			return
+		}
+		for _, s := range w.sites {
+			id++
+			n := id
+			w.send(center, s.id, func() {
+				if s.db.running && s.db.primary {
+					s.accept(n, func(a write) { w.check.ack(a) })
+				}
+			})
+		}
+	}
+	w.after(w.between(0, time.Second), next)
+}
+
+// person answers a run that asks, most of the time, after a while.
+func (w *world) person() {
+	w.after(500*time.Millisecond, w.person)
+	for _, name := range sorted(w.truth.runs) {
+		r := w.truth.runs[name]
+		asked := r.Status.Phase == v1alpha1.RunAwaitingApproval && r.Status.Timeline.AwaitingSince != nil
+		answered := slices.ContainsFunc(w.truth.approvals, func(a *v1alpha1.Approval) bool { return a.Spec.Run == name })
+		if !asked || answered || !w.chance(0.2) || w.leader < 0 {
+			continue
+		}
+		a := &v1alpha1.Approval{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("approval-%d", len(w.truth.approvals)),
+			CreationTimestamp: metav1.NewTime(epochZero.Add(w.now))}}
+		a.Spec = v1alpha1.ApprovalSpec{Run: name, Decision: v1alpha1.DecisionApprove, Approver: "alice"}
+		if l := r.Status.Loss; l != nil {
+			a.Spec.AcceptLoss = &v1alpha1.AcceptedLoss{Seconds: l.Seconds}
+		}
+		if _, err := w.commit(entry{write: a}); err == nil {
+			w.trace("alice approves %s, accepting %+v", name, a.Spec.AcceptLoss)
+		}
+	}
+}
+
+// fault breaks one thing for a while.
+func (w *world) fault() {
+	i := w.rng.IntN(centers)
+	if w.chance(0.6) {
+		i = siteOf(w.truth.dataset.Spec.Members[0].Cluster) // the first primary's center
+	}
+	j := (i + 1 + w.rng.IntN(centers-1)) % centers
+	m, s := w.members[i], w.sites[i]
+	until := func(a, b time.Duration, do func()) { w.after(w.between(a, b), do) }
+	switch kind := w.rng.IntN(10); kind {
+	case 0, 1, 2:
+		w.trace("FAULT %s loses power", places[i])
+		w.powerOff(i)
+		until(5*time.Second, 40*time.Second, func() { w.powerOn(i) })
+	case 3:
+		w.trace("FAULT the agent of %s dies", places[i])
+		s.stopAgent()
+		until(time.Second, 20*time.Second, func() { w.restartAgent(i) })
+	case 4:
+		w.trace("FAULT the hub member of %s dies", places[i])
+		m.stop()
+		until(time.Second, 15*time.Second, func() { w.restartMember(i) })
+	case 5:
+		w.trace("FAULT the hub member of %s freezes", places[i])
+		m.paused = true
+		until(300*time.Millisecond, 4*time.Second, m.resume)
+	case 6:
+		w.trace("FAULT %s is isolated", places[i])
+		w.setCut(i, -1, true)
+		until(2*time.Second, 30*time.Second, func() { w.setCut(i, -1, false) })
+	case 7:
+		w.trace("FAULT nothing goes from %s to %s", places[i], places[j])
+		w.cut[i][j] = true
+		both := w.chance(0.5)
+		w.cut[j][i] = w.cut[j][i] || both
+		until(2*time.Second, 30*time.Second, func() { w.cut[i][j], w.cut[j][i] = false, w.cut[j][i] && !both })
+	case 8:
+		w.trace("FAULT the network is slow and loses messages")
+		w.slow, w.loss = true, 0.05+w.rng.Float64()*0.15
+		until(5*time.Second, 20*time.Second, func() { w.slow, w.loss = false, 0 })
+	case 9:
+		w.trace("FAULT the agents of %s and %s die together", places[i], places[j])
+		s.stopAgent()
+		until(0, 3*time.Second, w.sites[j].stopAgent)
+		until(8*time.Second, 20*time.Second, func() { w.restartAgent(i); w.restartAgent(j) })
+	}
+}
+
+func (w *world) setCut(i, j int, cut bool) {
+	for k := range centers {
+		if k != i && (j < 0 || j == k) {
+			w.cut[i][k], w.cut[k][i] = cut, cut
+		}
+	}
+}
+
+func (w *world) powerOff(i int) {
+	w.power[i] = false
+	w.members[i].stop()
+	w.sites[i].powerOff()
+}
+
+func (w *world) powerOn(i int) {
+	if w.power[i] {
+		return
+	}
+	w.trace("%s has power again", places[i])
+	w.power[i] = true
+	w.members[i].start()
+	w.sites[i].powerOn()
+}
+
+func (w *world) restartAgent(i int) {
+	if w.power[i] && !w.sites[i].agentUp {
+		w.sites[i].startAgent()
+	}
+}
+
+func (w *world) restartMember(i int) {
+	if w.power[i] && !w.members[i].up {
+		w.members[i].start()
+	}
+}
+
+func (w *world) heal() {
+	w.trace("everything heals")
+	w.cut, w.slow, w.loss = [centers][centers]bool{}, false, 0
+	for i := range centers {
+		w.powerOn(i)
+		w.restartAgent(i)
+		w.restartMember(i)
+		if w.members[i].paused {
+			w.members[i].resume()
+		}
+	}
+}

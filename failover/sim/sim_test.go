@@ -1,0 +1,108 @@
+package sim
+
+import (
+	"flag"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+var (
+	seeds = flag.Uint64("seeds", 2000, "schedules to play")
+	seed  = flag.Uint64("seed", 0, "play this one schedule and print it")
+	bug   = flag.Int("bug", 0, "with -seed: the planted bug")
+)
+
+// play runs seeds [1, n] in parallel until stop says so, and returns the results
+// in any order.
+func play(n uint64, b Bug, stop func(Result) bool) {
+	var next atomic.Uint64
+	var done atomic.Bool
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for !done.Load() {
+				s := next.Add(1)
+				if s > n {
+					return
+				}
+				r := Run(Options{Seed: s, Bug: b})
+				mu.Lock()
+				if stop(r) {
+					done.Store(true)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestTheInvariantsHold(t *testing.T) {
+	n := *seeds
+	if testing.Short() {
+		n = 200
+	}
+	var promotions, runs, acknowledged, elections, failed int
+	play(n, None, func(r Result) bool {
+		promotions, runs, acknowledged, elections = promotions+r.Promotions, runs+r.Runs, acknowledged+r.Acknowledged, elections+r.Elections
+		if len(r.Violations) > 0 {
+			failed++
+			if failed <= 5 {
+				t.Errorf("seed %d (replay: go test ./failover/sim -run TestReplay -seed %d -v):\n  %s", r.Seed, r.Seed, strings.Join(r.Violations, "\n  "))
+			}
+		}
+		return failed > 20
+	})
+	t.Logf("%d schedules: %d runs, %d promotions, %d elections, %d acknowledged writes", n, runs, promotions, elections, acknowledged)
+	if failed == 0 && (runs < int(n)/4 || promotions < int(n)*5/4 || elections < int(n)*5/4) {
+		t.Errorf("the schedules do not bite: %d runs, %d promotions, %d elections in %d schedules", runs, promotions, elections, n)
+	}
+}
+
+func TestEveryPlantedBugIsFound(t *testing.T) {
+	const within = 1500
+	for b := None + 1; b < bugs; b++ {
+		t.Run(b.String(), func(t *testing.T) {
+			found, tried := "", 0
+			play(within, b, func(r Result) bool {
+				tried++
+				for _, v := range r.Violations {
+					if !strings.HasPrefix(v, "liveness") && found == "" {
+						found = fmt.Sprintf("seed %d: %s", r.Seed, v)
+					}
+				}
+				return found != ""
+			})
+			if found == "" {
+				t.Fatalf("not found in %d schedules", within)
+			}
+			t.Logf("after %d schedules, %s", tried, found)
+		})
+	}
+}
+
+func TestOneSeedIsOneSchedule(t *testing.T) {
+	for s := uint64(1); s <= 3; s++ {
+		var a, b strings.Builder
+		Run(Options{Seed: s, Trace: func(l string) { a.WriteString(l + "\n") }})
+		Run(Options{Seed: s, Trace: func(l string) { b.WriteString(l + "\n") }})
+		if a.String() != b.String() || a.Len() == 0 {
+			t.Fatalf("seed %d played two different schedules", s)
+		}
+	}
+}
+
+func TestReplay(t *testing.T) {
+	if *seed == 0 {
+		t.Skip("give -seed N to replay one schedule")
+	}
+	r := Run(Options{Seed: *seed, Bug: Bug(*bug), Trace: func(l string) { t.Log(l) }})
+	for _, v := range r.Violations {
+		t.Error(v)
+	}
+}

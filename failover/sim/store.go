@@ -1,0 +1,207 @@
+package sim
+
+import (
+	"errors"
+	"maps"
+	"strconv"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+// objects is the hub's committed state. The objects themselves never change.
+type objects struct {
+	dataset   *v1alpha1.Dataset
+	app       *v1alpha1.Application
+	service   *v1alpha1.GlobalService
+	runs      map[string]*v1alpha1.RecoveryRun
+	approvals []*v1alpha1.Approval
+}
+
+// entry of the Raft log: a renewal or a write.
+type entry struct {
+	revision int64 // after it was applied
+	term     uint64
+	renewed  []string
+	write    metav1.Object
+}
+
+var (
+	errConflict  = errors.New("the object was changed")
+	errNotLeader = errors.New("not the leader, or no quorum")
+	errUnknown   = errors.New("timed out: the write may have been done")
+)
+
+func (o *objects) apply(obj metav1.Object) {
+	switch x := obj.(type) {
+	case *v1alpha1.Dataset:
+		o.dataset = x
+	case *v1alpha1.Application:
+		o.app = x
+	case *v1alpha1.GlobalService:
+		o.service = x
+	case *v1alpha1.RecoveryRun:
+		o.runs = maps.Clone(o.runs)
+		if o.runs == nil {
+			o.runs = map[string]*v1alpha1.RecoveryRun{}
+		}
+		o.runs[x.Name] = x
+	case *v1alpha1.Approval:
+		o.approvals = append(o.approvals[:len(o.approvals):len(o.approvals)], x)
+	}
+}
+
+func (o *objects) find(obj metav1.Object) metav1.Object {
+	switch x := obj.(type) {
+	case *v1alpha1.Dataset:
+		return o.dataset
+	case *v1alpha1.Application:
+		return o.app
+	case *v1alpha1.GlobalService:
+		return o.service
+	case *v1alpha1.RecoveryRun:
+		if r := o.runs[x.Name]; r != nil {
+			return r
+		}
+	}
+	return nil
+}
+
+// quorate is true when a member can reach a majority both ways, now.
+func (w *world) quorate(id int) bool {
+	if !w.members[id].works() {
+		return false
+	}
+	n := 0
+	for j := range centers {
+		if w.members[j].works() && w.linked(id, j) && w.linked(j, id) {
+			n++
+		}
+	}
+	return n >= 2
+}
+
+// elect is Raft as an observer would see it: the true leader goes when it has no
+// quorum for an election timeout, and a quorate member follows it.
+func (w *world) elect() {
+	w.after(50*time.Millisecond, w.elect)
+	for _, m := range w.members {
+		m.catchUp()
+		if m.believes && w.leader != m.id && m.works() {
+			term := m.term
+			w.after(w.between(0, w.lease.RaftLease), func() {
+				if m.term == term {
+					m.stepDown()
+				}
+			})
+		}
+	}
+	if w.leader >= 0 && w.quorate(w.leader) {
+		w.without = w.now
+		return
+	}
+	if w.now-w.without < w.lease.RaftElection {
+		return
+	}
+	if w.leader >= 0 {
+		w.trace("leader %s has no quorum", places[w.leader])
+	}
+	w.leader = -1
+	first := w.rng.IntN(centers)
+	for i := range centers {
+		id := (first + i) % centers
+		if w.quorate(id) && w.chance(0.3) {
+			w.leader, w.without = id, w.now
+			w.term++
+			w.check.result.Elections++
+			w.trace("leader is %s, term %d", places[id], w.term)
+			w.members[id].lead(w.term)
+			return
+		}
+	}
+}
+
+// propose offers a log entry through a member. Only the true leader with a
+// quorum at the moment of the commit can have it committed; an answer may be
+// lost.
+func (w *world) propose(m *member, e entry, done func(metav1.Object, error)) {
+	term := m.term
+	answer := func(o metav1.Object, err error) { m.local(func() { done(o, err) }) }
+	w.after(w.between(2*time.Millisecond, 30*time.Millisecond), func() {
+		if w.leader != m.id || term != w.term || !w.quorate(m.id) {
+			w.after(w.between(0, time.Second), func() { answer(nil, errNotLeader) })
+			return
+		}
+		o, err := w.commit(e)
+		if err == nil && w.chance(0.01) {
+			err = errUnknown
+		}
+		answer(o, err)
+	})
+}
+
+// commit appends to the true log; a write of an object that has changed since
+// it was read fails.
+func (w *world) commit(e entry) (metav1.Object, error) {
+	if e.write != nil {
+		old := w.truth.find(e.write)
+		switch {
+		case w.opt.Bug == NoConcurrencyControl:
+		case old == nil && e.write.GetResourceVersion() != "":
+			return nil, errConflict
+		case old != nil && old.GetResourceVersion() != e.write.GetResourceVersion():
+			return nil, errConflict
+		}
+		w.rev++
+		e.write = copyOf(e.write)
+		e.write.SetResourceVersion(strconv.FormatInt(w.rev, 10))
+		w.check.committed(old, e.write)
+		w.truth.apply(e.write)
+	} else {
+		w.check.renewed(e.renewed)
+	}
+	e.revision, e.term = w.rev, w.term
+	w.log = append(w.log, e)
+	if w.leader >= 0 {
+		w.members[w.leader].catchUp()
+	}
+	return e.write, nil
+}
+
+func copyOf(o metav1.Object) metav1.Object {
+	switch x := o.(type) {
+	case *v1alpha1.Dataset:
+		return x.DeepCopy()
+	case *v1alpha1.Application:
+		return x.DeepCopy()
+	case *v1alpha1.GlobalService:
+		return x.DeepCopy()
+	case *v1alpha1.RecoveryRun:
+		return x.DeepCopy()
+	case *v1alpha1.Approval:
+		return x.DeepCopy()
+	}
+	panic("sim: no such kind")
+}
+
+func (w *world) seedObjects() {
+	protection := []v1alpha1.Protection{v1alpha1.ZeroLoss, v1alpha1.MaxAvailability}[w.rng.IntN(2)]
+	meta := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: "pay", Name: name} }
+	d := &v1alpha1.Dataset{ObjectMeta: meta("db"), Spec: v1alpha1.DatasetSpec{Driver: "model", Protection: protection,
+		Members: []v1alpha1.DatasetMember{{Cluster: places[0], Link: v1alpha1.LinkSynchronous}, {Cluster: places[1], Link: v1alpha1.LinkSynchronous},
+			{Cluster: places[2], Link: v1alpha1.LinkAsynchronous}}}}
+	app := &v1alpha1.Application{ObjectMeta: meta("app"), Spec: v1alpha1.ApplicationSpec{Datasets: []string{"db"}, Services: []string{"app"},
+		Failover: v1alpha1.FailoverPolicy{WithinRegion: v1alpha1.FailoverAutomatic, AcrossRegions: v1alpha1.FailoverApproval, HoldSeconds: 10}}}
+	g := &v1alpha1.GlobalService{ObjectMeta: meta("app"), Spec: v1alpha1.GlobalServiceSpec{Host: "app.test", Mode: v1alpha1.ActiveOnly}}
+	for _, p := range places {
+		g.Spec.Endpoints = append(g.Spec.Endpoints, v1alpha1.ServiceEndpoint{Cluster: p, Address: p})
+	}
+	for _, o := range []metav1.Object{d, app, g} {
+		w.rev++
+		o.SetResourceVersion(strconv.FormatInt(w.rev, 10))
+		w.truth.apply(o)
+		w.log = append(w.log, entry{revision: w.rev, write: o})
+	}
+}

@@ -1,0 +1,205 @@
+// Package sim is a seeded discrete-event simulation of the failover engine. The
+// pure cores that run in production run here too: failover.Turn on every hub
+// member that believes it leads, lease.Book on every hub member and
+// lease.Holder in every agent. Everything around them is modelled: Raft as a
+// log with one true leader and members that learn late that they no longer are
+// it, agents, guards and databases with clocks that drift, clients that write,
+// a network that delays, loses, repeats and partitions, and centers that lose
+// power.
+//
+// The checks (check.go) look at the modelled world only: which processes write,
+// which writes were acknowledged, what is in the log. They share no code and no
+// belief with the engine. One seed is one schedule, exactly.
+package sim
+
+import (
+	"container/heap"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"tripod.dev/tripod/failover"
+	"tripod.dev/tripod/failover/lease"
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+// Centers of the modelled fleet: one hub member and one cluster in each.
+const centers = 3
+
+var (
+	places  = [centers]string{"north-1", "north-2", "south-1"}
+	regions = [centers]string{"north", "north", "south"}
+)
+
+// Options of one run.
+type Options struct {
+	Seed uint64
+	Bug  Bug
+	// Trace receives a line per notable event, or is nil.
+	Trace func(string)
+}
+
+// Result of one run.
+type Result struct {
+	Seed       uint64
+	Violations []string
+	// Counts of what happened, so that a test can see that schedules bite.
+	Promotions, Acknowledged, Runs, Elections int
+	Phase                                     v1alpha1.DatasetPhase
+}
+
+type event struct {
+	at time.Duration
+	n  int
+	do func()
+}
+
+type queue []event
+
+func (q queue) Len() int { return len(q) }
+func (q queue) Less(i, j int) bool {
+	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].n < q[j].n
+}
+func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *queue) Push(e any)   { *q = append(*q, e.(event)) }
+func (q *queue) Pop() any {
+	old := *q
+	e := old[len(old)-1]
+	*q = old[:len(old)-1]
+	return e
+}
+
+// world is one run. now is real time, which no modelled process can read.
+type world struct {
+	opt    Options
+	rng    *rand.Rand
+	now    time.Duration
+	events queue
+	n      int
+
+	lease  lease.Config
+	engine failover.Config
+
+	power [centers]bool
+	cut   [centers][centers]bool // from, to
+	slow  bool                   // the network delays by seconds
+	loss  float64
+
+	members [centers]*member
+	sites   [centers]*site
+	log     []entry
+	truth   objects
+	rev     int64
+	leader  int // -1: none
+	term    uint64
+	without time.Duration // since when there is no working leader
+
+	check *checker
+}
+
+// clock of one process: a rate within the assumed drift and an origin.
+type clock struct {
+	rate   float64
+	origin time.Duration
+}
+
+func (w *world) newClock() clock {
+	rate := 1 + (w.rng.Float64()*2-1)*w.lease.Drift
+	switch w.rng.IntN(4) {
+	case 0:
+		rate = 1 + w.lease.Drift
+	case 1:
+		rate = 1 - w.lease.Drift
+	}
+	return clock{rate, time.Duration(w.rng.Int64N(int64(time.Hour)))}
+}
+
+func (c clock) at(real time.Duration) time.Duration {
+	return c.origin + time.Duration(float64(real)*c.rate)
+}
+
+// in is how much real time passes while the clock counts local.
+func (c clock) in(local time.Duration) time.Duration {
+	return time.Duration(float64(max(0, local)) / c.rate)
+}
+
+func (w *world) after(d time.Duration, do func()) {
+	w.n++
+	heap.Push(&w.events, event{w.now + max(0, d), w.n, do})
+}
+
+func (w *world) between(a, b time.Duration) time.Duration {
+	return a + time.Duration(w.rng.Int64N(int64(b-a)+1))
+}
+
+func (w *world) chance(p float64) bool { return w.rng.Float64() < p }
+
+func (w *world) trace(format string, args ...any) {
+	if w.opt.Trace != nil {
+		w.opt.Trace(fmt.Sprintf("%9.3f ", w.now.Seconds()) + fmt.Sprintf(format, args...))
+	}
+}
+
+// linked is true when a message sent now from center a reaches center b.
+func (w *world) linked(a, b int) bool {
+	return w.power[a] && w.power[b] && !w.cut[a][b]
+}
+
+// send delivers from one center to another, perhaps late, perhaps not at all.
+func (w *world) send(from, to int, do func()) {
+	if !w.linked(from, to) || from != to && w.chance(w.loss) {
+		return
+	}
+	delay := w.between(time.Millisecond, 30*time.Millisecond)
+	if from == to {
+		delay = w.between(100*time.Microsecond, 2*time.Millisecond)
+	} else if w.slow && w.chance(0.3) {
+		delay = w.between(100*time.Millisecond, 3*time.Second)
+	}
+	w.after(delay, func() {
+		if w.linked(from, to) {
+			do()
+		}
+	})
+}
+
+// Run plays one schedule to its end.
+func Run(opt Options) Result {
+	w := newWorld(opt)
+	w.schedule()
+	for len(w.events) > 0 && w.events[0].at <= end {
+		e := heap.Pop(&w.events).(event)
+		w.now = e.at
+		e.do()
+	}
+	w.check.atEnd()
+	return w.check.result
+}
+
+func newWorld(opt Options) *world {
+	w := &world{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0x7269706f64)), lease: lease.LAN(), leader: -1}
+	w.engine = failover.DefaultConfig(w.lease.Tick, w.lease.TTL)
+	w.engine.Directive = 10 * time.Second
+	if opt.Bug == BreakerDisabled {
+		w.engine.BreakerWindow = time.Nanosecond
+	}
+	w.check = &checker{w: w, result: Result{Seed: opt.Seed}, promoted: map[int64]int{}, lossy: map[int64]bool{}, excused: map[int]bool{}, lastRenewal: map[string]time.Duration{}}
+	for i := range centers {
+		w.power[i] = true
+		w.members[i] = &member{w: w, id: i, clock: w.newClock()}
+		w.sites[i] = newSite(w, i)
+	}
+	w.seedObjects()
+	for i := range centers {
+		w.members[i].start()
+		w.sites[i].start()
+	}
+	w.after(0, w.elect)
+	return w
+}
+
+func sorted[V any](m map[string]V) []string {
+	return slices.Sorted(maps.Keys(m))
+}
