@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
 
@@ -86,9 +88,9 @@ func (d *desk) work(ctx context.Context, directive *agentv1.Directive) *agentv1.
 	defer cancel()
 	started := time.Now()
 	result := d.carry(ctx, directive)
-	result.Id = directive.GetId()
-	if result.ElapsedMillis == 0 {
-		result.ElapsedMillis = time.Since(started).Milliseconds()
+	if result.GetId() != directive.GetId() || result.GetElapsedMillis() == 0 {
+		result = proto.CloneOf(result) // the carrier may keep it
+		result.Id, result.ElapsedMillis = directive.GetId(), time.Since(started).Milliseconds()
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

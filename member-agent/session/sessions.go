@@ -19,7 +19,8 @@ type Sessions struct {
 	links  []*link
 	desk   *desk
 
-	tick chan time.Duration // the fleet's, as the last Welcome told
+	tick  chan time.Duration // the fleet's, as the last Welcome told
+	hurry chan struct{}
 
 	mu       sync.Mutex // held while Receiver.Grant runs, so that grants keep their order
 	holder   *lease.Holder
@@ -36,7 +37,7 @@ func New(config Config) (*Sessions, error) {
 		return nil, err
 	}
 	s := &Sessions{
-		config: config, origin: time.Now(), tick: make(chan time.Duration, 1),
+		config: config, origin: time.Now(), tick: make(chan time.Duration, 1), hurry: make(chan struct{}, 1),
 		holder: lease.NewHolder(config.Incarnation), remembered: config.Incarnation,
 	}
 	s.desk = newDesk(config.Receiver.Carry)
@@ -65,9 +66,17 @@ func (s *Sessions) beat(ctx context.Context) error {
 	defer ticker.Stop()
 	for {
 		s.askAll()
+		asked := time.Now()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-s.hurry:
+			// Several that hurry at once share one question.
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(max(0, interval/20-time.Since(asked))):
+			}
 		case told := <-s.tick:
 			if told != interval {
 				interval = told
@@ -77,6 +86,9 @@ func (s *Sessions) beat(ctx context.Context) error {
 		}
 	}
 }
+
+// Hurry asks for a grant now instead of at the next tick. It never blocks.
+func (s *Sessions) Hurry() { signal(s.hurry) }
 
 // askAll numbers a heartbeat and gives it to every session. The time of asking
 // is taken before anything is handed over: what waits in a queue counts.
@@ -126,7 +138,8 @@ func (s *Sessions) rememberLocked() {
 	}
 }
 
-// Seen is the highest incarnation seen, and the revision of the last grant.
+// Seen is the highest incarnation seen, and the highest revision of a grant or
+// remembered from before.
 func (s *Sessions) Seen() (incarnation uint64, revision int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

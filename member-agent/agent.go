@@ -1,0 +1,222 @@
+package memberagent
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"tripod.dev/tripod/hub/api/jointoken"
+	"tripod.dev/tripod/member-agent/applier"
+	"tripod.dev/tripod/member-agent/effector"
+	"tripod.dev/tripod/member-agent/reporter"
+	"tripod.dev/tripod/member-agent/session"
+	"tripod.dev/tripod/member-agent/tunnel"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+)
+
+// Agent is one replica of a cluster's agent.
+type Agent struct {
+	config      Config
+	local       kubernetes.Interface
+	credentials *credentials
+	enrolment   *enrolment
+	memory      *memory
+	probe       *probe
+
+	mu       sync.Mutex
+	sessions *session.Sessions // nil until the agent has joined
+	election *election
+}
+
+// New checks the configuration. Nothing is dialled before Run.
+func New(config Config) (*Agent, error) {
+	config = config.WithDefaults()
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	// The agent's own few calls must not wait behind each other.
+	local := rest.CopyConfig(config.RESTConfig)
+	local.QPS, local.Burst, local.Timeout = 50, 100, 10*time.Second
+	client, err := kubernetes.NewForConfig(local)
+	if err != nil {
+		return nil, fmt.Errorf("agent: make the client of this cluster: %w", err)
+	}
+	a := &Agent{config: config, local: client, credentials: &credentials{}, memory: newMemory(client, config.Namespace, config.Logger)}
+	a.probe = newProbe(client.CoreV1().RESTClient())
+	a.enrolment = &enrolment{
+		cluster: config.Cluster, namespace: config.Namespace, tokenFile: config.JoinTokenFile,
+		local: client, credentials: a.credentials, now: time.Now, log: config.Logger,
+		withToken: func(t jointoken.Token, ca func(*x509.Certificate)) (kubernetes.Interface, error) {
+			return hubWithToken(config.HubAPI, t, ca)
+		},
+		withCertificate: sync.OnceValues(func() (kubernetes.Interface, error) {
+			return hubWithCertificate(config.HubAPI, a.credentials)
+		}),
+	}
+	return a, nil
+}
+
+// Run joins the hub if need be and works until ctx ends; it returns when
+// everything that it started has ended.
+func (a *Agent) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.health().run(ctx) })
+	group.Go(func() error { return a.probe.run(ctx) })
+	group.Go(func() error { return a.work(ctx) })
+	err := group.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// work is what needs an identity.
+func (a *Agent) work(ctx context.Context) error {
+	if err := a.enrolment.join(ctx); err != nil {
+		return err
+	}
+	incarnation, revision, err := a.recall(ctx)
+	if err != nil {
+		return err
+	}
+	parts, err := a.assemble(incarnation, revision)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.sessions, a.election = parts.sessions, parts.election
+	a.mu.Unlock()
+	// Sessions last: what they bring finds the parts at work.
+	group, ctx := errgroup.WithContext(ctx)
+	for _, run := range []func(context.Context) error{
+		a.memory.run,
+		parts.hall.applier.Run, parts.hall.reporter.Run, parts.hall.effector.Run,
+		parts.election.run,
+		func(ctx context.Context) error { return a.enrolment.keep(ctx, parts.election.isActive) },
+		parts.tunnel.Run, parts.sessions.Run,
+	} {
+		group.Go(func() error { return run(ctx) })
+	}
+	return group.Wait()
+}
+
+// recall waits for the API server: an agent without its memory would obey an
+// older hub.
+func (a *Agent) recall(ctx context.Context) (incarnation uint64, revision int64, err error) {
+	for {
+		incarnation, revision, err = a.memory.load(ctx)
+		if err == nil || ctx.Err() != nil {
+			return incarnation, revision, err
+		}
+		a.config.Logger.Warn("the agent cannot read its memory yet", "error", err)
+		if err := sleep(ctx, time.Second); err != nil {
+			return 0, 0, err
+		}
+	}
+}
+
+type assembled struct {
+	hall     *hall
+	sessions *session.Sessions
+	tunnel   *tunnel.Tunnel
+	election *election
+}
+
+// assemble makes the parts and ties them together.
+func (a *Agent) assemble(incarnation uint64, revision int64) (*assembled, error) {
+	config, log := a.config, a.config.Logger
+	hall := &hall{unobservable: a.probe.unobservable}
+	election := &election{config: config, local: a.local, log: log, became: hall.became}
+	hall.active = election.isActive
+	sessions, err := session.New(session.Config{
+		Members: config.Hub, Replica: config.Replica, Version: config.Version, TLS: a.credentials.clientTLS(),
+		Incarnation: incarnation, Revision: revision, Remember: a.memory.remember,
+		Heartbeat: hall.heartbeat, Receiver: hall, Logger: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	hall.out = sessions
+	tunnels, err := tunnel.New(tunnel.Config{
+		Members: config.Hub, Replica: config.Replica, TLS: a.credentials.clientTLS(), RESTConfig: config.RESTConfig, Logger: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := a.parts(hall, sessions, incarnation, revision); err != nil {
+		return nil, err
+	}
+	return &assembled{hall, sessions, tunnels, election}, nil
+}
+
+func (a *Agent) parts(hall *hall, sessions *session.Sessions, incarnation uint64, revision int64) (err error) {
+	config, log := a.config, a.config.Logger
+	applying, err := applier.New(applier.Config{
+		RESTConfig: config.RESTConfig, Log: log, Send: func(status *agentv1.AppliedStatus) { hall.applied(status) },
+		Seen: applier.Seen{Incarnation: incarnation, Revision: revision},
+	})
+	if err != nil {
+		return err
+	}
+	hall.applier = applying
+	// The applier's word: store revisions in grants run ahead of desired state.
+	a.memory.revision = func() int64 { return applying.Seen().Revision }
+	hall.reporter, err = reporter.New(reporter.Config{RESTConfig: config.RESTConfig, Logger: log})
+	if err != nil {
+		return err
+	}
+	hall.effector, err = effector.New(effector.Config{
+		Cluster: config.Cluster, Replica: config.Replica, Listen: config.GuardListen,
+		Identity: a.credentials, Certificates: a.enrolment, Secrets: effector.NewClusterSecrets(a.local),
+		Active: hall.active, Hurry: sessions.Hurry, Log: log,
+	})
+	return err
+}
+
+func (a *Agent) health() *health {
+	number := func(value func(*session.Sessions, *election) float64) func() float64 {
+		return func() float64 {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			if a.sessions == nil {
+				return 0
+			}
+			return value(a.sessions, a.election)
+		}
+	}
+	return newHealth(a.config.HealthListen, a.ready,
+		number(func(s *session.Sessions, _ *election) float64 { return float64(s.Connected()) }),
+		number(func(_ *session.Sessions, e *election) float64 {
+			if e.isActive() {
+				return 1
+			}
+			return 0
+		}),
+		number(func(s *session.Sessions, _ *election) float64 {
+			if deadline := s.Deadline(); !deadline.IsZero() {
+				return time.Until(deadline).Seconds()
+			}
+			return 0
+		}),
+	)
+}
+
+// ready is nil while the agent has an identity and a session with some member.
+func (a *Agent) ready() error {
+	if a.credentials.present.Load() == nil {
+		return errNoIdentity
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.sessions == nil || a.sessions.Connected() == 0 {
+		return fmt.Errorf("no session with any of the hub members %q", a.config.Hub)
+	}
+	return nil
+}

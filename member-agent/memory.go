@@ -1,0 +1,160 @@
+package memberagent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+)
+
+// MemoryConfigMap holds the highest incarnation and revision of the hub that
+// this cluster has ever seen (safety.md section 9).
+const MemoryConfigMap = "tripod-agent-memory"
+
+const (
+	entryIncarnation = "incarnation"
+	entryRevision    = "revision"
+	// revisionEvery is how often a revision that has only grown is written.
+	revisionEvery = 30 * time.Second
+)
+
+// memory is what survives the agent's restart. It only grows. It is safe for
+// concurrent use.
+type memory struct {
+	namespace string
+	local     kubernetes.Interface
+	revision  func() int64 // newest, asked when it is time to write
+	log       *slog.Logger
+	changed   chan struct{}
+
+	mu          sync.Mutex
+	incarnation uint64
+	written     int64 // revision
+}
+
+func newMemory(local kubernetes.Interface, namespace string, log *slog.Logger) *memory {
+	return &memory{namespace: namespace, local: local, log: log, changed: make(chan struct{}, 1), revision: func() int64 { return 0 }}
+}
+
+// load reads what earlier lives of the agent have seen.
+func (m *memory) load(ctx context.Context) (incarnation uint64, revision int64, err error) {
+	stored, err := m.local.CoreV1().ConfigMaps(m.namespace).Get(ctx, MemoryConfigMap, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return 0, 0, nil
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("read what the agent remembers: %w", err)
+	}
+	incarnation, revision, err = parseMemory(stored)
+	if err != nil {
+		return 0, 0, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.incarnation, m.written = max(m.incarnation, incarnation), revision
+	return incarnation, revision, nil
+}
+
+// parseMemory refuses to guess: an agent that forgot would obey an older hub.
+func parseMemory(stored *corev1.ConfigMap) (incarnation uint64, revision int64, err error) {
+	if text := stored.Data[entryIncarnation]; text != "" {
+		if incarnation, err = strconv.ParseUint(text, 10, 64); err != nil {
+			return 0, 0, fmt.Errorf("config map %s/%s: %s is %q, wants a number: restore it", stored.Namespace, stored.Name, entryIncarnation, text)
+		}
+	}
+	if text := stored.Data[entryRevision]; text != "" {
+		if revision, err = strconv.ParseInt(text, 10, 64); err != nil {
+			return 0, 0, fmt.Errorf("config map %s/%s: %s is %q, wants a number: restore it", stored.Namespace, stored.Name, entryRevision, text)
+		}
+	}
+	return incarnation, revision, nil
+}
+
+// remember takes a higher incarnation and has it written; it does not block.
+func (m *memory) remember(incarnation uint64) {
+	m.mu.Lock()
+	higher := incarnation > m.incarnation
+	m.incarnation = max(m.incarnation, incarnation)
+	m.mu.Unlock()
+	if higher {
+		select {
+		case m.changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// run writes what has grown until ctx ends.
+func (m *memory) run(ctx context.Context) error {
+	ticker := time.NewTicker(revisionEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-m.changed:
+		case <-ticker.C:
+		}
+		if err := m.write(ctx); err != nil && ctx.Err() == nil {
+			m.log.Warn("the agent's memory was not written", "error", err)
+			if err := sleep(ctx, time.Second); err != nil {
+				return err
+			}
+			m.again()
+		}
+	}
+}
+
+func (m *memory) again() {
+	select {
+	case m.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (m *memory) write(ctx context.Context) error {
+	m.mu.Lock()
+	incarnation, written := m.incarnation, m.written
+	m.mu.Unlock()
+	revision := max(m.revision(), written)
+	maps := m.local.CoreV1().ConfigMaps(m.namespace)
+	stored, err := maps.Get(ctx, MemoryConfigMap, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		_, err = maps.Create(ctx, &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Namespace: m.namespace, Name: MemoryConfigMap}, Data: memoryData(incarnation, revision),
+		}, metav1.CreateOptions{})
+	case err == nil:
+		// The other replica may have seen more.
+		seen, at, parseErr := parseMemory(stored)
+		if parseErr != nil {
+			return parseErr
+		}
+		if seen > incarnation {
+			m.remember(seen)
+		}
+		if seen >= incarnation && at >= revision {
+			return nil
+		}
+		stored.Data = memoryData(max(seen, incarnation), max(at, revision))
+		_, err = maps.Update(ctx, stored, metav1.UpdateOptions{})
+	}
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.written = max(m.written, revision)
+	return nil
+}
+
+func memoryData(incarnation uint64, revision int64) map[string]string {
+	return map[string]string{entryIncarnation: strconv.FormatUint(incarnation, 10), entryRevision: strconv.FormatInt(revision, 10)}
+}
