@@ -24,6 +24,8 @@ const (
 	// system is the child that holds a center's own processes; its pods are beside it.
 	system = "system"
 	poll   = 2 * time.Millisecond
+	// labShares is the processor weight of a whole lab; a process outside has 1024.
+	labShares = "65536"
 )
 
 // Group is a center's path below every hierarchy's mount point, such as
@@ -46,6 +48,12 @@ func (g Group) Make() error {
 			folder = filepath.Join(folder, part)
 			if err := os.Mkdir(folder, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 				return fmt.Errorf("make cgroup: %w", err)
+			}
+			if hierarchy == "cpu" && folder == filepath.Join(mountPoint, hierarchy, filepath.Dir(string(g))) {
+				// A group weighs as much as one process outside of it; a lab is several machines.
+				if err := os.WriteFile(filepath.Join(folder, "cpu.shares"), []byte(labShares), 0o644); err != nil {
+					return fmt.Errorf("weigh cgroup: %w", err)
+				}
 			}
 			if hierarchy == "cpuset" {
 				// A new cpuset has no processors or memory, and refuses processes.

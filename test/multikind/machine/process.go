@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -42,7 +43,7 @@ func (t *processes) Start(p Process, reply *Status) error {
 		return fmt.Errorf("open input: %w", err)
 	}
 	defer null.Close()
-	child, err := os.StartProcess(p.Argv[0], p.Argv, &os.ProcAttr{
+	child, err := fork(p, &os.ProcAttr{
 		Dir:   "/",
 		Env:   append([]string{"PATH=" + BinDir + ":/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}, p.Env...),
 		Files: []*os.File{null, log, log},
@@ -56,6 +57,21 @@ func (t *processes) Start(p Process, reply *Status) error {
 	*reply = *status
 	// reap waits for all children at once, orphans included.
 	return child.Release()
+}
+
+// fork starts p from a thread that has its priority already, so that no thread of p
+// ever has another one.
+func fork(p Process, attributes *os.ProcAttr) (*os.Process, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, p.Nice); err != nil {
+		return nil, fmt.Errorf("set priority: %w", err)
+	}
+	child, err := os.StartProcess(p.Argv[0], p.Argv, attributes)
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, 0); err != nil {
+		return nil, fmt.Errorf("reset priority: %w", err)
+	}
+	return child, err
 }
 
 // List implements Client.List.

@@ -38,6 +38,8 @@ type Process struct {
 	Name string
 	Argv []string
 	Env  []string
+	// Nice is the process's priority, -20 to 19; lower is more.
+	Nice int
 }
 
 // Status is what PID 1 knows of a process it started.
