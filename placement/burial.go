@@ -23,6 +23,8 @@ type Transition struct {
 	// Templates are the ones selected now, and Next the decision for them.
 	Templates []v1alpha1.TemplateReference
 	Next      Decision
+	// Ends is true when the placement is deleted.
+	Ends bool
 	// Clusters of the fleet. One that has left the fleet is ordered nothing.
 	Clusters []Cluster
 }
@@ -48,6 +50,8 @@ func (t Transition) Burials() []Burial {
 	var out []Burial
 	for _, ref := range t.Placed {
 		switch {
+		case t.Ends:
+			out = append(out, Burial{ref, before, "the placement was deleted"})
 		case !Contains(t.Templates, ref):
 			out = append(out, Burial{ref, before, fmt.Sprintf("%s was deleted or is no longer selected", TemplateKey(ref))})
 		default:

@@ -137,7 +137,7 @@ func (c *Controller) release(ctx context.Context, p *v1alpha1.Placement, handOve
 		return nil
 	}
 	step := placement.Transition{
-		Placed: p.Status.Placed, Clusters: c.clusters(),
+		Placed: p.Status.Placed, Clusters: c.clusters(), Ends: true,
 		Previous: placement.Previous{Shares: p.Status.Decisions, Left: p.Status.Left},
 	}
 	if _, err := c.bury(ctx, p, step, handOver); err != nil {

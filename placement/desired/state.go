@@ -24,11 +24,19 @@ type slot struct {
 
 // rendering is a slot's objects and what they were made of.
 type rendering struct {
-	revision    int64
-	digest      string
+	from    sources
+	objects []*agentv1.DesiredObject
+}
+
+// sources tell whether a rendering is still good without making it again.
+type sources struct {
+	generation, revision int64
+	digest               string
+	// versions of the templates.
+	versions    string
 	incarnation uint64
-	where       string // the cluster's region, center and labels, which overrides select by
-	objects     []*agentv1.DesiredObject
+	// where is the cluster's region, center and labels, which overrides select by.
+	where string
 }
 
 // identity is an object whatever the version of its API.
@@ -103,7 +111,6 @@ func (r *Renderer) bury(state *agentv1.DesiredState, cluster string, wanted map[
 func (r *Renderer) render(p *v1alpha1.Placement, share v1alpha1.PlacementDecision, object *v1alpha1.Cluster, incarnation uint64) ([]*agentv1.DesiredObject, bool) {
 	at := slot{p.UID, share.Cluster}
 	cluster := placement.ClusterFrom(object)
-	where := whereOf(cluster)
 	r.mu.Lock()
 	last := r.rendered[at]
 	r.mu.Unlock()
@@ -111,14 +118,18 @@ func (r *Renderer) render(p *v1alpha1.Placement, share v1alpha1.PlacementDecisio
 	if !found {
 		return last.objects, false
 	}
+	from := sources{
+		generation: p.Generation, revision: p.Status.Revision, digest: p.Status.Digest,
+		versions: versionsOf(templates), incarnation: incarnation, where: whereOf(cluster),
+	}
+	if last.from == from {
+		return last.objects, true
+	}
 	digest, err := render.Digest(p.Spec.Overrides, p.Status.Decisions, templates)
 	if err != nil || digest != p.Status.Digest {
 		return last.objects, false
 	}
-	if last.revision == p.Status.Revision && last.digest == digest && last.incarnation == incarnation && last.where == where {
-		return last.objects, true
-	}
-	now := rendering{revision: p.Status.Revision, digest: digest, incarnation: incarnation, where: where}
+	now := rendering{from: from}
 	for _, t := range templates {
 		if o := r.one(p, share, cluster, t, incarnation); o != nil {
 			now.objects = append(now.objects, o)
@@ -161,6 +172,14 @@ func (r *Renderer) templates(p *v1alpha1.Placement) ([]*unstructured.Unstructure
 		out = append(out, t)
 	}
 	return out, true
+}
+
+func versionsOf(templates []*unstructured.Unstructured) string {
+	versions := make([]string, 0, len(templates))
+	for _, t := range templates {
+		versions = append(versions, string(t.GetUID())+"/"+t.GetResourceVersion())
+	}
+	return strings.Join(versions, ",")
 }
 
 func whereOf(c placement.Cluster) string {
