@@ -1,0 +1,107 @@
+// Package agent makes the manifest that puts Tripod's agent into a member
+// cluster: what `tripodctl agent-manifest NAME` prints.
+package agent
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+	"text/template"
+
+	"sigs.k8s.io/yaml"
+
+	"tripod.dev/tripod/hub/api/endpoint"
+	"tripod.dev/tripod/hub/api/jointoken"
+)
+
+// Namespace is where the agent runs. It is fixed: the names in the agent's
+// certificate, by which guards recognise it, hold it.
+const Namespace = "tripod-system"
+
+// DefaultImage is the agent's.
+const DefaultImage = "tripod.dev/agent:dev"
+
+//go:embed agent.yaml
+var text string
+
+var manifest = template.Must(template.New("agent.yaml").Funcs(template.FuncMap{
+	"quote": quote, "base64": func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) },
+}).Parse(text))
+
+// Params fill the manifest.
+type Params struct {
+	// Cluster is the name that Token was made for.
+	Cluster string
+	// Hub is every member's HOST or HOST:PORT of the session listener. HubAPI is
+	// every member's HOST:PORT of the Kubernetes API, when it is not Hub's hosts
+	// with port 6443.
+	Hub    []string
+	HubAPI []string
+	// Token is the join token's text. It is a secret, and so is the manifest.
+	Token string
+	// Image of the agent; DefaultImage if empty.
+	Image string
+	// Replicas of the agent; 2 if zero.
+	Replicas int
+	// LogLevel of the agent; info if empty.
+	LogLevel string
+}
+
+func (p Params) withDefaults() Params {
+	if p.Image == "" {
+		p.Image = DefaultImage
+	}
+	if p.Replicas == 0 {
+		p.Replicas = 2
+	}
+	if p.LogLevel == "" {
+		p.LogLevel = "info"
+	}
+	return p
+}
+
+// Validate reports everything that is wrong with p.
+func (p Params) Validate() error {
+	var errs []error
+	token, err := jointoken.Parse(p.Token)
+	if err != nil {
+		errs = append(errs, err)
+	} else if err := token.ForCluster(p.Cluster); err != nil {
+		errs = append(errs, err)
+	}
+	if len(p.Hub) == 0 {
+		errs = append(errs, errors.New("agent manifest: no hub member: give the address of every one"))
+	}
+	if p.Replicas < 0 {
+		errs = append(errs, fmt.Errorf("agent manifest: %d replicas: give 2, so that one may fail", p.Replicas))
+	}
+	return errors.Join(errs...)
+}
+
+// Render returns the manifest as YAML documents for `kubectl apply -f -`.
+func Render(p Params) ([]byte, error) {
+	p = p.withDefaults()
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	err := manifest.Execute(&out, map[string]any{
+		"Namespace": Namespace, "Cluster": p.Cluster, "Image": p.Image, "Replicas": p.Replicas, "LogLevel": p.LogLevel,
+		"Token":  strings.TrimSpace(p.Token),
+		"Hub":    strings.Join(endpoint.Parse(strings.Join(p.Hub, ","), endpoint.RPCPort), ","),
+		"HubAPI": strings.Join(endpoint.Parse(strings.Join(p.HubAPI, ","), endpoint.APIPort), ","),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("fill the agent's manifest: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+// quote makes any text one YAML scalar.
+func quote(s string) (string, error) {
+	encoded, err := yaml.Marshal(s)
+	return strings.TrimSpace(string(encoded)), err
+}
