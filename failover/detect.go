@@ -47,15 +47,17 @@ func Detect(c Config, prev Detection, f Fleet, uptime time.Duration) Detection {
 	for _, cl := range f.Clusters {
 		class, reason := classify(c, f, cl)
 		d.Classes[cl.Name], d.Reasons[cl.Name] = class, reason
-		switch class {
-		case Silent:
+		if class == Silent {
 			silent[cl.Center] = append(silent[cl.Center], cl.Name)
-		case Lost:
+		}
+		// A silence past the lease that too few centers can confirm is no reason
+		// to act on that cluster, but it is one not to act on another.
+		if class == Lost || class == Silent && f.Sightings[cl.Name].LeaseOver && f.watched(c) {
 			d.Losses = append(d.Losses, loss(prev, cl, f.Sightings[cl.Name], uptime))
 		}
 	}
 	for _, l := range prev.Losses {
-		if d.Classes[l.Cluster] != Lost && uptime-l.At < c.BreakerWindow {
+		if !d.counts(l.Cluster) && uptime-l.At < c.BreakerWindow {
 			d.Losses = append(d.Losses, l)
 		}
 	}
@@ -103,7 +105,7 @@ func classify(c Config, f Fleet, cl Cluster) (Class, string) {
 // loss keeps the instant of a loss that was known before, so that it does not
 // drift with each turn.
 func loss(prev Detection, cl Cluster, s Sighting, uptime time.Duration) Loss {
-	if prev.Classes[cl.Name] == Lost {
+	if c := prev.Classes[cl.Name]; c == Lost || c == Silent {
 		for _, l := range prev.Losses {
 			if l.Cluster == cl.Name {
 				return l
@@ -147,6 +149,11 @@ func waiting(losses []Loss, classes map[string]Class, silent map[string][]string
 		}
 	}
 	return ""
+}
+
+// counts is true when a cluster is among the losses already.
+func (d Detection) counts(cluster string) bool {
+	return slices.ContainsFunc(d.Losses, func(l Loss) bool { return l.Cluster == cluster })
 }
 
 // Automatic is true when the engine may act on losses without a person.

@@ -11,8 +11,8 @@ type write struct {
 	epoch int64
 }
 
-// database is one copy. Its log is append-only: a slice that was handed out
-// never changes.
+// database is one copy. A primary alone owns what follows its log in memory, so
+// a slice that was handed out never changes.
 type database struct {
 	running, primary bool
 	boot             int
@@ -56,7 +56,7 @@ func (d *database) start() {
 func (s *site) accept(id int, done func(write)) {
 	db := &s.db
 	w := write{id, db.epoch}
-	db.log = append(db.log[:len(db.log):len(db.log)], w)
+	db.log = append(db.log, w)
 	db.pending = append(db.pending, pending{len(db.log), w, func() { done(w) }})
 	s.acknowledge()
 	s.ship()
@@ -80,7 +80,7 @@ func (s *site) acknowledge() {
 }
 
 func (s *site) replicate() {
-	s.w.after(100*time.Millisecond, s.replicate)
+	s.w.after(200*time.Millisecond, s.replicate)
 	s.ship()
 }
 

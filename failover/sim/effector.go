@@ -76,6 +76,7 @@ func (s *site) promote(c failover.Command) failover.Result {
 		return failover.Result{Outcome: failover.Failed, Message: "no copy to promote"}
 	}
 	db.stop()
+	db.log = slices.Clone(db.log)
 	db.primary, db.formed, db.fenced, db.epoch, db.follows, db.waits = true, true, false, c.Epoch, -1, nil
 	for _, name := range c.SyncSet {
 		if name != s.name() {

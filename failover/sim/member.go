@@ -104,7 +104,7 @@ func (m *member) start() {
 	// What was applied before is on disk; the renewals in it are not replayed.
 	m.every(m.w.lease.Tick, m.report)
 	m.every(200*time.Millisecond, m.renew)
-	m.every(250*time.Millisecond, m.turn)
+	m.every(400*time.Millisecond, m.turn)
 }
 
 func (m *member) stop() { m.boot++; m.up = false; m.believes = false }

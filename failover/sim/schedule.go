@@ -15,7 +15,7 @@ const (
 	faultsFrom = 8 * time.Second
 	faultsTo   = 40 * time.Second
 	healAt     = 52 * time.Second
-	end        = 90 * time.Second
+	end        = 80 * time.Second
 )
 
 func (w *world) schedule() {
@@ -34,7 +34,7 @@ func (w *world) schedule() {
 func (w *world) client(center, id int) {
 	var next func()
 	next = func() {
-		w.after(w.between(60*time.Millisecond, 180*time.Millisecond), next)
+		w.after(w.between(150*time.Millisecond, 450*time.Millisecond), next)
 		if w.now > end-2*time.Second {
 			return
 		}

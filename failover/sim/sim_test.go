@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,11 @@ var (
 	seed  = flag.Uint64("seed", 0, "play this one schedule and print it")
 	bug   = flag.Int("bug", 0, "with -seed: the planted bug")
 )
+
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(800) // thousands of small worlds, each soon forgotten
+	m.Run()
+}
 
 // play runs seeds [1, n] in parallel until stop says so, and returns the results
 // in any order.

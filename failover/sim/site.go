@@ -117,7 +117,7 @@ func (s *site) guardTick() {
 }
 
 func (s *site) guardWatch() {
-	s.w.after(50*time.Millisecond, s.guardWatch)
+	s.w.after(100*time.Millisecond, s.guardWatch)
 	s.enforce()
 }
 
