@@ -36,15 +36,19 @@ type leaderWatch struct {
 	changes  <-chan bool
 	observed chan raft.Observation
 	propose  func(context.Context, Op) (*Result, error)
-	// ended is called when this member stops leading.
-	ended func()
+	// ended is called when this member stops leading, replaced with the name of a
+	// leader when another is known in its place.
+	ended    func()
+	replaced func(string)
 
 	// floor is the index of the applied state when the barrier of the present
 	// term was passed.
 	floor atomic.Uint64
 
-	mu          sync.Mutex
-	current     Leadership
+	mu      sync.Mutex
+	current Leadership
+	// last is the last leader known.
+	last        string
 	subscribers map[chan Leadership]struct{}
 	changed     chan struct{}
 }
@@ -128,6 +132,12 @@ func (w *leaderWatch) publish(leading bool) {
 		return
 	}
 	w.log.Info("leadership", "term", next.Term, "leader", next.Leader, "leading", next.Leading)
+	if next.Leader != "" && w.last != "" && next.Leader != w.last {
+		w.replaced(w.last)
+	}
+	if next.Leader != "" {
+		w.last = next.Leader
+	}
 	w.current = next
 	close(w.changed)
 	w.changed = make(chan struct{})

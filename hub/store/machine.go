@@ -140,14 +140,6 @@ func readUint64(tx backend.UnsafeReader, key []byte) uint64 {
 	return binary.BigEndian.Uint64(values[0])
 }
 
-// appliedTerm is the term of the last entry in the file.
-func (s *machine) appliedTerm() uint64 {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	_, term := schema.ReadConsistentIndex(s.be.ReadTx())
-	return term
-}
-
 // waitApplied returns when the entry at index is applied here.
 func (s *machine) waitApplied(ctx context.Context, index uint64) error {
 	if s.applied.Load() >= index {

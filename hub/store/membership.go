@@ -49,6 +49,9 @@ func (m *Membership) SelfID() uint64 { return memberID(m.store.cfg.Name) }
 // ClusterID is the hub's number in etcd's API, 0 before its first leader.
 func (m *Membership) ClusterID() uint64 { return m.store.machine.clusterID.Load() }
 
+// Term is Raft's present term.
+func (m *Membership) Term() uint64 { return m.store.raft.CurrentTerm() }
+
 // LeaderID is the leader's number in etcd's API, 0 if none is known.
 func (m *Membership) LeaderID() uint64 {
 	_, id := m.store.raft.LeaderWithID()

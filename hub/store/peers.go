@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -28,11 +29,18 @@ type peers struct {
 
 	mu    sync.Mutex
 	conns map[string]*grpc.ClientConn
+	// abandoned connections end when their timer fires.
+	abandoned map[*grpc.ClientConn]*time.Timer
 }
+
+// abandonAfter is how long calls to a leader that was replaced may still take. A
+// machine that lost its power does not say that it will never answer.
+const abandonAfter = 300 * time.Millisecond
 
 func newPeers(cfg Config) *peers {
 	return &peers{
-		tls: cfg.TLS, dial: cfg.Dial, limit: cfg.MaxRequestBytes, conns: map[string]*grpc.ClientConn{},
+		tls: cfg.TLS, dial: cfg.Dial, limit: cfg.MaxRequestBytes,
+		conns: map[string]*grpc.ClientConn{}, abandoned: map[*grpc.ClientConn]*time.Timer{},
 		address: func(name string) (string, bool) {
 			m, ok := cfg.member(name)
 			return m.PeerAddress, ok
@@ -46,6 +54,28 @@ func (p *peers) close() {
 	for _, conn := range p.conns {
 		_ = conn.Close()
 	}
+	for conn, timer := range p.abandoned {
+		timer.Stop()
+		_ = conn.Close()
+	}
+}
+
+// abandon ends the calls to a leader that has been replaced: reads are asked of
+// the new one, and the fate of writes is unknown.
+func (p *peers) abandon(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	conn, ok := p.conns[name]
+	if !ok {
+		return
+	}
+	delete(p.conns, name)
+	p.abandoned[conn] = time.AfterFunc(abandonAfter, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.abandoned, conn)
+		_ = conn.Close()
+	})
 }
 
 func (p *peers) conn(name string) (*grpc.ClientConn, error) {

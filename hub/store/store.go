@@ -3,15 +3,12 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/mvccpb"
-	"go.etcd.io/etcd/server/v3/storage/mvcc"
 	"google.golang.org/grpc"
 
 	raftlogv1 "tripod.dev/tripod/proto/raftlog/v1"
@@ -28,6 +25,9 @@ const handOver = 2 * time.Second
 // Store is one member's part of the replicated store. All methods may be called
 // concurrently, from New until Run has returned.
 type Store struct {
+	// State is what this member has applied.
+	*State
+
 	cfg       Config
 	log       *slog.Logger
 	machine   *machine
@@ -59,12 +59,12 @@ func New(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, disk.close())
 	}
-	s := &Store{cfg: cfg, log: cfg.Logger, machine: machine, disk: disk, space: disk.space}
+	s := &Store{State: &State{machine}, cfg: cfg, log: cfg.Logger, machine: machine, disk: disk, space: disk.space}
 	disk.log.fail = machine.halt
 	if err := disk.reconcile(machine); err != nil {
 		return nil, errors.Join(err, machine.close(), disk.close())
 	}
-	if err := s.join(metrics); err != nil {
+	if err := join(s, metrics); err != nil {
 		return nil, errors.Join(err, machine.close(), disk.close())
 	}
 	if err := metrics.register(cfg.Registerer, s); err != nil {
@@ -73,8 +73,8 @@ func New(cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// join wires the parts together and starts Raft.
-func (s *Store) join(metrics *metrics) error {
+// join wires the parts of s together and starts Raft.
+func join(s *Store, metrics *metrics) error {
 	cfg := s.cfg
 	layer, err := newStreamLayer(cfg)
 	if err != nil {
@@ -86,6 +86,7 @@ func (s *Store) join(metrics *metrics) error {
 	changes := make(chan bool, 64)
 	s.peers = newPeers(cfg)
 	s.leaders = newLeaderWatch(cfg.Timing.Election, s.machine, changes, s.log)
+	s.leaders.replaced = s.peers.abandon
 	s.reader = newReader()
 	s.proposer = &proposer{
 		self: cfg.Name, machine: s.machine, leaders: s.leaders, peers: s.peers, space: s.space,
@@ -232,47 +233,6 @@ func (s *Store) Leadership() Leadership {
 
 // IsLeader says whether this member leads and has passed its barrier.
 func (s *Store) IsLeader() bool { return s.leaders.leading() }
-
-// Range returns the keys with prefix, in order, and the revision they are of, as
-// applied on this member: it may be behind the leader.
-func (s *Store) Range(ctx context.Context, prefix string) ([]mvccpb.KeyValue, int64, error) {
-	var end []byte
-	if prefix == "" {
-		prefix, end = "\x00", []byte{}
-	} else {
-		end = prefixEnd(prefix)
-	}
-	result, err := s.machine.kv.Range(ctx, []byte(prefix), end, mvcc.RangeOptions{})
-	if err != nil {
-		return nil, 0, fmt.Errorf("read range %q: %w", prefix, err)
-	}
-	return result.KVs, result.Rev, nil
-}
-
-// prefixEnd is the first key after all keys with prefix; empty means no end.
-func prefixEnd(prefix string) []byte {
-	end := []byte(prefix)
-	for i := len(end) - 1; i >= 0; i-- {
-		if end[i] < 0xff {
-			end[i]++
-			return end[:i+1]
-		}
-	}
-	return []byte{}
-}
-
-// AppliedIndex is the index of the last entry applied on this member.
-func (s *Store) AppliedIndex() uint64 { return s.machine.applied.Load() }
-
-// Revision is the revision of the key-value state on this member.
-func (s *Store) Revision() int64 { return s.machine.kv.Rev() }
-
-// Incarnation is the incarnation in force, 0 before the first leader.
-func (s *Store) Incarnation() uint64 { return s.machine.incarnation.Load() }
-
-// KV is the local state, for serializable reads and watches. Callers must not
-// write to it.
-func (s *Store) KV() mvcc.WatchableKV { return s.machine.kv }
 
 // Leases is the etcd leases.
 func (s *Store) Leases() *Leases { return s.leases }

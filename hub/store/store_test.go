@@ -5,13 +5,10 @@ import (
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.uber.org/goleak"
 
 	"tripod.dev/tripod/hub/store"
 	"tripod.dev/tripod/hub/store/storetest"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func putOp(key, value string) store.Op {
 	return store.Put(&pb.PutRequest{Key: []byte(key), Value: []byte(value)})

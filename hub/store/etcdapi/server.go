@@ -244,7 +244,7 @@ type header struct{ store *store.Store }
 
 func (h header) fill(hdr *pb.ResponseHeader) *pb.ResponseHeader {
 	m := h.store.Membership()
-	hdr.ClusterId, hdr.MemberId, hdr.RaftTerm = m.ClusterID(), m.SelfID(), h.store.Leadership().Term
+	hdr.ClusterId, hdr.MemberId, hdr.RaftTerm = m.ClusterID(), m.SelfID(), m.Term()
 	if hdr.Revision == 0 {
 		hdr.Revision = h.store.Revision()
 	}

@@ -1,0 +1,60 @@
+package store
+
+import (
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// TestOldAcknowledgementConfirmsNothing is the case of a leader that stood still
+// with an answer in its socket: what was sent before the read began says nothing
+// about who leads after.
+func TestOldAcknowledgementConfirmsNothing(t *testing.T) {
+	read := time.Now()
+	before, after := read.Add(-time.Millisecond), read.Add(time.Millisecond)
+	three := []raft.Server{{ID: "a"}, {ID: "b"}, {ID: "c"}}
+	tests := map[string]struct {
+		servers []raft.Server
+		acks    map[raft.ServerID]ack
+		want    bool
+	}{
+		"alone it needs nobody":                        {three[:1], nil, true},
+		"of three it needs one other":                  {three, nil, false},
+		"one that was asked after the read is enough":  {three, map[raft.ServerID]ack{"b": {7, after}}, true},
+		"any number asked before it is not":            {three, map[raft.ServerID]ack{"b": {7, before}, "c": {7, before}}, false},
+		"one of another term is not":                   {three, map[raft.ServerID]ack{"b": {6, after}}, false},
+		"one that has no vote is not":                  {[]raft.Server{{ID: "a"}, {ID: "b"}, {ID: "c", Suffrage: raft.Nonvoter}}, map[raft.ServerID]ack{"c": {7, after}}, false},
+		"without a vote of its own two others are due": {[]raft.Server{{ID: "b"}, {ID: "c"}, {ID: "d"}}, map[raft.ServerID]ack{"b": {7, after}}, false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			transport := newConfirmingTransport(nil)
+			if test.acks != nil {
+				transport.acks = test.acks
+			}
+			if got := transport.confirmed("a", test.servers, 7, read); got != test.want {
+				t.Errorf("confirmed %v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+func TestHeartbeatsAreToldFromReplication(t *testing.T) {
+	tests := map[string]struct {
+		args raft.AppendEntriesRequest
+		want bool
+	}{
+		"no log position and no entries is a heartbeat": {raft.AppendEntriesRequest{Term: 3}, true},
+		"a commit index is replication":                 {raft.AppendEntriesRequest{LeaderCommitIndex: 3}, false},
+		"a log position is replication":                 {raft.AppendEntriesRequest{PrevLogEntry: 3, PrevLogTerm: 1}, false},
+		"entries are replication":                       {raft.AppendEntriesRequest{Entries: []*raft.Log{{}}}, false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := isHeartbeat(&test.args); got != test.want {
+				t.Errorf("heartbeat %v, want %v", got, test.want)
+			}
+		})
+	}
+}
