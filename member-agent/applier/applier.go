@@ -91,6 +91,11 @@ type Applier struct {
 	results map[identity]*agentv1.AppliedObject
 	buried  map[identity]string
 	active  bool
+	// unseen are the objects not looked at since this replica became active.
+	unseen map[identity]bool
+	// whole is true once a complete state has come; first is when any has.
+	whole bool
+	first time.Time
 }
 
 // New returns an Applier that is not active.
@@ -123,6 +128,10 @@ func (a *Applier) Desired(state *agentv1.DesiredState) {
 	for _, id := range released {
 		delete(a.results, id)
 		delete(a.buried, id)
+		delete(a.unseen, id)
+	}
+	if accepted {
+		a.heardLocked(state.GetComplete())
 	}
 	for _, id := range changed {
 		delete(a.buried, id)
@@ -144,12 +153,51 @@ func (a *Applier) Desired(state *agentv1.DesiredState) {
 	}
 }
 
+// patience is how long a status waits for a complete state. One may never come:
+// the hub may no longer serve a kind that it has placed.
+const patience = 10 * time.Second
+
+func (a *Applier) heardLocked(complete bool) {
+	if a.first.IsZero() {
+		a.first = time.Now()
+	}
+	if complete && !a.whole {
+		a.whole = true
+		if a.active {
+			a.expectLocked()
+		}
+	}
+}
+
+// expectLocked notes what must be looked at before there is a status to tell.
+func (a *Applier) expectLocked() {
+	a.unseen = map[identity]bool{}
+	for id := range a.ledger.orders {
+		if a.results[id] == nil && a.buried[id] == "" {
+			a.unseen[id] = true
+		}
+	}
+}
+
+// tellableLocked is false while a status would look as if what was not looked at
+// yet were not there.
+func (a *Applier) tellableLocked() bool {
+	if !a.active || a.first.IsZero() {
+		return false
+	}
+	return len(a.unseen) == 0 && (a.whole || time.Since(a.first) >= patience)
+}
+
 // SetActive says whether this replica carries out effects. Work under way when
 // it is set to false is finished.
 func (a *Applier) SetActive(active bool) {
 	a.mu.Lock()
 	became := active && !a.active
 	a.active = active
+	if became {
+		a.results, a.buried = map[identity]*agentv1.AppliedObject{}, map[identity]string{}
+		a.expectLocked()
+	}
 	a.mu.Unlock()
 	if became {
 		a.enqueueAll()
@@ -164,11 +212,12 @@ func (a *Applier) Seen() Seen {
 }
 
 // Status is the full status now, for a hub session that has just begun. It is
-// nil while this replica is not active: it has nothing to say.
+// nil while there is nothing to tell: on a replica that is not active, or that has
+// not looked at everything since it became so.
 func (a *Applier) Status() *agentv1.AppliedStatus {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.active {
+	if !a.tellableLocked() {
 		return nil
 	}
 	status := &agentv1.AppliedStatus{}
@@ -209,6 +258,7 @@ func (a *Applier) resync(ctx context.Context) {
 			return
 		case <-ticker.C:
 			a.enqueueAll()
+			a.touch()
 		}
 	}
 }

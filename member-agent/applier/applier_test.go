@@ -139,7 +139,7 @@ func drive(t *testing.T, m *memory, seen Seen, story func(a *Applier, settle fun
 		go func() { done <- a.Run(ctx) }()
 		a.SetActive(true)
 		story(a, func() {
-			time.Sleep(2 * time.Minute) // of the bubble's clock: resyncs and retries included
+			<-time.After(2 * time.Minute) // of the bubble's clock: resyncs and retries included
 			synctest.Wait()
 		})
 		cancel()
@@ -292,6 +292,52 @@ func TestOnlyTheActiveReplicaActs(t *testing.T) {
 		synctest.Wait()
 		if m.applied != 1 {
 			t.Errorf("%d applies once active, want 1 at once", m.applied)
+		}
+	})
+}
+
+// A replica that has just become active knows little; a status of that little
+// would look as if the rest were gone.
+func TestNoStatusIsSentBeforeEverythingWasLookedAt(t *testing.T) {
+	m := newMemory()
+	var sent []int
+	synctest.Test(t, func(t *testing.T) {
+		a, err := New(Config{cluster: m, Send: func(s *agentv1.AppliedStatus) { sent = append(sent, len(s.Objects)) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- a.Run(ctx) }()
+		a.SetActive(true)
+		a.Desired(partial(state(1, 9, wish("a", 8))))
+		<-time.After(time.Second)
+		if len(sent) > 0 {
+			t.Errorf("sent %v on an incomplete state", sent)
+		}
+		a.Desired(state(1, 10, wish("a", 8), wish("b", 9), wish("c", 9)))
+		<-time.After(time.Second)
+		a.SetActive(false)
+		m.mu.Lock()
+		m.refuse["b"] = apierrors.NewServiceUnavailable("away")
+		m.mu.Unlock()
+		a.SetActive(true)
+		<-time.After(time.Second)
+		cancel()
+		<-done
+	})
+	if len(sent) == 0 || slices.Min(sent) < 3 {
+		t.Errorf("sizes of the statuses sent: %v, want 3 each", sent)
+	}
+}
+
+func TestAnIncompleteStateIsReportedInTheEnd(t *testing.T) {
+	m := newMemory()
+	drive(t, m, Seen{}, func(a *Applier, settle func()) {
+		a.Desired(partial(state(1, 9, wish("a", 8))))
+		settle()
+		if n := len(a.Status().GetObjects()); n != 1 {
+			t.Errorf("%d objects are reported after a long incomplete state", n)
 		}
 	})
 }

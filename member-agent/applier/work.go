@@ -43,12 +43,24 @@ func (a *Applier) next(ctx context.Context) bool {
 	} else {
 		again = a.apply(ctx, id, o)
 	}
+	a.lookedAt(id)
 	if again && ctx.Err() == nil {
 		a.queue.AddRateLimited(id)
 	} else {
 		a.queue.Forget(id)
 	}
 	return true
+}
+
+// lookedAt notes that an object has been tried since this replica became active.
+func (a *Applier) lookedAt(id identity) {
+	a.mu.Lock()
+	last := a.unseen[id] && len(a.unseen) == 1
+	delete(a.unseen, id)
+	a.mu.Unlock()
+	if last {
+		a.touch()
+	}
 }
 
 // apply makes one object as wanted. It returns whether to try again.

@@ -145,7 +145,7 @@ func ownership(obj *unstructured.Unstructured) fieldSets {
 			continue
 		}
 		set := map[string]any{}
-		if json.Unmarshal(entry.FieldsV1.Raw, &set) == nil {
+		if json.Unmarshal(entry.FieldsV1.GetRawBytes(), &set) == nil {
 			out = append(out, set)
 		}
 	}
