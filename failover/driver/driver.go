@@ -66,7 +66,10 @@ func (d Dataset) Key() string { return d.Namespace + "/" + d.Name }
 type Call struct {
 	Incarnation uint64
 	Epoch       int64
-	Dataset     Dataset
+	// Revision of the committed decision; 0 for what the agent does by itself.
+	// At one epoch a lower one than was carried out is refused.
+	Revision int64
+	Dataset  Dataset
 	// Primary is the cluster with the role at Epoch; PrimaryAddress is
 	// HOST:PORT, for a replica to follow.
 	Primary        string

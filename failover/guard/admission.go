@@ -16,6 +16,10 @@ func (c *Core) Admit(cmd *agentv1.GuardCommand, now Instant) error {
 			cmd.GetIncarnation(), cmd.GetEpoch(), c.memory.Incarnation, c.memory.Epoch, ErrOlder)
 	}
 	c.advance(cmd.GetIncarnation(), cmd.GetEpoch())
+	if r := cmd.GetRevision(); r != 0 && r < c.memory.Revision {
+		return fmt.Errorf("command decided at revision %d, one of revision %d was carried out: %w", r, c.memory.Revision, ErrOlder)
+	}
+	c.memory.Revision = max(c.memory.Revision, cmd.GetRevision())
 	switch work := cmd.GetWork().(type) {
 	case *agentv1.GuardCommand_StartPrimary:
 		return c.admitPrimary(cmd.GetEpoch(), now, work.StartPrimary.GetForm())

@@ -30,6 +30,8 @@ type Memory struct {
 	// Incarnation and Epoch are the highest seen; older ones are refused.
 	Incarnation uint64 `json:"incarnation"`
 	Epoch       int64  `json:"epoch"`
+	// Revision is the highest of a command carried out at Epoch.
+	Revision int64 `json:"revision,omitempty"`
 	// Held is the last epoch at which this copy was the primary.
 	Held int64 `json:"held,omitempty"`
 	// Formed is true when the volume holds a whole copy.
@@ -158,6 +160,9 @@ func (c *Core) hear(role *agentv1.RoleGrant) bool {
 
 func (c *Core) advance(incarnation uint64, epoch int64) bool {
 	changed := incarnation > c.memory.Incarnation || epoch > c.memory.Epoch
+	if epoch > c.memory.Epoch {
+		c.memory.Revision = 0
+	}
 	c.memory.Incarnation = max(c.memory.Incarnation, incarnation)
 	c.memory.Epoch = max(c.memory.Epoch, epoch)
 	return changed

@@ -92,20 +92,28 @@ func (e *Effector) carry(ctx context.Context, d *agentv1.Directive) (*driver.Obs
 		return nil, "", fmt.Errorf("%w: %w", err, driver.ErrRefused)
 	}
 	s := e.site(keyOf(d.GetDataset()))
-	if err := s.admit(d.GetIncarnation(), d.GetEpoch()); err != nil {
+	revision := d.GetRevision()
+	if d.GetVerb() == agentv1.Verb_VERB_PROBE {
+		revision = 0 // a probe undoes nothing
+	}
+	if err := s.admit(d.GetIncarnation(), d.GetEpoch(), revision); err != nil {
 		return nil, "", err
 	}
 	c := e.call(role, d.GetIncarnation())
+	c.Revision = revision
 	if d.GetVerb() == agentv1.Verb_VERB_FENCE {
 		// A fence does not wait for its turn: the guard interrupts, too.
 		s.preempt()
 		o, err := drv.Fence(ctx, c)
 		return seen(o, err), "stopped, and a probe found nobody listening", err
 	}
-	if d.GetVerb() == agentv1.Verb_VERB_PROMOTE {
+	switch d.GetVerb() {
+	case agentv1.Verb_VERB_PROMOTE:
 		s.preempt()
+	case agentv1.Verb_VERB_FOLLOW, agentv1.Verb_VERB_DISCARD:
+		return e.follow(ctx, s, drv, c, d.GetVerb() == agentv1.Verb_VERB_DISCARD)
 	}
-	ctx, done, err := s.take(ctx)
+	ctx, done, err := s.take(ctx, ctx)
 	if err != nil {
 		return nil, "", err
 	}
@@ -113,13 +121,54 @@ func (e *Effector) carry(ctx context.Context, d *agentv1.Directive) (*driver.Obs
 	return e.perform(ctx, drv, d, role, c)
 }
 
+// follow resynchronises, and goes on with that after the directive's deadline: a
+// copy of a large database takes longer than any directive. Asked again, the
+// same work is found under way or done.
+func (e *Effector) follow(ctx context.Context, s *site, drv driver.Driver, c driver.Call, discard bool) (*driver.Observation, string, error) {
+	long, cancel := context.WithTimeout(context.WithoutCancel(ctx), reconcileTimeout)
+	work, done, err := s.take(ctx, long)
+	if err != nil {
+		cancel()
+		return nil, "", err
+	}
+	type answer struct {
+		resynced driver.Resynced
+		err      error
+	}
+	answers := make(chan answer, 1)
+	if !e.goLong(func() {
+		defer cancel()
+		defer done()
+		r, err := drv.Resync(work, c, discard)
+		answers <- answer{r, err}
+	}) {
+		cancel()
+		done()
+		return nil, "", errors.New("the agent is ending")
+	}
+	select {
+	case a := <-answers:
+		return resynced(a.resynced, a.err)
+	case <-ctx.Done():
+		return nil, "", fmt.Errorf("dataset %s: the resynchronisation goes on, ask again: %w", s.key, ctx.Err())
+	}
+}
+
+// goLong runs f beside the directives; Run waits for it, after ending it.
+func (e *Effector) goLong(f func()) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ended {
+		return false
+	}
+	e.long.Go(f)
+	return true
+}
+
 func (e *Effector) perform(ctx context.Context, drv driver.Driver, d *agentv1.Directive, role *agentv1.RoleGrant, c driver.Call) (*driver.Observation, string, error) {
 	switch d.GetVerb() {
 	case agentv1.Verb_VERB_PROMOTE:
 		return e.promote(ctx, drv, role, c)
-	case agentv1.Verb_VERB_FOLLOW, agentv1.Verb_VERB_DISCARD:
-		r, err := drv.Resync(ctx, c, d.GetVerb() == agentv1.Verb_VERB_DISCARD)
-		return resynced(r, err)
 	case agentv1.Verb_VERB_SET_SYNC_SET:
 		o, err := drv.SetSyncSet(ctx, c)
 		return seen(o, err), "", err
@@ -129,7 +178,10 @@ func (e *Effector) perform(ctx context.Context, drv driver.Driver, d *agentv1.Di
 			return nil, "", err
 		}
 		o := drv.Observe(ctx, c.Dataset)
-		return &o, fmt.Sprintf("writable=%t listening=%t %s", p.Writable, p.Listening, p.Message), nil
+		if !p.Writable {
+			return &o, "", fmt.Errorf("dataset %s accepts no write in cluster %s (listening: %t): %s", c.Dataset.Key(), e.cfg.Cluster, p.Listening, p.Message)
+		}
+		return &o, "a write was accepted", nil
 	}
 	return nil, "", fmt.Errorf("verb %v is newer than this agent: %w", d.GetVerb(), driver.ErrRefused)
 }

@@ -31,6 +31,8 @@ type Effector struct {
 	results  map[string]*agentv1.DirectiveResult
 	order    []string
 	listener net.Listener
+	ended    bool
+	long     sync.WaitGroup // work that outlives the directive it began with
 }
 
 // New listens for guards, so that an address that is taken is known at once.
@@ -74,12 +76,24 @@ func (e *Effector) Run(ctx context.Context) error {
 		return nil
 	})
 	err := group.Wait()
+	e.end()
 	for _, d := range e.drivers {
 		if c, ok := d.(interface{ Close() }); ok {
 			c.Close()
 		}
 	}
 	return err
+}
+
+// end ends the long work and waits for it.
+func (e *Effector) end() {
+	e.mu.Lock()
+	e.ended = true
+	for _, s := range e.sites {
+		s.preempt()
+	}
+	e.mu.Unlock()
+	e.long.Wait()
 }
 
 func (e *Effector) serverTLS() *tls.Config {

@@ -31,7 +31,7 @@ func (e *Effector) reconcile(ctx context.Context, s *site, role *agentv1.RoleGra
 	if p.GetRole() == nil || s.resting(time.Now()) {
 		return
 	}
-	if s.admit(p.GetIncarnation(), role.GetEpoch()) != nil {
+	if s.admit(p.GetIncarnation(), role.GetEpoch(), 0) != nil {
 		return
 	}
 	status, _, ok := e.links.Host(s.key.namespace, s.key.name).Status()
@@ -44,7 +44,7 @@ func (e *Effector) reconcile(ctx context.Context, s *site, role *agentv1.RoleGra
 	}
 	ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
 	defer cancel()
-	ctx, done, err := s.take(ctx)
+	ctx, done, err := s.take(ctx, ctx)
 	if err != nil {
 		return
 	}

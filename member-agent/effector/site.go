@@ -28,6 +28,7 @@ type site struct {
 	at          time.Time
 	epoch       int64 // highest seen
 	incarnation uint64
+	revision    int64              // highest carried out at epoch
 	interrupt   context.CancelFunc // ends the work of whoever has the turn
 	retry       time.Time          // reconcile rests until then
 	pause       time.Duration
@@ -61,15 +62,15 @@ func (s *site) once(running *bool, work *sync.WaitGroup, f func()) {
 	})
 }
 
-// take waits for the turn and returns a context that whoever is more urgent may
-// end, and the function that gives the turn back.
-func (s *site) take(ctx context.Context) (context.Context, func(), error) {
+// take waits for the turn while waiting lasts. It returns a context for the
+// work, which whoever is more urgent may end, and gives the turn back with done.
+func (s *site) take(waiting, work context.Context) (ctx context.Context, done func(), err error) {
 	select {
 	case s.turn <- struct{}{}:
-	case <-ctx.Done():
-		return nil, nil, fmt.Errorf("dataset %s: wait for the work under way: %w", s.key, ctx.Err())
+	case <-waiting.Done():
+		return nil, nil, fmt.Errorf("dataset %s: wait for the work under way: %w", s.key, waiting.Err())
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(work)
 	s.mu.Lock()
 	s.interrupt = cancel
 	s.mu.Unlock()
@@ -93,14 +94,23 @@ func (s *site) preempt() {
 
 // admit refuses what is older than this process has seen and remembers the
 // rest. The guard does the same from the volume, which outlives this process.
-func (s *site) admit(incarnation uint64, epoch int64) error {
+func (s *site) admit(incarnation uint64, epoch, revision int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if incarnation < s.incarnation || epoch < s.epoch {
 		return fmt.Errorf("dataset %s: incarnation %d epoch %d, seen %d and %d: %w",
 			s.key, incarnation, epoch, s.incarnation, s.epoch, driver.ErrOlder)
 	}
+	if epoch > s.epoch {
+		s.revision = 0
+		s.retry, s.pause = time.Time{}, 0
+	}
 	s.incarnation, s.epoch = incarnation, epoch
+	if revision != 0 && revision < s.revision {
+		return fmt.Errorf("dataset %s: decided at revision %d, one of revision %d was carried out: %w",
+			s.key, revision, s.revision, driver.ErrOlder)
+	}
+	s.revision = max(s.revision, revision)
 	return nil
 }
 

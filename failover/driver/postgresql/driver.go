@@ -100,7 +100,7 @@ func (d *Driver) begin(c driver.Call) (guarded, error) {
 
 // do sends one command at the call's incarnation and epoch.
 func (g *guarded) do(ctx context.Context, cmd *agentv1.GuardCommand) (*agentv1.GuardResult, error) {
-	cmd.Incarnation, cmd.Epoch = g.call.Incarnation, g.call.Epoch
+	cmd.Incarnation, cmd.Epoch, cmd.Revision = g.call.Incarnation, g.call.Epoch, g.call.Revision
 	if deadline, ok := ctx.Deadline(); ok {
 		cmd.DeadlineMillis = max(1, time.Until(deadline).Milliseconds())
 	}

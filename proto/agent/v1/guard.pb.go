@@ -807,7 +807,11 @@ type GuardCommand struct {
 	//	*GuardCommand_Rewind
 	//	*GuardCommand_Copy
 	//	*GuardCommand_WaitFor
-	Work          isGuardCommand_Work `protobuf_oneof:"work"`
+	Work isGuardCommand_Work `protobuf_oneof:"work"`
+	// revision of the committed Dataset that justified the directive behind the
+	// command; 0 when there is none. At one epoch a lower one than was carried
+	// out is refused.
+	Revision      int64 `protobuf:"varint,14,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -956,6 +960,13 @@ func (x *GuardCommand) GetWaitFor() *WaitFor {
 		}
 	}
 	return nil
+}
+
+func (x *GuardCommand) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
 }
 
 type isGuardCommand_Work interface {
@@ -1895,7 +1906,7 @@ const file_agent_v1_guard_proto_rawDesc = "" +
 	"\bsync_set\x18\x03 \x03(\tR\asyncSet\x12;\n" +
 	"\n" +
 	"protection\x18\x04 \x01(\x0e2\x1b.tripod.agent.v1.ProtectionR\n" +
-	"protection\"\x9d\x05\n" +
+	"protection\"\xb9\x05\n" +
 	"\fGuardCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x14\n" +
@@ -1910,7 +1921,8 @@ const file_agent_v1_guard_proto_rawDesc = "" +
 	" \x01(\v2\".tripod.agent.v1.MeasureDivergenceH\x00R\ameasure\x125\n" +
 	"\x06rewind\x18\v \x01(\v2\x1b.tripod.agent.v1.RewindCopyH\x00R\x06rewind\x120\n" +
 	"\x04copy\x18\f \x01(\v2\x1a.tripod.agent.v1.FreshCopyH\x00R\x04copy\x125\n" +
-	"\bwait_for\x18\r \x01(\v2\x18.tripod.agent.v1.WaitForH\x00R\awaitForB\x06\n" +
+	"\bwait_for\x18\r \x01(\v2\x18.tripod.agent.v1.WaitForH\x00R\awaitFor\x12\x1a\n" +
+	"\brevision\x18\x0e \x01(\x03R\brevisionB\x06\n" +
 	"\x04work\"a\n" +
 	"\fStartPrimary\x12\x12\n" +
 	"\x04form\x18\x01 \x01(\bR\x04form\x12=\n" +

@@ -306,7 +306,9 @@ type Call struct {
 	PrimaryAddress string   `protobuf:"bytes,5,opt,name=primary_address,json=primaryAddress,proto3" json:"primary_address,omitempty"`
 	SyncSet        []string `protobuf:"bytes,6,rep,name=sync_set,json=syncSet,proto3" json:"sync_set,omitempty"`
 	// known_zero_loss: the sync set of an epoch is never made smaller.
-	ZeroLoss      bool `protobuf:"varint,7,opt,name=zero_loss,json=zeroLoss,proto3" json:"zero_loss,omitempty"`
+	ZeroLoss bool `protobuf:"varint,7,opt,name=zero_loss,json=zeroLoss,proto3" json:"zero_loss,omitempty"`
+	// revision of the committed decision; 0 for what the agent does by itself.
+	Revision      int64 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -388,6 +390,13 @@ func (x *Call) GetZeroLoss() bool {
 		return x.ZeroLoss
 	}
 	return false
+}
+
+func (x *Call) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
 }
 
 type ResyncRequest struct {
@@ -813,7 +822,7 @@ const file_driver_v1_driver_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"E\n" +
 	"\x0eObserveRequest\x123\n" +
-	"\adataset\x18\x01 \x01(\v2\x19.tripod.driver.v1.DatasetR\adataset\"\xee\x01\n" +
+	"\adataset\x18\x01 \x01(\v2\x19.tripod.driver.v1.DatasetR\adataset\"\x8a\x02\n" +
 	"\x04Call\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x123\n" +
@@ -821,7 +830,8 @@ const file_driver_v1_driver_proto_rawDesc = "" +
 	"\aprimary\x18\x04 \x01(\tR\aprimary\x12'\n" +
 	"\x0fprimary_address\x18\x05 \x01(\tR\x0eprimaryAddress\x12\x19\n" +
 	"\bsync_set\x18\x06 \x03(\tR\asyncSet\x12\x1b\n" +
-	"\tzero_loss\x18\a \x01(\bR\bzeroLoss\"U\n" +
+	"\tzero_loss\x18\a \x01(\bR\bzeroLoss\x12\x1a\n" +
+	"\brevision\x18\b \x01(\x03R\brevision\"U\n" +
 	"\rResyncRequest\x12*\n" +
 	"\x04call\x18\x01 \x01(\v2\x16.tripod.driver.v1.CallR\x04call\x12\x18\n" +
 	"\adiscard\x18\x02 \x01(\bR\adiscard\"\xa7\x01\n" +

@@ -1,0 +1,117 @@
+package postgresql
+
+import (
+	"strings"
+	"testing"
+
+	"tripod.dev/tripod/failover/driver"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+)
+
+// past is a copy that holds 3 transactions after the fork.
+func past(commits int64) *agentv1.Divergence {
+	return &agentv1.Divergence{Measured: true, ForkTimeline: 1, EndTimeline: 1, ForkPosition: "0/5000000", EndPosition: "0/5000100", Bytes: 256, Records: 9, Commits: commits}
+}
+
+var (
+	zeroLoss  = agentv1.Protection_PROTECTION_ZERO_LOSS
+	available = agentv1.Protection_PROTECTION_MAX_AVAILABILITY
+)
+
+func former(waits ...string) *agentv1.GuardStatus {
+	return &agentv1.GuardStatus{Formed: true, HeldEpoch: 1, WaitsFor: waits}
+}
+
+func follower(protection agentv1.Protection, set ...string) *agentv1.GuardStatus {
+	return &agentv1.GuardStatus{Formed: true, Standby: true,
+		Known: &agentv1.KnownSyncSet{Epoch: 1, Primary: "north-1", SyncSet: set, Protection: protection}}
+}
+
+func TestDecide(t *testing.T) {
+	promoted := func(s *agentv1.GuardStatus, d *agentv1.Divergence) evidence {
+		return evidence{cluster: "north-1", status: s, found: d, promoter: "north-2", promoted: 2}
+	}
+	approved := func(e evidence) evidence { e.discard = true; return e }
+	own := past(3)
+	own.EndTimeline = 4
+	uncounted := past(0)
+	uncounted.Measured = false
+	none := &agentv1.Divergence{Measured: true, ForkTimeline: 1, EndTimeline: 1, EndPosition: "0/5000000"}
+	behind := promoted(former(), none)
+	behind.oldest = 0x6000000
+	late := promoted(former("north-2"), past(3))
+	late.promoted = 1
+	tests := map[string]struct {
+		e       evidence
+		want    driver.Method
+		aside   bool
+		refusal string
+	}{
+		"an empty volume is copied":                                         {e: promoted(former(), &agentv1.Divergence{Measured: true, Empty: true}), want: driver.MethodCopy},
+		"nothing past the fork is attached":                                 {e: promoted(former(), none), want: driver.MethodAttach},
+		"nothing past the fork, and the log that follows is gone: a copy":   {e: behind, want: driver.MethodCopy},
+		"a rewind that was torn becomes a copy":                             {e: promoted(&agentv1.GuardStatus{Formed: true, Torn: true}, &agentv1.Divergence{}), want: driver.MethodCopy},
+		"log without any commit is taken back":                              {e: promoted(former(), past(0)), want: driver.MethodRewind},
+		"what the promoted standby was waited for was acknowledged to none": {e: promoted(former("north-2"), past(3)), want: driver.MethodRewind},
+		"a primary that did not wait for the promoted one needs approval":   {e: promoted(former("south-1"), past(3)), refusal: "did not wait for north-2"},
+		"a primary that waited for nobody needs approval":                   {e: promoted(former(), past(3)), refusal: "did not wait for north-2"},
+		"an unrecorded promotion needs approval":                            {e: evidence{status: former("north-2"), found: past(3)}, refusal: "not recorded"},
+		"a promotion that is not later than this copy's needs approval":     {e: late, refusal: "not after this copy's 1"},
+		"a timeline of its own needs approval":                              {e: promoted(former("north-2"), own), refusal: "timeline of its own"},
+		"what cannot be counted needs approval":                             {e: promoted(former("north-2"), uncounted), refusal: "cannot be counted"},
+		"a copy of another system needs approval":                           {e: promoted(former("north-2"), &agentv1.Divergence{Measured: true, Foreign: true}), refusal: "not of the primary's lineage"},
+		"a replica ahead of the promoted one, under ZeroLoss, is rewound":   {e: promoted(follower(zeroLoss, "north-1", "north-2"), past(3)), want: driver.MethodRewind},
+		"but not if the set may have shrunk unheard":                        {e: promoted(follower(available, "north-1", "north-2"), past(3)), refusal: "may have been made smaller"},
+		"nor if the promoted one was not in it":                             {e: promoted(follower(zeroLoss, "north-1"), past(3)), refusal: "did not wait for north-2"},
+		"nor if it is not known":                                            {e: promoted(&agentv1.GuardStatus{Formed: true, Standby: true}, past(3)), refusal: "not known whom"},
+		"an approved loss is copied and kept aside":                         {e: approved(promoted(former(), past(3))), want: driver.MethodCopy, aside: true},
+		"an approved copy of another system too":                            {e: approved(promoted(former(), &agentv1.Divergence{Measured: true, Foreign: true})), want: driver.MethodCopy, aside: true},
+		"an approval discards nothing where nothing must go":                {e: approved(promoted(former(), none)), want: driver.MethodAttach},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := decide(tt.e)
+			if got.method != tt.want || got.keepAside != tt.aside || (got.refusal == "") != (tt.refusal == "") || !strings.Contains(got.refusal, tt.refusal) {
+				t.Errorf("got %+v, want %v aside=%v refusal %q", got, tt.want, tt.aside, tt.refusal)
+			}
+		})
+	}
+}
+
+func TestBehind(t *testing.T) {
+	standbys := []standby{{"a", true, 100}, {"b", true, 90}, {"c", false, 0}}
+	tests := map[string]struct {
+		union, added []string
+		want         string
+	}{
+		"all have it":                                      {[]string{"a"}, []string{"a"}, ""},
+		"one that was added is behind":                     {[]string{"a", "b"}, []string{"b"}, "b"},
+		"one that was there before is behind":              {[]string{"a", "b"}, []string{"a"}, "b"},
+		"one that was added and is away":                   {[]string{"a", "d"}, []string{"d"}, "d"},
+		"one that was there before and is away counts not": {[]string{"a", "d"}, []string{"a"}, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := strings.Join(behind(standbys, tt.union, tt.added, 100), ","); got != tt.want {
+				t.Errorf("behind are %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestParseStandbys(t *testing.T) {
+	for setting, want := range map[string]string{"": "", `FIRST 2 ("north-2", "south-1")`: "north-2,south-1", `FIRST 1 ("north-2")`: "north-2"} {
+		if got := strings.Join(parseStandbys(setting), ","); got != want {
+			t.Errorf("%q names %q, want %q", setting, got, want)
+		}
+	}
+}
+
+func TestSegmentStart(t *testing.T) {
+	if got, err := segmentStart("0000000100000003", 16<<20); err != nil || got != 1<<32+3*16<<20 {
+		t.Errorf("got %v, %v", got, err)
+	}
+	if _, err := segmentStart("x", 16<<20); err == nil {
+		t.Error("x has a position")
+	}
+}
