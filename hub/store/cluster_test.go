@@ -137,6 +137,38 @@ func TestPartitionedLeaderServesNoLinearizableRead(t *testing.T) {
 	}
 }
 
+// TestLeaderThatLosesPowerIsLetGo has calls under way to a leader that never
+// answers them: reads move to the next leader, and a write is not repeated.
+func TestLeaderThatLosesPowerIsLetGo(t *testing.T) {
+	c := storetest.Start(t, 3, func(s *store.Config, _ *etcdapi.Config) { s.RequestTimeout = 15 * time.Second })
+	leader, follower := c.Leader(), c.Follower()
+	ctx := patience(t)
+	if _, err := follower.Store.Propose(ctx, putOp("key", "0")); err != nil {
+		t.Fatal(err)
+	}
+	c.Network.Silence([]string{leader.Name}, names(c.Members, leader))
+	start := time.Now()
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := follower.Store.Propose(ctx, putOp("key", "1"))
+		wrote <- err
+	}()
+	if err := follower.Store.Linearize(ctx); err != nil {
+		t.Fatalf("read across the loss of the leader: %v", err)
+	}
+	if err := <-wrote; !errors.Is(err, store.ErrOutcomeUnknown) {
+		t.Fatalf("write that was under way: %v", err)
+	}
+	if took := time.Since(start); took > 6*time.Second {
+		t.Fatalf("took %v", took)
+	}
+	if _, err := follower.Store.Propose(ctx, putOp("key", "2")); err != nil {
+		t.Fatalf("write after the loss of the leader: %v", err)
+	}
+	c.Network.Heal()
+	c.Converged()
+}
+
 func TestMinorityRefusesWrites(t *testing.T) {
 	c := storetest.Start(t, 3, func(s *store.Config, _ *etcdapi.Config) { s.RequestTimeout = time.Second })
 	leader := c.Leader()

@@ -22,6 +22,10 @@ const EtcdVersion = "3.6.8"
 // over.
 const handOver = 2 * time.Second
 
+// replyElections is how many election time-outs Raft waits for an answer before
+// it dials a member anew: one that lost its power left its connections open.
+const replyElections = 6
+
 // Store is one member's part of the replicated store. All methods may be called
 // concurrently, from New until Run has returned.
 type Store struct {
@@ -81,7 +85,7 @@ func join(s *Store, metrics *metrics) error {
 		return err
 	}
 	s.transport = newConfirmingTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: layer, MaxPool: 3, Timeout: 10 * time.Second, Logger: raftLogTo(s.log), MsgpackUseNewTimeFormat: true,
+		Stream: layer, MaxPool: 3, Timeout: replyElections * cfg.Timing.Election, Logger: raftLogTo(s.log), MsgpackUseNewTimeFormat: true,
 	}))
 	changes := make(chan bool, 64)
 	s.peers = newPeers(cfg)

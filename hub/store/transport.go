@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -105,7 +106,7 @@ func (l *streamLayer) handshake(conn *tls.Conn) {
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
 		host, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
-		if l.refused.say(host) {
+		if isCertificateError(err) && l.refused.say(host) {
 			l.log.Error("Raft connection refused: the peer has no certificate of this hub's members; if it should be one, give it a certificate from this hub's CA",
 				"member", conn.RemoteAddr().String(), "error", err)
 		}
@@ -199,8 +200,8 @@ func (l *streamLayer) nameOf(address string) string {
 func isCertificateError(err error) bool {
 	var verification *tls.CertificateVerificationError
 	var name *memberNameError
-	var alert tls.AlertError
-	return errors.As(err, &verification) || errors.As(err, &name) || errors.As(err, &alert)
+	// What the peer says of our certificate, or that it has none, comes as text.
+	return errors.As(err, &verification) || errors.As(err, &name) || strings.Contains(err.Error(), "certificate")
 }
 
 // clientTLS dials the member called name, or any member if name is empty. The
