@@ -15,10 +15,12 @@ type peerCheck struct {
 	same     int
 	// others are "NAME has sha256:…" for peers with another CA.
 	others []string
+	// refusedBy holds the peers whose refusal has been logged.
+	refusedBy map[string]bool
 }
 
 func newPeerCheck(i *Identity) *peerCheck {
-	return &peerCheck{identity: i, pending: i.config.Peers}
+	return &peerCheck{identity: i, pending: i.config.Peers, refusedBy: map[string]bool{}}
 }
 
 // round asks the peers not heard yet. It fails when the verdict is that this
@@ -35,7 +37,10 @@ func (p *peerCheck) round(ctx context.Context) error {
 		var refused *refusal
 		switch {
 		case errors.As(err, &refused):
-			config.Logger.Error("peer refuses this member", "member", peer.Name, "error", err)
+			if !p.refusedBy[peer.Name] {
+				p.refusedBy[peer.Name] = true
+				config.Logger.Error("peer refuses this member", "member", peer.Name, "error", err)
+			}
 			pending = append(pending, peer)
 		case err != nil:
 			pending = append(pending, peer)
