@@ -103,6 +103,10 @@ type Config struct {
 	// Admit says why a cluster may not have a session; nil admits. It is asked
 	// at the start and at every heartbeat, so it must be cheap.
 	Admit   func(cluster string) error
+	// Heard is told of every heartbeat that this member hears itself, leader or
+	// not: a new leader so has the last word of a side that died together with
+	// the old one. It must not block. Optional.
+	Heard   func(cluster string, heartbeat *agentv1.Heartbeat)
 	Leaser  Leaser
 	View    ViewSink
 	Desired DesiredSource
@@ -129,6 +133,9 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.View == nil {
 		c.View = discard{}
+	}
+	if c.Heard == nil {
+		c.Heard = func(string, *agentv1.Heartbeat) {}
 	}
 	if c.Applied == nil {
 		c.Applied = discard{}

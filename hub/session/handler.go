@@ -141,6 +141,7 @@ func (s *Server) beat(session *agentSession, heartbeat *agentv1.Heartbeat) error
 	s.metrics.heartbeats.WithLabelValues(session.cluster).Inc()
 	heartbeat.Replica = session.replica
 	s.registry.heard(session, heartbeat.GetActive(), time.Now())
+	s.config.Heard(session.cluster, heartbeat)
 	for {
 		select {
 		case session.beats <- heartbeat:

@@ -149,7 +149,7 @@ func (l *Leaser) join(request *hubv1.RelayRequest, admitted []bool) (*round, err
 			}
 		}
 		l.config.Vantages.heard(request.GetMember(), h.GetCluster(), reason)
-		l.config.Observations.note(h.GetCluster(), h.GetHeartbeat())
+		l.config.Observations.Note(h.GetCluster(), h.GetHeartbeat())
 	}
 	if joined != nil {
 		select {

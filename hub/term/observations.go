@@ -48,9 +48,9 @@ func NewObservations(late time.Duration, clock Clock) *Observations {
 	return &Observations{clock: clock, late: late, copies: map[CopyKey]noted{}}
 }
 
-// note takes the observations of one heartbeat. The same heartbeat comes through
+// Note takes the observations of one heartbeat. The same heartbeat comes through
 // several members; only the first arrival counts.
-func (o *Observations) note(cluster string, heartbeat *agentv1.Heartbeat) {
+func (o *Observations) Note(cluster string, heartbeat *agentv1.Heartbeat) {
 	if !heartbeat.GetActive() {
 		return
 	}

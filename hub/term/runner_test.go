@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -106,12 +107,12 @@ func TestTheNextTermWaitsForTheLast(t *testing.T) {
 func TestNothingStartsBeforeTheBarrier(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &stage{}
-		failing := true
+		var applied atomic.Bool
 		leaderships, stop := start(t, RunnerConfig{
 			Runnables: []Runnable{s.runnable("one", 0)},
 			Barrier: func(context.Context) error {
 				s.note("barrier")
-				if failing {
+				if !applied.Load() {
 					return errors.New("not applied yet")
 				}
 				return nil
@@ -122,7 +123,7 @@ func TestNothingStartsBeforeTheBarrier(t *testing.T) {
 		if diff := cmp.Diff([]string{"barrier"}, s.take()); diff != "" {
 			t.Error(diff)
 		}
-		failing = false
+		applied.Store(true)
 		time.Sleep(time.Second)
 		if diff := cmp.Diff([]string{"barrier", "one starts in 1"}, s.take()); diff != "" {
 			t.Error(diff)
@@ -133,15 +134,15 @@ func TestNothingStartsBeforeTheBarrier(t *testing.T) {
 
 func TestAFailedRunnableIsStartedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		runs := 0
+		var runs atomic.Int64
 		leaderships, stop := start(t, RunnerConfig{Runnables: []Runnable{{Name: "broken", Run: func(context.Context, uint64) error {
-			runs++
+			runs.Add(1)
 			return errors.New("broken")
 		}}}})
 		leaderships <- Leadership{Term: 1, Leading: true}
 		time.Sleep(time.Minute)
-		if runs < 5 || runs > 20 {
-			t.Errorf("%d runs in a minute", runs)
+		if n := runs.Load(); n < 5 || n > 20 {
+			t.Errorf("%d runs in a minute", n)
 		}
 		stop()
 	})

@@ -292,7 +292,9 @@ func TestAFailedProposalGrantsNothing(t *testing.T) {
 			t.Errorf("granted %v", response)
 		}
 		// Who waits when the term ends is told so.
+		d.store.mu.Lock()
 		d.store.fail = nil
+		d.store.mu.Unlock()
 		done := make(chan error, 1)
 		go func() {
 			_, err := d.leaser.Hear(t.Context(), beat("a", "north-1", 2))
@@ -360,7 +362,7 @@ func TestObservationsAreTheNewest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := NewObservations(2*time.Second, Monotonic())
 		report := func(seq uint64, active bool, state string, age int64) {
-			o.note("north-1", &agentv1.Heartbeat{Seq: seq, Replica: "r1", Active: active, Datasets: []*agentv1.DatasetObservation{
+			o.Note("north-1", &agentv1.Heartbeat{Seq: seq, Replica: "r1", Active: active, Datasets: []*agentv1.DatasetObservation{
 				{Dataset: &agentv1.DatasetKey{Namespace: "pay", Name: "ledger"}, State: state, AgeMillis: age},
 			}})
 		}
