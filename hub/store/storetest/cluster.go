@@ -242,7 +242,7 @@ func (c *Cluster) Eventually(what string, condition func() bool) {
 		if time.Now().After(deadline) {
 			c.tb.Fatalf("not within %s: %s", Patience, what)
 		}
-		time.Sleep(5 * time.Millisecond)
+		<-time.After(5 * time.Millisecond)
 	}
 }
 
