@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"tripod.dev/tripod/deploy/agent"
+	hubv1 "tripod.dev/tripod/proto/hub/v1"
+)
+
+func newAgentManifestCommand(door *connection) *cobra.Command {
+	var j joining
+	params := agent.Params{}
+	c := &cobra.Command{
+		Use:   "agent-manifest CLUSTER",
+		Short: "Print what puts the agent into a cluster: pipe it to kubectl apply -f -",
+		Long: `Print what puts the agent into a cluster: pipe it to kubectl apply -f -.
+
+The manifest holds a new join token, good for this cluster's name and once, and
+the addresses of every hub member as the hub knows them. It is a secret.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var err error
+			params.Cluster = args[0]
+			if params.Hub, err = door.memberHosts(cmd.Context()); err != nil {
+				return err
+			}
+			token, err := j.token(cmd.Context(), door, params.Cluster)
+			if err != nil {
+				return err
+			}
+			params.Token = token.String()
+			manifest, err := agent.Render(params)
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(manifest)
+			return err
+		},
+	}
+	j.flags(c.Flags())
+	c.Flags().StringVar(&params.Image, "image", agent.DefaultImage, "image of the agent")
+	c.Flags().IntVar(&params.Replicas, "replicas", 2, "replicas of the agent; with 2, one may fail")
+	c.Flags().StringVar(&params.LogLevel, "log-level", "info", "debug, info, warn or error")
+	return c
+}
+
+// memberHosts asks the hub for the host of every member, so that an agent knows them
+// all even if this person's kubeconfig names one.
+func (c *connection) memberHosts(ctx context.Context) ([]string, error) {
+	admin, done, err := c.admin()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
+	defer cancel()
+	status, err := admin.Status(ctx, &hubv1.StatusRequest{})
+	if err != nil {
+		return nil, fmt.Errorf("ask the hub for its members: %w", err)
+	}
+	var hosts []string
+	for _, m := range status.GetMembers() {
+		hosts = append(hosts, m.GetAddress())
+	}
+	if len(hosts) == 0 {
+		return nil, errors.New("the hub names no member: look at tripodctl hub status")
+	}
+	return hosts, nil
+}
