@@ -2,6 +2,7 @@ package guard
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -14,39 +15,46 @@ import (
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
 
+var errNotNeeded = errors.New("an agent answers again")
+
 // quietTicks without any answer from an agent make the guard ask the hub.
 const quietTicks = 2
+
+// peers are the addresses that a guard keeps sessions with. A session that
+// stands is never ended because a name no longer resolves to it: a broken name
+// service must not stop a healthy database.
+type peers struct {
+	mu      sync.Mutex
+	wanted  map[string]bool // whether it is a hub member
+	running map[string]bool
+}
 
 // attach keeps a session with every replica of the agent, for ever, and with
 // the hub's members while no agent answers.
 func (g *Guard) attach(ctx context.Context) error {
-	sessions := map[string]context.CancelFunc{}
+	p := &peers{running: map[string]bool{}}
+	known := map[string][]string{}
 	var running sync.WaitGroup
 	defer running.Wait()
 	every := time.NewTicker(g.cfg.Tick)
 	defer every.Stop()
 	for round := 0; ; round++ {
 		wanted := map[string]bool{}
-		for _, address := range resolve(ctx, g.cfg.Agents, g.cfg.Tick) {
-			wanted[address] = false
+		for _, target := range g.cfg.Agents {
+			if addresses := resolve(ctx, target, g.cfg.Tick); len(addresses) > 0 {
+				known[target] = addresses
+			}
+			for _, address := range known[target] {
+				wanted[address] = false
+			}
 		}
-		if len(g.cfg.Hubs) > 0 && round > quietTicks && g.quiet() {
+		if round > quietTicks && g.quiet() {
 			for _, address := range g.cfg.Hubs {
 				wanted[address] = true
 			}
 		}
-		for address, hub := range wanted {
-			if sessions[address] == nil {
-				session, cancel := context.WithCancel(ctx)
-				sessions[address] = cancel
-				running.Go(func() { g.keepSession(session, address, hub) })
-			}
-		}
-		for address, cancel := range sessions {
-			if _, ok := wanted[address]; !ok {
-				cancel()
-				delete(sessions, address)
-			}
+		for _, address := range p.want(wanted) {
+			running.Go(func() { g.keepSession(ctx, p, address, wanted[address]) })
 		}
 		select {
 		case <-every.C:
@@ -56,48 +64,69 @@ func (g *Guard) attach(ctx context.Context) error {
 	}
 }
 
+// want replaces the wanted addresses and returns those to start.
+func (p *peers) want(wanted map[string]bool) (start []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wanted = wanted
+	for address := range wanted {
+		if !p.running[address] {
+			p.running[address] = true
+			start = append(start, address)
+		}
+	}
+	return start
+}
+
+// over reports that an address whose session ended is not to be dialled again.
+func (p *peers) over(address string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.wanted[address]; ok {
+		return false
+	}
+	delete(p.running, address)
+	return true
+}
+
 func (g *Guard) quiet() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.cfg.Clock() > g.heard.Add(quietTicks*g.cfg.Tick)
 }
 
-// resolve turns names into the addresses of every replica. A name that does
-// not resolve is left out and asked again.
-func resolve(ctx context.Context, targets []string, timeout time.Duration) []string {
+// resolve turns a name into the addresses of every replica; it is empty when
+// the name does not resolve now.
+func resolve(ctx context.Context, target string, timeout time.Duration) []string {
+	host, port, err := net.SplitHostPort(target)
+	if err != nil {
+		return nil
+	}
+	if net.ParseIP(host) != nil {
+		return []string{target}
+	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	var addresses []string
-	for _, target := range targets {
-		host, port, err := net.SplitHostPort(target)
-		if err != nil {
-			continue
-		}
-		if net.ParseIP(host) != nil {
-			addresses = append(addresses, target)
-			continue
-		}
-		ips, err := net.DefaultResolver.LookupHost(ctx, host)
-		if err != nil {
-			continue
-		}
-		for _, ip := range ips {
-			addresses = append(addresses, net.JoinHostPort(ip, port))
-		}
+	ips, err := net.DefaultResolver.LookupHost(ctx, host)
+	if err != nil {
+		return nil
+	}
+	addresses := make([]string, 0, len(ips))
+	for _, ip := range ips {
+		addresses = append(addresses, net.JoinHostPort(ip, port))
 	}
 	return addresses
 }
 
-func (g *Guard) keepSession(ctx context.Context, address string, hub bool) {
+func (g *Guard) keepSession(ctx context.Context, p *peers, address string, hub bool) {
 	for ctx.Err() == nil {
 		err := g.session(ctx, address, hub)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || p.over(address) {
 			return
 		}
 		g.cfg.Log.Info("session ended", "dataset", g.cfg.Identity.Key(), "member", address, "error", err)
-		pause := g.cfg.Tick/4 + rand.N(g.cfg.Tick/2+1)
 		select {
-		case <-time.After(pause):
+		case <-time.After(g.cfg.Tick/4 + rand.N(g.cfg.Tick/2+1)):
 		case <-ctx.Done():
 		}
 	}
@@ -170,6 +199,9 @@ func (s *session) ask(ctx context.Context, ended <-chan error) error {
 			}
 			select {
 			case <-tick.C:
+				if s.hub && !s.guard.quiet() {
+					return errNotNeeded
+				}
 				asking = true
 			case <-changed:
 			case err := <-ended:
