@@ -3,7 +3,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 GO ?= go
 ROUNDS ?= 1
+# One configuration for programs, tests and lint, so that Kubernetes is compiled once.
 export CGO_ENABLED := 0
+export GOFLAGS := -trimpath -buildvcs=false
 
 CONTROLLER_GEN := $(GO) run sigs.k8s.io/controller-tools/cmd/controller-gen@v0.21.0
 GOLANGCI_LINT_VERSION := v2.15.0
@@ -34,12 +36,12 @@ deps: ## Install the Debian packages that are missing
 
 .PHONY: build
 build: ## Build every program into bin/ (the first time compiles Kubernetes: about 6 minutes on 2 cores)
-	$(GO) build -trimpath -o bin/ ./cmd/...
-	$(GO) build -trimpath -ldflags '$(KUBERNETES_LDFLAGS)' -o bin/kubernode ./test/multikind/kubernode
-	$(GO) build -trimpath -o bin/multikind ./test/multikind
-	$(GO) build -trimpath -ldflags '-s -w' -o bin/pause ./test/multikind/image/pause
-	$(GO) build -trimpath -ldflags '-s -w' -o bin/ledger-api ./test/multikind/image/ledgerapi
-	cd test/multikind/coredns && $(GO) build -trimpath -ldflags '-s -w' -o ../../../bin/coredns .
+	$(GO) build -o bin/ ./cmd/...
+	$(GO) build -ldflags '$(KUBERNETES_LDFLAGS)' -o bin/kubernode ./test/multikind/kubernode
+	$(GO) build -o bin/multikind ./test/multikind
+	$(GO) build -ldflags '-s -w' -o bin/pause ./test/multikind/image/pause
+	$(GO) build -ldflags '-s -w' -o bin/ledger-api ./test/multikind/image/ledgerapi
+	cd test/multikind/coredns && $(GO) build -ldflags '-s -w' -o ../../../bin/coredns .
 
 .PHONY: demo
 demo: deps build ## From nothing to a survived disaster; ROUNDS=5 alternates the centers

@@ -38,7 +38,7 @@ type Config struct {
 	// proves itself to the bootstrap member, and the other way round.
 	HubTokenFile string `json:"hubTokenFile"`
 	// Members are all members of the hub, this one included.
-	Members []Member `json:"members"`
+	Members []MemberConfig `json:"members"`
 	// Profile is LAN (default) or WAN: WAN multiplies every time-out.
 	Profile string `json:"profile,omitempty"`
 	// DNS serves the global services.
@@ -51,8 +51,8 @@ type Config struct {
 	AuditPolicyFile string `json:"auditPolicyFile,omitempty"`
 }
 
-// Member is one hub member as everyone else reaches it.
-type Member struct {
+// MemberConfig is one hub member as everyone else reaches it.
+type MemberConfig struct {
 	Name   string `json:"name"`
 	Region string `json:"region"`
 	Center string `json:"center"`
@@ -111,7 +111,7 @@ func (c Config) Validate() error {
 	if c.Profile != "LAN" && c.Profile != "WAN" {
 		add("profile is %q: use LAN or WAN", c.Profile)
 	}
-	if !slices.ContainsFunc(c.Members, func(m Member) bool { return m.Name == c.Name }) {
+	if !slices.ContainsFunc(c.Members, func(m MemberConfig) bool { return m.Name == c.Name }) {
 		add("name is %q, which members does not list", c.Name)
 	}
 	if len(c.Members)%2 == 0 {
@@ -142,13 +142,13 @@ func (c Config) Validate() error {
 }
 
 // self returns this member's own entry.
-func (c Config) self() Member {
+func (c Config) self() MemberConfig {
 	for _, m := range c.Members {
 		if m.Name == c.Name {
 			return m
 		}
 	}
-	return Member{}
+	return MemberConfig{}
 }
 
 // leaseTiming returns the lease times of the profile.
@@ -167,3 +167,7 @@ func readToken(path string) ([]byte, error) {
 	}
 	return bytes.TrimSpace(text), nil
 }
+
+// etcdAddress is where this member's own API server finds the store, and others
+// forward to.
+func (c Config) etcdAddress() string { return net.JoinHostPort(c.self().Address, EtcdPort) }

@@ -12,21 +12,20 @@ import (
 	"tripod.dev/tripod/hub/identity"
 	hubstore "tripod.dev/tripod/hub/store"
 	"tripod.dev/tripod/hub/store/etcdapi"
+	"tripod.dev/tripod/hub/term"
 )
 
-// loopbackEtcd is where a member's own API server finds the store.
-var loopbackEtcd = net.JoinHostPort("127.0.0.1", EtcdPort)
-
-// newStore opens the replicated store and the etcd v3 API over it. onRenewal is
-// called for every applied lease renewal.
-func newStore(c Config, who *identity.Identity, onRenewal func(hubstore.RenewalApplied), metrics prometheus.Registerer, logger *slog.Logger) (*hubstore.Store, *etcdapi.Server, error) {
+// newStore opens the replicated store and the etcd v3 API over it. leases is told
+// of every renewal that is applied.
+func newStore(c Config, who *identity.Identity, leases *term.Leases, metrics prometheus.Registerer, logger *slog.Logger) (*hubstore.Store, *etcdapi.Server, error) {
 	config := hubstore.Config{
 		Name:       c.Name,
 		DataDir:    filepath.Join(c.DataDir, "store"),
 		RaftListen: net.JoinHostPort(c.self().Address, RaftPort),
 		Bootstrap:  c.Bootstrap,
 		TLS:        who.PeerTLS(),
-		OnRenewal:  onRenewal,
+		OnRenewal:  func(r hubstore.RenewalApplied) { leases.Renewed(r.Clusters, r.Revision) },
+		OnRestore:  leases.Restored,
 		Timing:     hubstore.LAN(),
 		Logger:     logger,
 		Registerer: metrics,
@@ -46,7 +45,7 @@ func newStore(c Config, who *identity.Identity, onRenewal func(hubstore.RenewalA
 		return nil, nil, fmt.Errorf("open the store: %w", err)
 	}
 	api, err := etcdapi.New(store, etcdapi.Config{
-		Listen: []string{loopbackEtcd, net.JoinHostPort(c.self().Address, EtcdPort)},
+		Listen: []string{c.etcdAddress()},
 		TLS:    who.ServerTLS(),
 		Logger: logger,
 	})

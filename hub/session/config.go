@@ -24,14 +24,19 @@ const (
 	ProtocolJoin   = "tripod-join/1"
 )
 
-// Identity is who a verified client certificate names. Both fields may be empty
-// for peers that are neither, for instance an administrator.
+// Identity is who a verified client certificate names. All fields may be empty,
+// for instance for an administrator.
 type Identity struct {
 	// Cluster is set for an agent.
 	Cluster string
 	// Member is set for a hub member.
 	Member string
+	// Guard is set for a dataset's guard, and Cluster then is not.
+	Guard GuardIdentity
 }
+
+// GuardIdentity is what a guard's certificate is good for.
+type GuardIdentity struct{ Cluster, Namespace, Dataset string }
 
 // Member is another hub member.
 type Member struct {
@@ -102,7 +107,7 @@ type Config struct {
 	Identify func(*x509.Certificate) (Identity, error)
 	// Admit says why a cluster may not have a session; nil admits. It is asked
 	// at the start and at every heartbeat, so it must be cheap.
-	Admit   func(cluster string) error
+	Admit func(cluster string) error
 	// Heard is told of every heartbeat that this member hears itself, leader or
 	// not: a new leader so has the last word of a side that died together with
 	// the old one. It must not block. Optional.

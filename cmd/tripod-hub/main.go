@@ -1,0 +1,80 @@
+// Command tripod-hub is one member of a Tripod hub: flags, configuration, New,
+// Run.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"tripod.dev/tripod/hub"
+)
+
+const usage = `tripod-hub runs one member of a Tripod hub.
+
+  tripod-hub --config FILE
+
+A member needs nothing else: the store, the Kubernetes API, the gateway and the
+DNS server are in this program. FILE, the same on every member but for name and
+bootstrap:
+
+  name: hub-a                    # this member
+  dataDir: /var/lib/tripod
+  bootstrap: true                # on exactly one member of a new hub
+  hubTokenFile: /etc/tripod/hub-token   # the same secret on every member
+  members:
+  - {name: hub-a, region: north, center: north-1, address: 192.0.2.1}
+  - {name: hub-b, region: north, center: north-2, address: 192.0.2.2}
+  - {name: hub-c, region: south, center: south-1, address: 192.0.2.3}
+  dns: {listen: "192.0.2.1:53", zones: [example.test]}
+
+Ports: 6443 Kubernetes API and gateway, 6444 agents and automation, 6445 Raft,
+2379 etcd API. The first start writes DATADIR/admin.kubeconfig.
+
+Flags:
+`
+
+func main() {
+	flag.Usage = func() {
+		fmt.Fprint(flag.CommandLine.Output(), usage)
+		flag.PrintDefaults()
+	}
+	path := flag.String("config", "", "configuration file (required)")
+	level := flag.String("log-level", "info", "debug, info, warn or error")
+	flag.Parse()
+	if *path == "" || flag.NArg() > 0 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	if err := run(*path, *level); err != nil {
+		fmt.Fprintln(os.Stderr, "tripod-hub:", err)
+		os.Exit(1)
+	}
+}
+
+func run(path, level string) error {
+	var threshold slog.Level
+	if err := threshold.UnmarshalText([]byte(level)); err != nil {
+		return fmt.Errorf("read --log-level: %w", err)
+	}
+	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: threshold}))
+	config, err := hub.LoadConfig(path)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	member, err := hub.New(ctx, config, logger)
+	if err != nil {
+		return err
+	}
+	if err := member.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,96 @@
+package hub
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/component-base/metrics/legacyregistry"
+
+	"tripod.dev/tripod/failover/lease"
+	"tripod.dev/tripod/hub/apiserver"
+	"tripod.dev/tripod/hub/identity"
+	"tripod.dev/tripod/hub/session"
+	hubstore "tripod.dev/tripod/hub/store"
+	"tripod.dev/tripod/hub/store/etcdapi"
+	"tripod.dev/tripod/hub/term"
+)
+
+// Version of this build; the linker sets it for a release.
+var Version = "dev"
+
+// Member is one hub member. New makes it, Run runs it once.
+type Member struct {
+	config Config
+	logger *slog.Logger
+	clock  term.Clock
+	lease  lease.Config
+	// metrics is what the API server exposes under /metrics.
+	metrics prometheus.Registerer
+
+	identity  *identity.Identity
+	store     *hubstore.Store
+	etcd      *etcdapi.Server
+	senses    senses
+	apiserver *apiserver.Server
+	sessions  *session.Server
+	services  services
+	runner    *term.Runner
+}
+
+// New puts a member together. It blocks until this member has an identity: on a
+// new hub, until the bootstrap member answers. Nothing else is waited for.
+func New(ctx context.Context, config Config, logger *slog.Logger) (*Member, error) {
+	config = config.withDefaults()
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	m := &Member{
+		config: config, logger: logger, clock: term.Monotonic(), lease: config.leaseTiming(),
+		metrics: legacyregistry.Registerer(),
+	}
+	if err := m.lease.Validate(); err != nil {
+		return nil, err
+	}
+	for _, step := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		// 1. Who we are: nothing is said or heard without a certificate.
+		{"identity", m.openIdentity},
+		// 2. What we know: the replicated store, and the clocks that watch leases.
+		{"store", m.openStore},
+		// 3. What we perceive: committed state, vantages, observations, the view.
+		{"senses", m.openSenses},
+		// 4. The Kubernetes API with the gateway in it.
+		{"API server", m.openAPIServer},
+		// 5. What every member does with the API: catalog, desired state, DNS.
+		{"services", m.openServices},
+		// 6. The agents' door.
+		{"sessions", m.openSessions},
+		// 7. What only the leader does.
+		{"leader work", m.openLeaderWork},
+	} {
+		if err := step.do(ctx); err != nil {
+			return nil, fmt.Errorf("open the %s: %w", step.name, err)
+		}
+	}
+	return m, nil
+}
+
+// Run serves until ctx ends or a part fails. The parts stop in the reverse of
+// this order: leader work before the API it writes to, the API before its store.
+func (m *Member) Run(ctx context.Context) error {
+	parts := []part{
+		{"store", m.store.Run},
+		{"etcd API", m.etcd.Run},
+		{"identity", m.identity.Run},
+		{"API server", m.apiserver.Run},
+		{"sessions", m.sessions.Run},
+	}
+	parts = append(parts, m.services.parts(m)...)
+	parts = append(parts, part{"leader work", m.runner.Run})
+	m.logger.Info("hub member starts", "member", m.config.Name, "version", Version)
+	return runParts(ctx, parts, m.logger)
+}

@@ -1,0 +1,182 @@
+package hub
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+
+	"google.golang.org/grpc"
+	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
+
+	"tripod.dev/tripod/hub/apiserver"
+	"tripod.dev/tripod/hub/gateway"
+	"tripod.dev/tripod/hub/identity"
+	"tripod.dev/tripod/hub/rpc"
+	"tripod.dev/tripod/hub/session"
+	hubstore "tripod.dev/tripod/hub/store"
+	"tripod.dev/tripod/hub/view"
+	hubv1 "tripod.dev/tripod/proto/hub/v1"
+)
+
+// openAPIServer makes the API server with the gateway among its handlers. The
+// gateway dials through the sessions, which are opened later, and the view's
+// handler asks the server's own authorizer: both are bound when first used.
+func (m *Member) openAPIServer(ctx context.Context) error {
+	var fleet http.Handler
+	routes, err := gateway.New(gateway.Config{
+		Dialer:   dialer(func(ctx context.Context, cluster string) (net.Conn, error) { return m.sessions.Dial(ctx, cluster) }),
+		Clusters: &m.senses,
+		Fleet:    http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fleet.ServeHTTP(w, r) }),
+		ClientCertificate: func() (*tls.Certificate, error) {
+			return m.identity.Certificate(), nil
+		},
+		Logger: m.logger,
+	})
+	if err != nil {
+		return err
+	}
+	files := m.identity.Files()
+	m.apiserver, err = apiserver.New(ctx, apiserver.Config{
+		Member:    m.config.Name,
+		Listen:    net.JoinHostPort(m.config.self().Address, APIPort),
+		Advertise: m.config.self().Address,
+		DataDir:   filepath.Join(m.config.DataDir, "apiserver"),
+		Store: apiserver.Store{
+			Endpoints: []string{"https://" + m.config.etcdAddress()},
+			CA:        files.CACertificate, Certificate: files.MemberCertificate, Key: files.MemberKey,
+		},
+		Identity: apiserver.Identity{
+			CA: files.CACertificate, Certificate: files.MemberCertificate, Key: files.MemberKey,
+			ServiceAccountKey: files.ServiceAccountKey,
+		},
+		Audit:  apiserver.Audit{PolicyFile: m.config.AuditPolicyFile},
+		Hooks:  apiserver.Hooks{RequestInfo: routes.RequestInfo, LongRunning: routes.LongRunning, Handler: routes.Handler},
+		Logger: m.logger,
+	})
+	if err != nil {
+		return err
+	}
+	fleet, err = view.NewHandler(view.HandlerConfig{
+		View: m.senses.view, Authorizer: m.apiserver.Authorizer(), Printer: apiserver.NewTables(),
+	})
+	return err
+}
+
+// dialer is a function that opens streams to clusters.
+type dialer func(ctx context.Context, cluster string) (net.Conn, error)
+
+func (d dialer) Dial(ctx context.Context, cluster string) (net.Conn, error) { return d(ctx, cluster) }
+
+// openSessions opens the port of the agents, the other members and automation.
+func (m *Member) openSessions(ctx context.Context) error {
+	self := m.config.self()
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(self.Address, RPCPort))
+	if err != nil {
+		return fmt.Errorf("listen for agents: %w", err)
+	}
+	admin, err := m.newAdmin()
+	if err != nil {
+		return err
+	}
+	config := session.Config{
+		Name: self.Name, Center: self.Center, Listener: listener,
+		TLS:         m.identity.ServerTLS(),
+		PeerTLS:     m.peerTLS,
+		Lease:       m.lease,
+		Incarnation: m.store.Incarnation,
+		Leadership:  m.services.leader,
+		Identify:    identify,
+		Admit:       m.senses.committed.Admitted,
+		Heard:       m.senses.observations.Note,
+		Leaser:      m.senses.leaser,
+		View:        m.senses.view,
+		Desired:     m.services.renderer,
+		Applied:     m.services.reports,
+		Join: func(conn net.Conn) {
+			if err := m.identity.ServeJoin(conn.(*tls.Conn)); err != nil {
+				m.logger.Warn("member did not join", "error", err)
+			}
+		},
+		Register: []func(grpc.ServiceRegistrar){admin.Register},
+		Logger:   m.logger, Registerer: m.metrics,
+	}
+	for _, other := range m.config.Members {
+		if other.Name != self.Name {
+			config.Members = append(config.Members, session.Member{
+				Name: other.Name, Center: other.Center, Address: net.JoinHostPort(other.Address, RPCPort),
+			})
+		}
+	}
+	m.sessions, err = session.New(config)
+	return err
+}
+
+// peerTLS dials another member, which must show a member's certificate.
+func (m *Member) peerTLS(string) *tls.Config { return m.identity.PeerTLS(identity.KindMember) }
+
+// identify reads a certificate that TLS has verified.
+func identify(certificate *x509.Certificate) (session.Identity, error) {
+	peer, err := identity.ParsePeer(certificate)
+	if err != nil {
+		return session.Identity{}, err
+	}
+	switch peer.Kind {
+	case identity.KindAgent:
+		return session.Identity{Cluster: peer.Cluster}, nil
+	case identity.KindMember:
+		return session.Identity{Member: peer.Name}, nil
+	case identity.KindGuard:
+		return session.Identity{Guard: session.GuardIdentity{Cluster: peer.Cluster, Namespace: peer.Namespace, Dataset: peer.Dataset}}, nil
+	default:
+		return session.Identity{}, nil
+	}
+}
+
+// newAdmin makes the operators' gRPC service.
+func (m *Member) newAdmin() (*rpc.Admin, error) {
+	reviews, err := authorizationclient.NewForConfig(m.apiserver.Loopback())
+	if err != nil {
+		return nil, fmt.Errorf("make the reviewer of access: %w", err)
+	}
+	config := rpc.Config{
+		Self: m.config.Name, Port: RPCPort, PeerTLS: m.peerTLS, Store: standing{m.store},
+		Authorizer: rpc.RBAC{Reviews: reviews.SubjectAccessReviews()}, Version: Version,
+	}
+	for _, member := range m.config.Members {
+		config.Members = append(config.Members, &hubv1.MemberStatus{
+			Name: member.Name, Region: member.Region, Center: member.Center, Address: member.Address,
+		})
+	}
+	return rpc.NewAdmin(config), nil
+}
+
+// standing tells the admin service how the store stands.
+type standing struct{ store *hubstore.Store }
+
+func (s standing) Local() (*hubv1.MemberStatus, rpc.Leadership) {
+	size, _ := s.store.Maintenance().Size()
+	leadership := s.store.Leadership()
+	return &hubv1.MemberStatus{
+			AppliedIndex: s.store.AppliedIndex(), Revision: s.store.Revision(), DbSizeBytes: size,
+		}, rpc.Leadership{
+			Leader: leadership.Leader, Term: leadership.Term, Incarnation: s.store.Incarnation(),
+		}
+}
+
+func (s standing) Transfer(ctx context.Context, to string) error {
+	return s.store.Membership().Transfer(ctx, to)
+}
+
+func (s standing) Voters() []string {
+	var names []string
+	for _, m := range s.store.Membership().List() {
+		if m.Voter {
+			names = append(names, m.Name)
+		}
+	}
+	return names
+}
