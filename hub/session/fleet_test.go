@@ -217,6 +217,10 @@ func (m *member) Hear(ctx context.Context, request *hubv1.RelayRequest) (*hubv1.
 		response.Grants = append(response.Grants, &agentv1.Grant{
 			Seq: h.GetHeartbeat().GetSeq(), TtlMillis: times().TTL.Milliseconds(),
 			Incarnation: m.incarnation.Load(), Term: 1, Revision: 1,
+			Roles: []*agentv1.RoleGrant{
+				{Dataset: &agentv1.DatasetKey{Namespace: "pay", Name: "cards"}, Role: agentv1.Role_ROLE_REPLICA},
+				{Dataset: &agentv1.DatasetKey{Namespace: "pay", Name: "ledger"}, Role: agentv1.Role_ROLE_PRIMARY},
+			},
 		})
 	}
 	return response, nil

@@ -139,7 +139,7 @@ func (s *Server) beat(session *agentSession, heartbeat *agentv1.Heartbeat) error
 		return status.Error(codes.PermissionDenied, err.Error())
 	}
 	s.metrics.heartbeats.WithLabelValues(session.cluster).Inc()
-	heartbeat.Replica = session.replica
+	heartbeat.Replica, heartbeat.Guard = session.replica, false
 	s.registry.heard(session, heartbeat.GetActive(), time.Now())
 	s.config.Heard(session.cluster, heartbeat)
 	for {

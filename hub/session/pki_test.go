@@ -93,5 +93,8 @@ func identify(cert *x509.Certificate) (session.Identity, error) {
 	case strings.HasPrefix(name, "tripod:member:"):
 		return session.Identity{Member: strings.TrimPrefix(name, "tripod:member:")}, nil
 	}
+	if parts := strings.Split(strings.TrimPrefix(name, "tripod:guard:"), ":"); len(parts) == 3 {
+		return session.Identity{Guard: session.GuardIdentity{Cluster: parts[0], Namespace: parts[1], Dataset: parts[2]}}, nil
+	}
 	return session.Identity{}, fmt.Errorf("unknown name %q", name)
 }

@@ -108,6 +108,7 @@ func (s *Server) grpcServer() *grpc.Server {
 	server := grpc.NewServer(options...)
 	agentv1.RegisterSessionsServer(server, s)
 	hubv1.RegisterPeerServer(server, peerService{server: s})
+	agentv1.RegisterGuardsServer(server, guardService{server: s})
 	for _, register := range s.config.Register {
 		register(server)
 	}

@@ -148,7 +148,7 @@ func (l *Leaser) join(request *hubv1.RelayRequest, admitted []bool) (*round, err
 				reason = "the agent gives no reason"
 			}
 		}
-		l.config.Vantages.heard(request.GetMember(), h.GetCluster(), reason)
+		l.config.Vantages.heard(request.GetMember(), h.GetCluster(), h.GetHeartbeat().GetGuard(), reason)
 		l.config.Observations.Note(h.GetCluster(), h.GetHeartbeat())
 	}
 	if joined != nil {

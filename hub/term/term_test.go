@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -350,6 +351,13 @@ func TestVantages(t *testing.T) {
 		}
 		if got := d.vantages.Stable("north-1"); got != 2*time.Second {
 			t.Errorf("stable for %v", got)
+		}
+		time.Sleep(4 * time.Second)
+		guard := beat("a", "north-1", 9)
+		guard.Heartbeats[0].Heartbeat.Guard = true
+		_, _ = d.leaser.Hear(t.Context(), guard)
+		if got := d.vantages.Unobservable("north-1"); !strings.Contains(got, "only guards") {
+			t.Errorf("a cluster of which only a guard is heard: %q", got)
 		}
 		time.Sleep(4 * time.Second)
 		if got := d.vantages.Stable("north-1"); got != 0 {

@@ -37,6 +37,8 @@ type sighting struct {
 	last         time.Duration
 	since        time.Duration // of hearing it without a gap
 	unobservable string
+	// agent is when an agent was heard; a guard alone can observe nothing.
+	agent time.Duration
 }
 
 // NewVantages knows nobody yet.
@@ -58,21 +60,24 @@ func (v *Vantages) reported(member, center string) {
 	v.members[member] = memberSeen{center, v.clock()}
 }
 
-// heard notes that member heard cluster. reason is empty while the agent can
-// observe its cluster.
-func (v *Vantages) heard(member, cluster string, reason string) {
+// heard notes that member heard cluster: one of its guards, or its agent, which
+// cannot observe it if there is a reason.
+func (v *Vantages) heard(member, cluster string, guard bool, reason string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	now := v.clock()
 	s := v.clusters[cluster]
 	if s == nil {
-		s = &sighting{heardBy: map[string]time.Duration{}, since: now, last: now}
+		s = &sighting{heardBy: map[string]time.Duration{}, since: now, last: now, agent: now - v.gap - 1}
 		v.clusters[cluster] = s
 	}
 	if now-s.last > v.gap {
 		s.since = now
 	}
-	s.heardBy[member], s.last, s.unobservable = now, now, reason
+	s.heardBy[member], s.last = now, now
+	if !guard {
+		s.agent, s.unobservable = now, reason
+	}
 }
 
 // Members lists the hub members that have reported in this term, in order.
@@ -103,15 +108,19 @@ func (v *Vantages) HeardBy(cluster string) map[string]time.Duration {
 	return ages
 }
 
-// Unobservable is the agent's reason why it cannot observe its cluster; empty
-// when it can or was not heard.
+// Unobservable is why the cluster, although it is heard, cannot be observed;
+// empty when it can, or when nobody of it was ever heard.
 func (v *Vantages) Unobservable(cluster string) string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if s := v.clusters[cluster]; s != nil {
-		return s.unobservable
+	s := v.clusters[cluster]
+	switch {
+	case s == nil:
+		return ""
+	case s.last-s.agent > v.gap:
+		return "only guards of the cluster are heard: look at the Deployment tripod-agent in its namespace tripod-system"
 	}
-	return ""
+	return s.unobservable
 }
 
 // Stable is how long cluster has been heard without a gap; 0 while it is not.

@@ -137,6 +137,7 @@ func (l *link) carry(ctx context.Context, hangUp context.CancelCauseFunc, welcom
 	l.sessions.toldTick(time.Duration(welcome.GetTickMillis()) * time.Millisecond)
 	l.log.Info("session opened", "name", welcome.GetMember(), "center", welcome.GetCenter())
 	l.sessions.config.Receiver.Connected(welcome.GetMember())
+	l.sessions.Hurry() // a lease should not wait for the tick
 	group, ctx := errgroup.WithContext(ctx)
 	views := newViews(l.sessions.config.Receiver.Stream, out)
 	defer views.stop()

@@ -689,8 +689,11 @@ type Heartbeat struct {
 	// observable is false when the agent lives but cannot see its API server.
 	Observable         bool   `protobuf:"varint,5,opt,name=observable,proto3" json:"observable,omitempty"`
 	UnobservableReason string `protobuf:"bytes,6,opt,name=unobservable_reason,json=unobservableReason,proto3" json:"unobservable_reason,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// guard is set by a hub member on what it passes on for a guard that no agent
+	// answers (safety.md section 4); an agent's own value is ignored.
+	Guard         bool `protobuf:"varint,7,opt,name=guard,proto3" json:"guard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Heartbeat) Reset() {
@@ -763,6 +766,13 @@ func (x *Heartbeat) GetUnobservableReason() string {
 		return x.UnobservableReason
 	}
 	return ""
+}
+
+func (x *Heartbeat) GetGuard() bool {
+	if x != nil {
+		return x.Guard
+	}
+	return false
 }
 
 // Grant answers the heartbeat of the same seq, after the renewal committed.
@@ -2313,7 +2323,7 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\vtick_millis\x18\x04 \x01(\x03R\n" +
 	"tickMillis\x12\x1d\n" +
 	"\n" +
-	"ttl_millis\x18\x05 \x01(\x03R\tttlMillis\"\xe1\x01\n" +
+	"ttl_millis\x18\x05 \x01(\x03R\tttlMillis\"\xf7\x01\n" +
 	"\tHeartbeat\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\tR\areplica\x12\x16\n" +
@@ -2322,7 +2332,8 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\n" +
 	"observable\x18\x05 \x01(\bR\n" +
 	"observable\x12/\n" +
-	"\x13unobservable_reason\x18\x06 \x01(\tR\x12unobservableReason\"\xbc\x01\n" +
+	"\x13unobservable_reason\x18\x06 \x01(\tR\x12unobservableReason\x12\x14\n" +
+	"\x05guard\x18\a \x01(\bR\x05guard\"\xbc\x01\n" +
 	"\x05Grant\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1d\n" +
 	"\n" +
