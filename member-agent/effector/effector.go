@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -68,7 +69,12 @@ func (e *Effector) Run(ctx context.Context) error {
 	)
 	agentv1.RegisterGuardsServer(server, e.links)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return server.Serve(e.listener) })
+	group.Go(func() error {
+		if err := server.Serve(e.listener); !errors.Is(err, grpc.ErrServerStopped) {
+			return err
+		}
+		return nil
+	})
 	group.Go(func() error { e.rounds(ctx); return nil })
 	group.Go(func() error {
 		<-ctx.Done()
@@ -120,7 +126,7 @@ func (e *Effector) serverTLS() *tls.Config {
 // verifyChain leaves the subject to the server, which knows what a guard is.
 func verifyChain(chain []*x509.Certificate, roots *x509.CertPool) error {
 	if len(chain) == 0 {
-		return fmt.Errorf("the peer shows no certificate")
+		return errors.New("the peer shows no certificate")
 	}
 	intermediates := x509.NewCertPool()
 	for _, c := range chain[1:] {

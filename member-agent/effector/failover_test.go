@@ -30,7 +30,7 @@ func (f *fleet) connect(name string) (*pgx.Conn, error) {
 	}
 	config.Host, config.Port, config.Fallbacks = host, uint16(number), nil
 	config.TLSConfig = &tls.Config{InsecureSkipVerify: true}
-	config.User, config.Password, config.Database = credentials["client-user"], credentials["client-password"], credentials["database"]
+	config.User, config.Password, config.Database = passwords["client-user"], passwords["client-password"], passwords["database"]
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	return pgx.ConnectConfig(ctx, config)

@@ -148,7 +148,7 @@ func (s *secrets) PutSecret(_ context.Context, namespace, name string, data map[
 	return nil
 }
 
-var credentials = map[string]string{"database": "ledger", "client-user": "ledger", "client-password": "it's a secret",
+var passwords = map[string]string{"database": "ledger", "client-user": "ledger", "client-password": "it's a secret",
 	"monitor-password": "m:o'n", "replication-password": `r\e:p`}
 
 // center is one cluster: an agent in this process and a guard as a process.
@@ -209,7 +209,7 @@ func (f *fleet) build(name string) *center {
 		must(f.t, os.MkdirAll(filepath.Join(c.dir, sub), 0o755))
 	}
 	data := map[string][]byte{}
-	for key, value := range credentials {
+	for key, value := range passwords {
 		data[key] = []byte(value)
 		must(f.t, os.WriteFile(filepath.Join(c.dir, "secrets", key), []byte(value), 0o600))
 	}
