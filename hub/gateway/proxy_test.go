@@ -322,8 +322,11 @@ func TestRefusals(t *testing.T) {
 			if response.StatusCode != test.code || status.Kind != "Status" || !strings.Contains(status.Message, test.message) {
 				t.Fatalf("got %d %+v", response.StatusCode, status)
 			}
-			if retry := response.Header.Get("Retry-After"); (retry != "") != (test.code == 503) {
-				t.Errorf("Retry-After = %q", retry)
+			if warned := strings.Contains(response.Header.Get("Warning"), test.message); warned != (test.code >= 500) {
+				t.Errorf("Warning = %q", response.Header.Get("Warning"))
+			}
+			if told := status.Details != nil && status.Details.RetryAfterSeconds > 0; told != (test.code == 503) || response.Header.Get("Retry-After") != "" {
+				t.Errorf("details %+v, Retry-After %q", status.Details, response.Header.Get("Retry-After"))
 			}
 			if response.Header.Get("Location") != "" {
 				t.Error("a redirect was relayed")
@@ -469,10 +472,12 @@ func TestAConnectionWhoseUpgradeFailedIsNotUsedAgain(t *testing.T) {
 	if body, _ := io.ReadAll(next.Body); string(body) != "hub" {
 		t.Errorf("the second request was answered by %q", body)
 	}
+	_, _, second := m.upgrade("SPDY/3.1", "/clusters/north-1/api/v1/namespaces/n/pods/p/exec")
+	_ = second.Body.Close()
 	m.do("GET", "/clusters/north-1/api", nil)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.dials) != 2 {
-		t.Errorf("%d connections were opened, want one for the upgrade and one after", len(m.dials))
+	if len(m.dials) != 3 {
+		t.Errorf("%d connections were opened, want one for each upgrade and one after", len(m.dials))
 	}
 }

@@ -5,13 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 )
 
-// retryAfter is what clients are told to wait for a cluster that is not
-// connected: about one tick of the sessions.
+// retryAfter is what the Status tells clients to wait for a cluster that is not
+// connected: about one tick of the sessions. There is no Retry-After header:
+// client-go would silently try ten times, and kubectl's discovery five times
+// that, before a person reads why.
 const retryAfter = 2
 
 func badPath(err error) metav1.Status {
@@ -67,8 +69,9 @@ func refuse(w http.ResponseWriter, status metav1.Status) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	if status.Details != nil && status.Details.RetryAfterSeconds > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int(status.Details.RetryAfterSeconds)))
+	// kubectl's discovery drops the message of an error, but shows a warning.
+	if warning, err := utilnet.NewWarningHeader(299, "tripod", status.Message); err == nil && status.Code >= http.StatusInternalServerError {
+		w.Header().Add("Warning", warning)
 	}
 	w.WriteHeader(int(status.Code))
 	_, _ = w.Write(body) // the client is gone if this fails

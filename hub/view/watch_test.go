@@ -216,6 +216,41 @@ func TestAWatchEndsWithTheRightToIt(t *testing.T) {
 	}
 }
 
+func TestAWatchNeverShowsAClusterThatMayNotBeSeen(t *testing.T) {
+	f, north, south := threePods(t)
+	f.rights.deny("clusters/south-1")
+	w := f.watch("/api/v1/pods", url.Values{"resourceVersion": {f.version("/api/v1/pods")}}, plain)
+	south.put(podResource, "pay", "hidden", nil, nil)
+	south.sync()
+	north.put(podResource, "pay", "shown", nil, nil)
+	north.sync()
+	w.expect("ADDED north-1/shown")
+}
+
+func TestALateDeltaOfAnotherReplicaIsNothing(t *testing.T) {
+	f, north, _ := threePods(t)
+	late := *north
+	north.connect() // another session streams from here on
+	north.sync()
+	late.put(podResource, "pay", "late", nil, nil)
+	next, _, err := syncer.Step(late.journals[podResource.GroupVersionResource], syncer.Cursor{}, late.limit, dropFrame{wire{&late, podResource}})
+	if err != nil || next.Checkpoint() == 0 {
+		t.Fatal(err)
+	}
+	_, header, list := f.fetch("/api/v1/pods?cluster=north-1", plain)
+	if diff := cmp.Diff([]string{"north-1/pay/ledger-0", "north-1/web/front-0"}, names(list)); diff != "" || header.Get(AgesHeader) != "north-1=0s" {
+		t.Errorf("%s\n%s", header.Get(AgesHeader), diff)
+	}
+}
+
+// dropFrame sends a snapshot's objects as if they were changes.
+type dropFrame struct{ wire }
+
+func (d dropFrame) Put(batch syncer.Batch) error {
+	batch.Begin, batch.End = false, false
+	return d.wire.Put(batch)
+}
+
 func TestAClientGoReflectorHoldsWhatTheViewHolds(t *testing.T) {
 	f, north, south := threePods(t)
 	client := f.client()
