@@ -196,11 +196,20 @@ func (e *Engine) setStandbySignal(on bool) error {
 	return nil
 }
 
+// writeOwned puts a file in place with its owner: whoever waits for it may take
+// it away in the moment it appears, as PostgreSQL does with a promotion's.
 func (e *Engine) writeOwned(path string, b []byte, mode os.FileMode) error {
-	if err := volume.WriteFile(path, b, mode); err != nil {
+	fresh := path + ".tripod"
+	if err := volume.WriteFile(fresh, b, mode); err != nil {
 		return err
 	}
-	return e.own(path)
+	if err := e.own(fresh); err != nil {
+		return err
+	}
+	if err := os.Rename(fresh, path); err != nil {
+		return err
+	}
+	return volume.SyncDir(filepath.Dir(path))
 }
 
 func (e *Engine) own(path string) error {
