@@ -19,6 +19,7 @@ import (
 	controlplaneapiserver "k8s.io/kubernetes/pkg/controlplane/apiserver"
 	"k8s.io/kubernetes/pkg/controlplane/apiserver/options"
 	generatedopenapi "k8s.io/kubernetes/pkg/generated/openapi"
+	flowcontrolrest "k8s.io/kubernetes/pkg/registry/flowcontrol/rest"
 	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
 )
 
@@ -42,7 +43,8 @@ func newChain(o options.CompletedOptions, hooks Hooks) (*chain, error) {
 	if err != nil {
 		return nil, fmt.Errorf("apiserver: build the generic configuration: %w", err)
 	}
-	generic.DisabledPostStartHooks.Insert(rbacrest.PostStartHookName) // see ensureRoles
+	// These two end the process when they fail; startup runs them patiently.
+	generic.DisabledPostStartHooks.Insert(rbacrest.PostStartHookName, flowcontrolrest.PostStartHookName)
 	// It tells when tokens in Secrets were last used; the hub makes none.
 	generic.DisabledPostStartHooks.Insert("start-legacy-token-tracking-controller")
 	install(generic, hooks)
@@ -119,6 +121,10 @@ func (c *chain) create(hooks Hooks, own *startup) (*aggregator.APIAggregator, er
 		extensions.Informers.Apiextensions().V1().CustomResourceDefinitions(), crdsServed, groupPriorities())
 	if err != nil {
 		return nil, fmt.Errorf("apiserver: create the aggregator: %w", err)
+	}
+	flowControl := flowcontrolrest.RESTStorageProvider{InformerFactory: controlPlaneConfig.Generic.SharedInformerFactory}
+	if _, own.flowControl, err = flowControl.PostStartHook(); err != nil {
+		return nil, fmt.Errorf("apiserver: prepare flow control: %w", err)
 	}
 	own.crds = extensions.Informers.Apiextensions().V1().CustomResourceDefinitions().Lister()
 	if err := own.addTo(front.GenericAPIServer); err != nil {

@@ -25,6 +25,7 @@ var gates = map[string]bool{
 }
 
 var setProcessWide = sync.OnceValue(func() error {
+	klog.OsExit = running.exit
 	known := utilfeature.DefaultMutableFeatureGate.GetAll()
 	turned := map[string]bool{}
 	for name, on := range gates {

@@ -1,8 +1,6 @@
 package apiserver
 
 import (
-	"time"
-
 	certificatesv1 "k8s.io/api/certificates/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -26,9 +24,8 @@ const (
 // groupAgents is the organisation in the agents' certificates.
 const groupAgents = "tripod:agents"
 
-// ensureRoles reconciles upstream's roles and Tripod's until it succeeds or
-// the server stops. Upstream's own hook ends the process instead, which would
-// take the member's store and sessions with it when the hub has no quorum.
+// ensureRoles reconciles upstream's roles and Tripod's, as upstream's own hook
+// does with upstream's alone.
 func ensureRoles(hook genericapiserver.PostStartHookContext) error {
 	policy := &rbacrest.PolicyData{
 		ClusterRoles:               append(append(bootstrappolicy.ClusterRoles(), bootstrappolicy.ControllerRoles()...), clusterRoles()...),
@@ -38,8 +35,7 @@ func ensureRoles(hook genericapiserver.PostStartHookContext) error {
 		ClusterRolesToAggregate:    bootstrappolicy.ClusterRolesToAggregate(),
 		ClusterRoleBindingsToSplit: bootstrappolicy.ClusterRoleBindingsToSplit(),
 	}
-	ensure := policy.EnsureRBACPolicy()
-	return untilDone(hook, time.Second, func() error { return ensure(hook) })
+	return policy.EnsureRBACPolicy()(hook)
 }
 
 func clusterRoles() []rbacv1.ClusterRole {

@@ -119,8 +119,13 @@ func (s *Server) Run(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("apiserver: prepare: %w", err), s.listener.Close())
 	}
 	s.config.Logger.Info("API server starts", "member", s.config.Member, "address", s.address)
+	ctx, leave := running.enter(ctx)
+	defer leave()
 	if err := prepared.Run(ctx); err != nil {
 		return fmt.Errorf("apiserver: serve: %w", err)
+	}
+	if cause := context.Cause(ctx); errors.Is(cause, errUpstreamGaveUp) {
+		return cause
 	}
 	return nil
 }

@@ -103,6 +103,25 @@ func TestRestartChangesNothing(t *testing.T) {
 	}
 }
 
+// TestStoppingWhileStartingEndsRunAndNotTheProcess: upstream's hooks end the
+// process when the server stops before they are done.
+func TestStoppingWhileStartingEndsRunAndNotTheProcess(t *testing.T) {
+	_, config := newHubConfig(t)
+	config.Store.Endpoints = []string{startEtcd(t, filepath.Join(config.DataDir, "etcd"))}
+	ctx, cancel := context.WithCancel(context.Background())
+	server, err := New(ctx, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- server.Run(ctx) }()
+	<-server.Serving()
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+}
+
 func TestPortInUseIsSaid(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

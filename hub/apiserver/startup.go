@@ -29,8 +29,10 @@ type startup struct {
 	wanted []*apiextensionsv1.CustomResourceDefinition
 	crds   extensionslisters.CustomResourceDefinitionLister
 
-	crdsApplied  atomic.Bool
-	rolesApplied atomic.Bool
+	// flowControl writes upstream's priority levels and flow schemas.
+	flowControl genericapiserver.PostStartHookFunc
+
+	crdsApplied atomic.Bool
 }
 
 func newStartup(logger *slog.Logger) (*startup, error) {
@@ -67,37 +69,38 @@ func readCRDs() ([]*apiextensionsv1.CustomResourceDefinition, error) {
 func (s *startup) addTo(server *genericapiserver.GenericAPIServer) error {
 	return errors.Join(
 		server.AddPostStartHook("tripod-crds", s.installCRDs),
-		server.AddPostStartHook("tripod-roles", func(hook genericapiserver.PostStartHookContext) error {
-			if err := ensureRoles(hook); err != nil {
-				return err
-			}
-			s.rolesApplied.Store(true)
-			return nil
-		}),
+		server.AddPostStartHook("tripod-roles", patient(ensureRoles)),
+		server.AddPostStartHook("tripod-flow-control", patient(s.flowControl)),
 		server.AddReadyzChecks(healthz.NamedCheck("tripod-crds", s.checkCRDs)),
 	)
 }
 
-// installCRDs creates or updates the CRDs until all are as embedded. Post-start
-// hooks must not fail: upstream ends the process if one does.
+// patient runs a hook again until it succeeds or the server stops, and never
+// fails: for upstream a hook that fails is fatal (see fatal.go), and the store
+// may be without a quorum for longer than upstream waits.
+func patient(hook genericapiserver.PostStartHookFunc) genericapiserver.PostStartHookFunc {
+	return func(c genericapiserver.PostStartHookContext) error {
+		_ = untilDone(c, 200*time.Millisecond, func() error { return hook(c) }) // ends only well or with the server
+		return nil
+	}
+}
+
+// installCRDs creates or updates the CRDs until all are as embedded.
 func (s *startup) installCRDs(hook genericapiserver.PostStartHookContext) error {
 	client, err := clientset.NewForConfig(hook.LoopbackClientConfig)
 	if err != nil {
 		return fmt.Errorf("make a client for CRDs: %w", err)
 	}
-	err = untilDone(hook, 200*time.Millisecond, func() error {
+	return patient(func(genericapiserver.PostStartHookContext) error {
 		for _, crd := range s.wanted {
 			if err := applyCRD(hook, client, crd); err != nil {
 				s.logger.Warn("cannot install a CRD yet", "crd", crd.Name, "error", err)
 				return err
 			}
 		}
-		return nil
-	})
-	if err == nil {
 		s.crdsApplied.Store(true)
-	}
-	return nil
+		return nil
+	})(hook)
 }
 
 func applyCRD(ctx context.Context, client clientset.Interface, wanted *apiextensionsv1.CustomResourceDefinition) error {

@@ -14,7 +14,9 @@ import (
 
 // Tables prints objects of the built-in kinds, pods and nodes included, as
 // kube-apiserver would. It needs no server and is safe for concurrent use.
-type Tables struct{ generator *printers.HumanReadableGenerator }
+type Tables struct {
+	generator *printers.HumanReadableGenerator
+}
 
 // NewTables makes a printer of tables.
 func NewTables() *Tables {
