@@ -216,10 +216,10 @@ func failing(report string) string {
 	return strings.Join(lines, "\n")
 }
 
-// eventually waits for check to answer "", at most half a minute.
+// eventually waits for check to answer "", at most a minute.
 func eventually(t *testing.T, what string, check func(ctx context.Context) string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
