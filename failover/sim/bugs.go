@@ -86,15 +86,16 @@ func (b Bug) blind(s *failover.Snapshot) {
 // twist plants a bug in what the engine wants, and lists its writes.
 func (b Bug) twist(m *member, e failover.Effects) ([]failover.Command, []metav1.Object) {
 	var writes []metav1.Object
+	if b == GrowWithoutConfirmation {
+		e.Commands = slices.DeleteFunc(e.Commands, func(c failover.Command) bool { return c.Verb == failover.VerbSetSyncSet })
+	}
 	for _, d := range e.Datasets {
 		old := m.state.dataset
 		switch {
 		case b == ShrinkBeforeCommit && len(d.Status.SyncTarget) < len(old.Status.SyncTarget) && d.Status.Epoch == old.Status.Epoch && d.Status.Phase == v1alpha1.DatasetSteady:
 			e.Commands = append(e.Commands, failover.Command{ID: "early", Every: time.Second, Bound: time.Second, Cluster: d.Status.Primary, Dataset: theDB,
 				Verb: failover.VerbSetSyncSet, Epoch: d.Status.Epoch, SyncSet: append([]string{d.Status.Primary}, d.Status.SyncTarget...), Revision: m.rev + 1})
-			if m.w.chance(0.9) {
-				continue // the commit comes later
-			}
+			continue // the commit comes later
 		case b == PromoteWithoutFencing && d.Status.Phase == v1alpha1.DatasetFencing:
 			d.Status.Phase, d.Status.FenceProof = v1alpha1.DatasetPromoting, v1alpha1.FenceElapsed
 		}

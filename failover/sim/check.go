@@ -182,6 +182,12 @@ func (c *checker) automatic(a, b v1alpha1.DatasetStatus) {
 	if r.Status.Phase == v1alpha1.RunAwaitingApproval || r.Status.Timeline.ApprovedAt != nil {
 		return
 	}
+	if r.Spec.Requester != "" {
+		if !slices.Contains(a.SyncSet, b.Primary) {
+			c.violate("I2", "%s is made primary without approval and is not in the sync set %v", b.Primary, a.SyncSet)
+		}
+		return
+	}
 	if !slices.Contains(a.SyncSet, b.Primary) {
 		c.violate("I2", "%s is made primary without approval and is not in the sync set %v", b.Primary, a.SyncSet)
 	}

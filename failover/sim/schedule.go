@@ -7,6 +7,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"tripod.dev/tripod/failover"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
 
@@ -82,7 +83,7 @@ func (w *world) fault() {
 	j := (i + 1 + w.rng.IntN(centers-1)) % centers
 	m, s := w.members[i], w.sites[i]
 	until := func(a, b time.Duration, do func()) { w.after(w.between(a, b), do) }
-	switch kind := w.rng.IntN(10); kind {
+	switch kind := w.rng.IntN(13); kind {
 	case 0, 1, 2:
 		w.trace("FAULT %s loses power", places[i])
 		w.powerOff(i)
@@ -113,12 +114,39 @@ func (w *world) fault() {
 		w.trace("FAULT the network is slow and loses messages")
 		w.slow, w.loss = true, 0.05+w.rng.Float64()*0.15
 		until(5*time.Second, 20*time.Second, func() { w.slow, w.loss = false, 0 })
+	case 10:
+		w.trace("FAULT the network is slow, and soon nothing goes from %s to anyone", places[i])
+		w.slow = true
+		until(time.Second, 6*time.Second, func() { w.cut[i] = [centers]bool{true, true, true}; w.cut[i][i] = false })
+		until(20*time.Second, 25*time.Second, func() { w.slow, w.cut[i] = false, [centers]bool{} })
+	case 11:
+		w.trace("FAULT the link between %s and %s is cut, and then %s loses power", places[i], places[j], places[i])
+		w.setCut(i, j, true)
+		until(2*time.Second, 15*time.Second, func() { w.powerOff(i) })
+		until(20*time.Second, 30*time.Second, func() { w.setCut(i, j, false); w.powerOn(i) })
+	case 12:
+		w.order(places[i])
 	case 9:
 		w.trace("FAULT the agents of %s and %s die together", places[i], places[j])
 		s.stopAgent()
 		until(0, 3*time.Second, w.sites[j].stopAgent)
 		until(8*time.Second, 20*time.Second, func() { w.restartAgent(i); w.restartAgent(j) })
 	}
+}
+
+// order is an operator's failover away from a cluster, whether it is well or not.
+func (w *world) order(from string) {
+	d := w.truth.dataset
+	if w.leader < 0 || d.Status.Primary != from || slices.ContainsFunc(sorted(w.truth.runs), func(n string) bool {
+		return !failover.Finished(w.truth.runs[n].Status.Phase)
+	}) {
+		return
+	}
+	w.trace("ORDER bob orders a failover away from %s", from)
+	r := &v1alpha1.RecoveryRun{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("ordered-%d", len(w.truth.runs)), CreationTimestamp: metav1.NewTime(epochZero.Add(w.now))},
+		Spec: v1alpha1.RecoveryRunSpec{Application: v1alpha1.ApplicationReference{Namespace: "pay", Name: "app"}, Action: v1alpha1.ActionFailover,
+			From: v1alpha1.Place{Cluster: from}, Requester: "bob"}}
+	_, _ = w.commit(entry{write: r}) // a new name cannot conflict
 }
 
 func (w *world) setCut(i, j int, cut bool) {

@@ -71,7 +71,7 @@ func TestTheInvariantsHold(t *testing.T) {
 }
 
 func TestEveryPlantedBugIsFound(t *testing.T) {
-	const within = 1500
+	const within = 1000
 	for b := None + 1; b < bugs; b++ {
 		t.Run(b.String(), func(t *testing.T) {
 			found, tried := "", 0

@@ -123,14 +123,17 @@ func (w *world) elect() {
 	}
 }
 
-// propose offers a log entry through a member. Only the true leader with a
-// quorum at the moment of the commit can have it committed; an answer may be
-// lost.
+// propose offers a log entry through a member. A renewal is committed only by
+// the true leader with a quorum; a write is forwarded to it, so that a member
+// which only believes that it leads can still write what it read long ago. An
+// answer may be lost.
 func (w *world) propose(m *member, e entry, done func(metav1.Object, error)) {
 	term := m.term
 	answer := func(o metav1.Object, err error) { m.local(func() { done(o, err) }) }
 	w.after(w.between(2*time.Millisecond, 30*time.Millisecond), func() {
-		if w.leader != m.id || term != w.term || !w.quorate(m.id) {
+		leads := w.leader == m.id && term == w.term
+		forwards := e.write != nil && w.leader >= 0 && m.works() && w.linked(m.id, w.leader) && w.linked(w.leader, m.id)
+		if !leads && !forwards || !w.quorate(w.leader) {
 			w.after(w.between(0, time.Second), func() { answer(nil, errNotLeader) })
 			return
 		}

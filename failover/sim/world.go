@@ -156,7 +156,7 @@ func (w *world) send(from, to int, do func()) {
 	if from == to {
 		delay = w.between(100*time.Microsecond, 2*time.Millisecond)
 	} else if w.slow && w.chance(0.3) {
-		delay = w.between(100*time.Millisecond, 3*time.Second)
+		delay = w.between(100*time.Millisecond, 4*time.Second)
 	}
 	w.after(delay, func() {
 		if w.linked(from, to) {
