@@ -29,9 +29,12 @@ type peers struct {
 	running map[string]bool
 }
 
+// caller keeps the guard's sessions.
+type caller struct{ *Guard }
+
 // attach keeps a session with every replica of the agent, for ever, and with
 // the hub's members while no agent answers.
-func (g *Guard) attach(ctx context.Context) error {
+func (g caller) attach(ctx context.Context) error {
 	p := &peers{running: map[string]bool{}}
 	known := map[string][]string{}
 	var running sync.WaitGroup
@@ -118,7 +121,7 @@ func resolve(ctx context.Context, target string, timeout time.Duration) []string
 	return addresses
 }
 
-func (g *Guard) keepSession(ctx context.Context, p *peers, address string, hub bool) {
+func (g caller) keepSession(ctx context.Context, p *peers, address string, hub bool) {
 	for ctx.Err() == nil {
 		err := g.session(ctx, address, hub)
 		if ctx.Err() != nil || p.over(address) {
@@ -133,7 +136,7 @@ func (g *Guard) keepSession(ctx context.Context, p *peers, address string, hub b
 }
 
 // session asks for a proof each tick and takes commands until it breaks.
-func (g *Guard) session(ctx context.Context, address string, hub bool) error {
+func (g caller) session(ctx context.Context, address string, hub bool) error {
 	config, err := g.cfg.Credentials.clientTLS(hub)
 	if err != nil {
 		return err
@@ -153,7 +156,7 @@ func (g *Guard) session(ctx context.Context, address string, hub bool) error {
 	if err != nil {
 		return err
 	}
-	s := &session{guard: g, stream: stream, hub: hub, asked: map[uint64]Instant{}}
+	s := &session{guard: g.Guard, stream: stream, hub: hub, asked: map[uint64]Instant{}}
 	if err := s.send(&agentv1.GuardMessage{Kind: &agentv1.GuardMessage_Hello{Hello: &agentv1.GuardHello{
 		Version: g.cfg.Version, Pod: g.cfg.Pod, Address: g.cfg.Address, Status: g.Status(),
 	}}}); err != nil {
@@ -245,7 +248,7 @@ func (s *session) receive() error {
 				}
 			}
 		case *agentv1.GuardOrder_Command:
-			s.guard.command(o.Command, func(r *agentv1.GuardResult) {
+			worker{s.guard}.command(o.Command, func(r *agentv1.GuardResult) {
 				// A result that cannot be sent is asked for again by its id.
 				_ = s.send(&agentv1.GuardMessage{Kind: &agentv1.GuardMessage_Result{Result: r}})
 			})

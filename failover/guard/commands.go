@@ -20,9 +20,12 @@ type job struct {
 	reply   func(*agentv1.GuardResult)
 }
 
+// worker is the one goroutine that does commands, and the door to it.
+type worker struct{ *Guard }
+
 // command takes one command; reply is called once, from another goroutine. A
 // finished command is answered again without being done again.
-func (g *Guard) command(cmd *agentv1.GuardCommand, reply func(*agentv1.GuardResult)) {
+func (g worker) command(cmd *agentv1.GuardCommand, reply func(*agentv1.GuardResult)) {
 	g.mu.Lock()
 	done := g.results[cmd.GetId()]
 	if isFence(cmd) && done == nil && g.core.Admit(cmd, g.cfg.Clock()) == nil && g.interrupt != nil {
@@ -41,8 +44,8 @@ func (g *Guard) command(cmd *agentv1.GuardCommand, reply func(*agentv1.GuardResu
 	}
 }
 
-// worker does one command at a time.
-func (g *Guard) worker(ctx context.Context) {
+// run does one command after the other until ctx ends.
+func (g worker) run(ctx context.Context) {
 	g.describe(ctx)
 	for {
 		select {
@@ -56,7 +59,7 @@ func (g *Guard) worker(ctx context.Context) {
 	}
 }
 
-func (g *Guard) do(ctx context.Context, cmd *agentv1.GuardCommand) *agentv1.GuardResult {
+func (g worker) do(ctx context.Context, cmd *agentv1.GuardCommand) *agentv1.GuardResult {
 	timeout := time.Duration(cmd.GetDeadlineMillis()) * time.Millisecond
 	if timeout <= 0 {
 		timeout = 30 * time.Second
@@ -82,7 +85,9 @@ func (g *Guard) do(ctx context.Context, cmd *agentv1.GuardCommand) *agentv1.Guar
 	}
 	err = errors.Join(err, saved)
 	g.set(func() { g.busy, g.interrupt = "", nil })
-	g.describe(ctx)
+	if !isFence(cmd) {
+		g.describe(ctx)
+	}
 	result := failed(cmd, err)
 	result.Status, result.Divergence = g.Status(), divergence
 	g.keep(result)
@@ -93,7 +98,7 @@ func (g *Guard) do(ctx context.Context, cmd *agentv1.GuardCommand) *agentv1.Guar
 }
 
 // keep remembers a final answer. One that may be tried again is not kept.
-func (g *Guard) keep(r *agentv1.GuardResult) {
+func (g worker) keep(r *agentv1.GuardResult) {
 	if r.GetOutcome() != agentv1.Outcome_OUTCOME_DONE || r.GetId() == "" {
 		return
 	}
@@ -132,8 +137,11 @@ func workName(cmd *agentv1.GuardCommand) string {
 	return name
 }
 
-// describe refreshes what a stopped copy says about itself.
-func (g *Guard) describe(ctx context.Context) {
+// describe refreshes what a stopped copy says about itself. Reading a long log
+// must not hold up a command: it is cut short.
+func (g worker) describe(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
 	if g.mode() != agentv1.DatabaseMode_DATABASE_MODE_STOPPED || !g.formed() {
 		return
 	}

@@ -24,40 +24,6 @@ var (
 	ErrRefused = errors.New("not allowed")
 )
 
-// Memory is what a guard keeps on the volume, beside the data it is about. It
-// is durable before an effect that depends on it.
-type Memory struct {
-	// Incarnation and Epoch are the highest seen; older ones are refused.
-	Incarnation uint64 `json:"incarnation"`
-	Epoch       int64  `json:"epoch"`
-	// Revision is the highest of a command carried out at Epoch.
-	Revision int64 `json:"revision,omitempty"`
-	// Held is the last epoch at which this copy was the primary.
-	Held int64 `json:"held,omitempty"`
-	// Formed is true when the volume holds a whole copy.
-	Formed bool `json:"formed,omitempty"`
-	// Torn is true from before a rewind until after it.
-	Torn   bool `json:"torn,omitempty"`
-	Fenced bool `json:"fenced,omitempty"`
-	// Standby is true when the copy was last run as a replica.
-	Standby bool   `json:"standby,omitempty"`
-	Follows string `json:"follows,omitempty"`
-	// WaitsFor are the standbys that have surely held every write that was
-	// acknowledged at Held. It grows after they have caught up and shrinks
-	// before the database stops waiting.
-	WaitsFor []string `json:"waitsFor,omitempty"`
-	// Known is the sync set of the primary this copy followed, as last heard.
-	Known Known `json:"known,omitzero"`
-}
-
-// Known is a committed sync set as a replica heard it.
-type Known struct {
-	Epoch      int64              `json:"epoch,omitempty"`
-	Primary    string             `json:"primary,omitempty"`
-	SyncSet    []string           `json:"syncSet,omitempty"`
-	Protection agentv1.Protection `json:"protection,omitempty"`
-}
-
 // Core decides what the database may do. It is pure: time is an argument. It is
 // not safe for concurrent use.
 type Core struct {
@@ -141,7 +107,8 @@ func (c *Core) take(deadline Instant, proof *agentv1.Proof) {
 }
 
 func (c *Core) hear(role *agentv1.RoleGrant) bool {
-	if role.GetRole() != agentv1.Role_ROLE_REPLICA || !c.memory.Standby || role.GetPrimary() == "" {
+	// Without a set the role change is not over: the old set is not this epoch's.
+	if role.GetRole() != agentv1.Role_ROLE_REPLICA || !c.memory.Standby || role.GetPrimary() == "" || len(role.GetSyncSet()) == 0 {
 		return false
 	}
 	k := Known{Epoch: role.GetEpoch(), Primary: role.GetPrimary(), SyncSet: role.GetSyncSet(), Protection: role.GetProtection()}
@@ -191,12 +158,11 @@ func (c *Core) Check(now Instant) (kill bool, reason string) {
 }
 
 // Waits returns the standbys that a primary starting now must wait for: those
-// asked for, the committed ones, and those that were confirmed at this epoch.
+// asked for, and those that were confirmed at this epoch. The hub commits a
+// standby to the sync set of an epoch only after this memory holds it, so the
+// memory has them all; what a grant says may still be the epoch before's.
 func (c *Core) Waits(self string, asked []string) []string {
 	waits := slices.Clone(asked)
-	if c.claim.GetRole() == agentv1.Role_ROLE_PRIMARY {
-		waits = append(waits, c.claim.GetSyncSet()...)
-	}
 	if c.memory.Held == c.memory.Epoch {
 		waits = append(waits, c.memory.WaitsFor...)
 	}

@@ -182,12 +182,18 @@ func TestWhatASurelyWaitsFor(t *testing.T) {
 	if _, err := c.Learn(0, proofOf(asPrimary, 1, 1, time.Minute)); err != nil {
 		t.Fatal(err)
 	}
-	// A restart waits for the committed set and for one that grew just before.
-	if diff := cmp.Diff([]string{"north-2", "south-1"}, c.Waits("north-1", nil)); diff != "" {
+	// A restart waits for whom it waited, whatever the grant's set still says.
+	if diff := cmp.Diff([]string{"south-1"}, c.Waits("north-1", []string{"north-1"})); diff != "" {
 		t.Error(diff)
 	}
-	// A new epoch has confirmed nobody.
-	c.BecamePrimary(2)
+	// A new epoch has confirmed nobody: it waits for whom it is told.
+	if _, err := c.Learn(0, proofOf(asPrimary, 2, 2, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"north-3"}, c.Waits("north-1", []string{"north-1", "north-3"})); diff != "" {
+		t.Error(diff)
+	}
+	c.memory.becamePrimary(2)
 	if got := c.Memory().WaitsFor; got != nil {
 		t.Errorf("at a new epoch %v were sure already", got)
 	}

@@ -81,7 +81,7 @@ func (g *Guard) Run(ctx context.Context) error {
 	group.Go(func() error { g.watch(watching); return nil })
 	group.Go(func() error {
 		defer stopWatching()
-		g.worker(ctx)
+		worker{g}.run(ctx)
 		stopping, cancel := context.WithTimeout(watching, stopTimeout)
 		defer cancel()
 		if g.mode() != agentv1.DatabaseMode_DATABASE_MODE_STOPPED {
@@ -91,7 +91,7 @@ func (g *Guard) Run(ctx context.Context) error {
 		}
 		return nil
 	})
-	group.Go(func() error { return g.attach(ctx) })
+	group.Go(func() error { return caller{g}.attach(ctx) })
 	return group.Wait()
 }
 
@@ -166,7 +166,7 @@ func (g *Guard) endedLocked(err error) {
 }
 
 // stopped is for the worker alone, which knows that it is starting nothing.
-func (g *Guard) stopped(err error) {
+func (g worker) stopped(err error) {
 	g.set(func() { g.endedLocked(err) })
 	g.notify()
 }
@@ -239,7 +239,7 @@ func (g *Guard) Status() *agentv1.GuardStatus {
 	}
 }
 
-func (g *Guard) proveStopped(ctx context.Context) error {
+func (g worker) proveStopped(ctx context.Context) error {
 	if left := g.kill("fenced"); len(left) > 0 {
 		return fmt.Errorf("%d processes survived SIGKILL, power the machine off: %v", len(left), left)
 	}

@@ -119,7 +119,7 @@ func TestKilledTheMarginBeforeTheDeadline(t *testing.T) {
 		go g.watch(ctx)
 		prove(t, g, asPrimary, 1, 5*time.Second)
 		began := time.Now()
-		if r := g.do(ctx, command(1, 0, &agentv1.StartPrimary{Form: true, Settings: &agentv1.DatabaseSettings{}})); r.GetOutcome() != agentv1.Outcome_OUTCOME_DONE {
+		if r := (worker{g}).do(ctx, command(1, 0, &agentv1.StartPrimary{Form: true, Settings: &agentv1.DatabaseSettings{}})); r.GetOutcome() != agentv1.Outcome_OUTCOME_DONE {
 			t.Fatal(r.GetMessage())
 		}
 		time.Sleep(10 * time.Second) // the bubble's clock
@@ -148,7 +148,7 @@ func TestAStartThatOutlastsItsProofIsKilled(t *testing.T) {
 		prove(t, g, asPrimary, 1, 2*time.Second)
 		cmd := command(1, 0, &agentv1.StartPrimary{Form: true, Settings: &agentv1.DatabaseSettings{}})
 		cmd.DeadlineMillis = 5000
-		if r := g.do(ctx, cmd); r.GetOutcome() != agentv1.Outcome_OUTCOME_FAILED {
+		if r := (worker{g}).do(ctx, cmd); r.GetOutcome() != agentv1.Outcome_OUTCOME_FAILED {
 			t.Errorf("the start was %v", r.GetOutcome())
 		}
 		if d.killed() == 0 {
@@ -166,7 +166,7 @@ func TestAReplicaThatBecameWritableIsKilled(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go g.watch(ctx)
-		if r := g.do(ctx, command(1, 0, &agentv1.StartReplica{Settings: &agentv1.DatabaseSettings{PrimaryAddress: "10.0.0.2:5432"}})); r.GetOutcome() != agentv1.Outcome_OUTCOME_DONE {
+		if r := (worker{g}).do(ctx, command(1, 0, &agentv1.StartReplica{Settings: &agentv1.DatabaseSettings{PrimaryAddress: "10.0.0.2:5432"}})); r.GetOutcome() != agentv1.Outcome_OUTCOME_DONE {
 			t.Fatal(r.GetMessage())
 		}
 		time.Sleep(time.Minute)
@@ -188,7 +188,7 @@ func TestAReplicaThatBecameWritableIsKilled(t *testing.T) {
 func TestAFullDiskDoesNotStopAFence(t *testing.T) {
 	d := &database{full: true}
 	g := newGuard(t, d)
-	r := g.do(t.Context(), command(2, 0, &agentv1.FenceDatabase{}))
+	r := (worker{g}).do(t.Context(), command(2, 0, &agentv1.FenceDatabase{}))
 	if d.killed() == 0 {
 		t.Error("a primary lived because the disk was full")
 	}
@@ -201,7 +201,7 @@ func TestACommandDoneTwiceIsDoneOnce(t *testing.T) {
 	d := &database{}
 	g := newGuard(t, d)
 	for range 2 {
-		if r := g.do(t.Context(), command(2, 0, &agentv1.FenceDatabase{})); r.GetOutcome() != agentv1.Outcome_OUTCOME_DONE {
+		if r := (worker{g}).do(t.Context(), command(2, 0, &agentv1.FenceDatabase{})); r.GetOutcome() != agentv1.Outcome_OUTCOME_DONE {
 			t.Fatal(r.GetMessage())
 		}
 	}
@@ -213,12 +213,12 @@ func TestACommandDoneTwiceIsDoneOnce(t *testing.T) {
 func TestARewindThatDidNotFinishLeavesATornCopy(t *testing.T) {
 	d := &database{saved: []Memory{{Formed: true, Held: 1}}}
 	g := newGuard(t, d)
-	if r := g.do(t.Context(), command(2, 0, &agentv1.RewindCopy{})); r.GetOutcome() != agentv1.Outcome_OUTCOME_FAILED {
+	if r := (worker{g}).do(t.Context(), command(2, 0, &agentv1.RewindCopy{})); r.GetOutcome() != agentv1.Outcome_OUTCOME_FAILED {
 		t.Fatal(r)
 	}
 	again := newGuard(t, d)
 	cmd := command(2, 0, &agentv1.StartReplica{Settings: &agentv1.DatabaseSettings{}})
-	if r := again.do(t.Context(), cmd); r.GetOutcome() != agentv1.Outcome_OUTCOME_REFUSED {
+	if r := (worker{again}).do(t.Context(), cmd); r.GetOutcome() != agentv1.Outcome_OUTCOME_REFUSED {
 		t.Errorf("a torn copy was started after a restart: %v", r)
 	}
 }

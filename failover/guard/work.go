@@ -14,7 +14,7 @@ const (
 )
 
 // carry does an admitted command.
-func (g *Guard) carry(ctx context.Context, cmd *agentv1.GuardCommand) (*agentv1.Divergence, error) {
+func (g worker) carry(ctx context.Context, cmd *agentv1.GuardCommand) (*agentv1.Divergence, error) {
 	switch w := cmd.GetWork().(type) {
 	case *agentv1.GuardCommand_StartPrimary:
 		return nil, g.startPrimary(ctx, cmd.GetEpoch(), w.StartPrimary)
@@ -43,7 +43,7 @@ func (g *Guard) carry(ctx context.Context, cmd *agentv1.GuardCommand) (*agentv1.
 
 // begin marks the database as mode before anything could make it so, and
 // checks the proof once more: the work before may have taken its time.
-func (g *Guard) begin(mode agentv1.DatabaseMode, epoch int64, asked []string) (waits []string, err error) {
+func (g worker) begin(mode agentv1.DatabaseMode, epoch int64, asked []string) (waits []string, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if mode == primary {
@@ -57,10 +57,10 @@ func (g *Guard) begin(mode agentv1.DatabaseMode, epoch int64, asked []string) (w
 	return waits, nil
 }
 
-func (g *Guard) startPrimary(ctx context.Context, epoch int64, w *agentv1.StartPrimary) error {
+func (g worker) startPrimary(ctx context.Context, epoch int64, w *agentv1.StartPrimary) error {
 	s := w.GetSettings()
 	if g.mode() == primary {
-		g.set(func() { g.core.BecamePrimary(epoch) })
+		g.set(func() { g.core.memory.becamePrimary(epoch) })
 		return g.configure(ctx, epoch, s)
 	}
 	if g.mode() == replica {
@@ -80,7 +80,7 @@ func (g *Guard) startPrimary(ctx context.Context, epoch int64, w *agentv1.StartP
 		return err
 	}
 	s.WaitFor = waits
-	g.set(func() { g.core.BecamePrimary(epoch) })
+	g.set(func() { g.core.memory.becamePrimary(epoch) })
 	if err := g.save(); err != nil {
 		g.stopped(err)
 		return err
@@ -92,7 +92,7 @@ func (g *Guard) startPrimary(ctx context.Context, epoch int64, w *agentv1.StartP
 }
 
 // abandon kills what a failed start may have left running.
-func (g *Guard) abandon(err error) error {
+func (g worker) abandon(err error) error {
 	if left := g.kill("the start failed"); len(left) > 0 {
 		return fmt.Errorf("%w; %d processes survived SIGKILL", err, len(left))
 	}
@@ -100,7 +100,7 @@ func (g *Guard) abandon(err error) error {
 	return err
 }
 
-func (g *Guard) configure(ctx context.Context, epoch int64, s *agentv1.DatabaseSettings) error {
+func (g worker) configure(ctx context.Context, epoch int64, s *agentv1.DatabaseSettings) error {
 	waits, err := g.begin(primary, epoch, s.GetWaitFor())
 	if err != nil {
 		return err
@@ -109,13 +109,13 @@ func (g *Guard) configure(ctx context.Context, epoch int64, s *agentv1.DatabaseS
 	return g.parts.Engine.Configure(ctx, s)
 }
 
-func (g *Guard) startReplica(ctx context.Context, s *agentv1.DatabaseSettings) error {
+func (g worker) startReplica(ctx context.Context, s *agentv1.DatabaseSettings) error {
 	running := g.mode() == replica
 	if _, err := g.begin(replica, 0, nil); err != nil {
 		return err
 	}
 	s.WaitFor = nil
-	g.set(func() { g.core.BecameReplica(s.GetPrimaryAddress()) })
+	g.set(func() { g.core.memory.becameReplica(s.GetPrimaryAddress(), g.core.claim) })
 	if running {
 		return g.parts.Engine.Configure(ctx, s)
 	}
@@ -132,9 +132,9 @@ func (g *Guard) startReplica(ctx context.Context, s *agentv1.DatabaseSettings) e
 // promote records the epoch as held before the database accepts a write: a
 // guard that dies in between finds a copy that is never the target of a
 // resynchronisation at that epoch.
-func (g *Guard) promote(ctx context.Context, epoch int64, s *agentv1.DatabaseSettings) error {
+func (g worker) promote(ctx context.Context, epoch int64, s *agentv1.DatabaseSettings) error {
 	if g.mode() == primary {
-		g.set(func() { g.core.BecamePrimary(epoch) })
+		g.set(func() { g.core.memory.becamePrimary(epoch) })
 		return g.configure(ctx, epoch, s)
 	}
 	waits, err := g.begin(primary, epoch, s.GetWaitFor())
@@ -142,18 +142,18 @@ func (g *Guard) promote(ctx context.Context, epoch int64, s *agentv1.DatabaseSet
 		return err
 	}
 	s.WaitFor = waits
-	g.set(func() { g.core.Holds(epoch) })
+	g.set(func() { g.core.memory.holds(epoch) })
 	if err := g.save(); err != nil {
 		return g.abandon(err)
 	}
 	if err := g.parts.Engine.Promote(ctx, s); err != nil {
 		return g.abandon(err)
 	}
-	g.set(func() { g.core.BecamePrimary(epoch) })
+	g.set(func() { g.core.memory.becamePrimary(epoch) })
 	return nil
 }
 
-func (g *Guard) stop(ctx context.Context) error {
+func (g worker) stop(ctx context.Context) error {
 	if g.mode() == agentv1.DatabaseMode_DATABASE_MODE_STOPPED {
 		return nil
 	}
@@ -165,32 +165,32 @@ func (g *Guard) stop(ctx context.Context) error {
 	return nil
 }
 
-func (g *Guard) rewind(ctx context.Context, epoch int64, w *agentv1.RewindCopy) error {
-	g.set(func() { g.core.SetTorn(true) })
+func (g worker) rewind(ctx context.Context, epoch int64, w *agentv1.RewindCopy) error {
+	g.set(func() { g.core.memory.Torn = true })
 	if err := g.save(); err != nil {
 		return err
 	}
 	torn, err := g.parts.Copier.Rewind(ctx, w.GetSource(), epoch)
 	g.set(func() {
-		g.core.SetTorn(torn)
+		g.core.memory.Torn = torn
 		if err == nil {
-			g.core.Rewound()
+			g.core.memory.rewound()
 		}
 	})
 	return err
 }
 
-func (g *Guard) copy(ctx context.Context, epoch int64, w *agentv1.FreshCopy) error {
+func (g worker) copy(ctx context.Context, epoch int64, w *agentv1.FreshCopy) error {
 	err := g.parts.Copier.Copy(ctx, w.GetSource(), epoch, w.GetKeepAside())
 	if err == nil {
-		g.set(func() { g.core.Copied() })
+		g.set(func() { g.core.memory.copied() })
 	}
 	return err
 }
 
 // waitFor writes down that a standby is no longer surely waited for before the
 // database stops waiting; Admit has changed the memory and do has saved it.
-func (g *Guard) waitFor(ctx context.Context, w *agentv1.WaitFor) error {
+func (g worker) waitFor(ctx context.Context, w *agentv1.WaitFor) error {
 	if g.mode() != primary {
 		return errors.New("the primary has stopped meanwhile")
 	}

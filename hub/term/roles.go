@@ -29,8 +29,12 @@ func roleGrant(d *v1alpha1.Dataset, self *v1alpha1.DatasetMember) *agentv1.RoleG
 		Role:       roleOf(d, self.Cluster),
 		Driver:     d.Spec.Driver,
 		Parameters: maps.Clone(self.Parameters),
-		SyncSet:    slices.Clone(d.Status.SyncSet),
 		Protection: protection(d.Spec.Protection),
+	}
+	// Until a role change has settled, the committed set is the epoch before's:
+	// a replica must not take it for this one's.
+	if d.Status.Phase == v1alpha1.DatasetSteady {
+		grant.SyncSet = slices.Clone(d.Status.SyncSet)
 	}
 	// While nobody is primary there is nobody to follow: a replica stays with
 	// what it has.

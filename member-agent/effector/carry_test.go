@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -75,17 +76,18 @@ func (c *counting) SetSyncSet(_ context.Context, call driver.Call) (driver.Obser
 type agent struct {
 	*effector.Effector
 	driver *counting
-	active bool
+	active atomic.Bool
 	ca     *authority
 }
 
 func newAgent(t *testing.T) *agent {
 	t.Helper()
-	a := &agent{driver: &counting{}, active: true, ca: newAuthority(t)}
+	a := &agent{driver: &counting{}, ca: newAuthority(t)}
+	a.active.Store(true)
 	var err error
 	a.Effector, err = effector.New(effector.Config{Cluster: "north-1", Replica: "agent-0", Listen: "127.0.0.1:0",
 		Identity: a.ca.agent(t, "north-1"), Certificates: a.ca, Secrets: &secrets{data: map[string]map[string][]byte{}, dir: t.TempDir()},
-		Active: func() bool { return a.active }, Tick: time.Hour, Drivers: map[string]driver.Driver{"counting": a.driver}})
+		Active: a.active.Load, Tick: time.Hour, Drivers: map[string]driver.Driver{"counting": a.driver}})
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -139,7 +141,7 @@ func TestOlderDecisionsAreRefused(t *testing.T) {
 
 func TestAReplicaOfTheAgentThatIsNotActiveDoesNothing(t *testing.T) {
 	a := newAgent(t)
-	a.active = false
+	a.active.Store(false)
 	a.want(t, directive("1", agentv1.Verb_VERB_FENCE, 2, 0), failed, "")
 }
 

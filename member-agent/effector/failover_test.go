@@ -173,9 +173,12 @@ func (f *fleet) leaveUnacknowledgedTail(primary, standby string) {
 // failOver does what the hub does when the primary is surely gone.
 func (f *fleet) failOver(to string) *agentv1.DirectiveResult {
 	f.t.Helper()
-	f.commit(func() { f.primary, f.epoch, f.fencing, f.syncSet = to, f.epoch+1, true, []string{to} })
+	f.commit(func() { f.primary, f.epoch, f.fencing = to, f.epoch+1, true })
 	f.commit(func() { f.fencing = false })
-	return f.must(to, agentv1.Verb_VERB_PROMOTE, nil)
+	// The old sync set stays committed until the promotion is proven.
+	r := f.must(to, agentv1.Verb_VERB_PROMOTE, func(d *agentv1.Directive) { d.Role.SyncSet = []string{to} })
+	f.commit(func() { f.syncSet = []string{to} })
+	return r
 }
 
 func TestPowerLossOfThePrimaryLosesNoAcknowledgedTransfer(t *testing.T) {

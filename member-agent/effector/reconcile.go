@@ -3,7 +3,6 @@ package effector
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"tripod.dev/tripod/failover/driver"
@@ -17,8 +16,7 @@ const (
 
 // reconcile brings the copy to what the grant says, as far as no decision is
 // needed for it: a primary that has stopped is started again at the epoch it
-// holds, a replica follows, a standby that is committed to is waited for. A new
-// epoch's promotion comes by directive only.
+// holds, a replica follows. A promotion and the sync set come by directive only.
 func (e *Effector) reconcile(ctx context.Context, s *site, role *agentv1.RoleGrant) {
 	if err := e.certify(ctx, s); err != nil {
 		e.cfg.Log.Warn("guard has no certificate", "dataset", s.key.String(), "error", err)
@@ -85,31 +83,16 @@ func (e *Effector) needPrimary(d driver.Driver, c driver.Call, status *agentv1.G
 	if status.GetHeldEpoch() != c.Epoch || status.GetFenced() {
 		return nil
 	}
-	c.Primary = e.cfg.Cluster
-	switch status.GetMode() {
-	case agentv1.DatabaseMode_DATABASE_MODE_STOPPED:
-		return func(ctx context.Context) error {
-			_, err := d.Promote(ctx, c)
-			return err
-		}
-	case agentv1.DatabaseMode_DATABASE_MODE_PRIMARY:
-		waits := slices.Clone(status.GetWaitsFor())
-		committed := slices.DeleteFunc(slices.Clone(c.SyncSet), func(s string) bool { return s == e.cfg.Cluster })
-		missing := slices.ContainsFunc(committed, func(s string) bool { return !slices.Contains(waits, s) })
-		if !missing {
-			return nil
-		}
-		// The committed set may be behind one that a directive is growing: never
-		// make it smaller here.
-		c.SyncSet = append(waits, committed...)
-		slices.Sort(c.SyncSet)
-		c.SyncSet = slices.Compact(c.SyncSet)
-		return func(ctx context.Context) error {
-			_, err := d.SetSyncSet(ctx, c)
-			return err
-		}
+	if status.GetMode() != agentv1.DatabaseMode_DATABASE_MODE_STOPPED {
+		return nil
 	}
-	return nil
+	// Whom it waits for at this epoch the guard remembers; the grant may still
+	// say whom the primary before it waited for.
+	c.Primary, c.SyncSet = e.cfg.Cluster, []string{e.cfg.Cluster}
+	return func(ctx context.Context) error {
+		_, err := d.Promote(ctx, c)
+		return err
+	}
 }
 
 // followsWell spares a replica that receives its log the questions of a resync.
