@@ -2,9 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -137,7 +139,11 @@ func execute(which *selection) *cobra.Command {
 				return err
 			}
 			inside.Stdin, inside.Stdout, inside.Stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
-			return inside.Run()
+			err = inside.Run()
+			if ended, ok := errors.AsType[*exec.ExitError](err); ok {
+				return exitCode(ended.ExitCode())
+			}
+			return err
 		},
 	}
 	command.Flags().SetInterspersed(false)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"syscall"
 
@@ -20,14 +19,19 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := root().ExecuteContext(ctx)
 	stop()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		os.Exit(exit.ExitCode())
+	if inside, ok := errors.AsType[exitCode](err); ok {
+		os.Exit(int(inside))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "multikind:", err)
 		os.Exit(1)
 	}
 }
+
+// exitCode is how a command inside a center ended; it has said itself why.
+type exitCode int
+
+func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
 // selection is which lab a command is about.
 type selection struct {

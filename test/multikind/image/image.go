@@ -7,6 +7,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"crypto/sha256"
+	"debug/elf"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -40,6 +41,9 @@ func Static(cache, reference, path string) (Archive, error) {
 	if err != nil {
 		return Archive{}, fmt.Errorf("read program of %s: %w", reference, err)
 	}
+	if err := checkStatic(program); err != nil {
+		return Archive{}, fmt.Errorf("make image %s of %s: %w", reference, path, err)
+	}
 	target := filepath.Base(path)
 	hash := sha256.New()
 	fmt.Fprintf(hash, "static 1 %s %s\n", reference, target)
@@ -51,6 +55,21 @@ func Static(cache, reference, path string) (Archive, error) {
 		}
 		return assemble(layer, v1.Config{Entrypoint: []string{"/" + target}, Env: []string{"PATH=/"}, WorkingDir: "/"})
 	})
+}
+
+// checkStatic refuses a program that needs a loader and libraries, which its image would
+// not have.
+func checkStatic(program []byte) error {
+	file, err := elf.NewFile(bytes.NewReader(program))
+	if err != nil {
+		return fmt.Errorf("read program: %w", err)
+	}
+	for _, part := range file.Progs {
+		if part.Type == elf.PT_INTERP {
+			return errors.New("the program is linked dynamically: build it with CGO_ENABLED=0, as make build does")
+		}
+	}
+	return nil
 }
 
 func staticLayer(target string, program []byte) (v1.Layer, error) {

@@ -1,8 +1,12 @@
 package image
 
 import (
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -31,23 +35,53 @@ func TestDependencies(t *testing.T) {
 	}
 }
 
+// program writes an ELF header with one program header of the given type, followed by
+// content: enough of a program to be put into an image.
+func program(t *testing.T, path string, kind elf.ProgType, content string) {
+	t.Helper()
+	var out bytes.Buffer
+	header := elf.Header64{
+		Ident: [elf.EI_NIDENT]byte{0x7f, 'E', 'L', 'F', byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)},
+		Type:  uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: uint32(elf.EV_CURRENT),
+		Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 1,
+	}
+	for _, part := range []any{header, elf.Prog64{Type: uint32(kind)}} {
+		if err := binary.Write(&out, binary.LittleEndian, part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out.WriteString(content)
+	if err := os.WriteFile(path, out.Bytes(), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A pod of such an image says only "no such file or directory".
+func TestADynamicProgramIsRefused(t *testing.T) {
+	folder := t.TempDir()
+	path := filepath.Join(folder, "tripod-agent")
+	program(t, path, elf.PT_INTERP, "")
+	_, err := Static(folder, "tripod.dev/agent:dev", path)
+	if err == nil || !strings.Contains(err.Error(), "CGO_ENABLED=0") {
+		t.Errorf("got %v, want an error with the remedy", err)
+	}
+}
+
 func TestStaticImagesAreReproducibleAndReplaceOldOnes(t *testing.T) {
 	folder := t.TempDir()
-	program := filepath.Join(folder, "pause")
+	path := filepath.Join(folder, "pause")
 	build := func(cache, content string) (Archive, []byte) {
 		t.Helper()
-		if err := os.WriteFile(program, []byte(content), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		archive, err := Static(filepath.Join(folder, cache), "tripod.dev/pause:dev", program)
+		program(t, path, elf.PT_LOAD, content)
+		archive, err := Static(filepath.Join(folder, cache), "tripod.dev/pause:dev", path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		bytes, err := os.ReadFile(archive.Path)
+		written, err := os.ReadFile(archive.Path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return archive, bytes
+		return archive, written
 	}
 	_, first := build("one", "x")
 	_, again := build("two", "x")
