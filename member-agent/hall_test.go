@@ -95,12 +95,15 @@ func TestAnApiServerThatDoesNotAnswerMakesTheClusterUnobservable(t *testing.T) {
 		synctest.Wait()
 		expect(false)
 		failing.Store(true)
-		time.Sleep(1500 * time.Millisecond) // one failure is no state
+		elapse(1500 * time.Millisecond) // one failure is no state
 		expect(false)
-		time.Sleep(time.Second)
+		elapse(time.Second)
 		expect(true)
 		failing.Store(false)
-		time.Sleep(time.Second)
+		elapse(time.Second)
 		expect(false)
 	})
 }
+
+// elapse lets time pass in a synctest bubble.
+func elapse(d time.Duration) { <-time.After(d) }

@@ -38,7 +38,7 @@ func (s *stage) runnable(name string, linger time.Duration) Runnable {
 	return Runnable{Name: name, Run: func(ctx context.Context, term uint64) error {
 		s.note("%s starts in %d", name, term)
 		<-ctx.Done()
-		time.Sleep(linger)
+		elapse(linger)
 		s.note("%s ends", name)
 		return ctx.Err()
 	}}
@@ -92,11 +92,11 @@ func TestTheNextTermWaitsForTheLast(t *testing.T) {
 		leaderships <- Leadership{Term: 1, Leading: true}
 		synctest.Wait()
 		leaderships <- Leadership{Term: 2, Leading: true}
-		time.Sleep(30 * time.Second)
+		elapse(30 * time.Second)
 		if diff := cmp.Diff([]string{"slow starts in 1"}, s.take()); diff != "" {
 			t.Error(diff)
 		}
-		time.Sleep(31 * time.Second)
+		elapse(31 * time.Second)
 		if diff := cmp.Diff([]string{"slow ends", "slow starts in 2"}, s.take()); diff != "" {
 			t.Error(diff)
 		}
@@ -124,7 +124,7 @@ func TestNothingStartsBeforeTheBarrier(t *testing.T) {
 			t.Error(diff)
 		}
 		applied.Store(true)
-		time.Sleep(time.Second)
+		elapse(time.Second)
 		if diff := cmp.Diff([]string{"barrier", "one starts in 1"}, s.take()); diff != "" {
 			t.Error(diff)
 		}
@@ -140,7 +140,7 @@ func TestAFailedRunnableIsStartedAgain(t *testing.T) {
 			return errors.New("broken")
 		}}}})
 		leaderships <- Leadership{Term: 1, Leading: true}
-		time.Sleep(time.Minute)
+		elapse(time.Minute)
 		if n := runs.Load(); n < 5 || n > 20 {
 			t.Errorf("%d runs in a minute", n)
 		}

@@ -59,7 +59,7 @@ func TestClusterStatusFollowsTheCluster(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				time.Sleep(time.Second)
+				elapse(time.Second)
 			}
 		}
 		expect := func(what string, want map[string]string) {

@@ -229,12 +229,12 @@ func TestAGrantComesAfterTheRenewalWithTheRolesOfThatState(t *testing.T) {
 			t.Errorf("got %v", got)
 		}
 		// The lease goes on, the fenced role runs out.
-		time.Sleep(lease.LAN().OverAfter() - time.Second)
+		elapse(lease.LAN().OverAfter() - time.Second)
 		if d.leases.OverBefore("north-1", fencing) {
 			t.Error("the role is called over before its time")
 		}
 		_, _ = d.leaser.Hear(t.Context(), beat("a", "north-1", 3))
-		time.Sleep(time.Second)
+		elapse(time.Second)
 		if !d.leases.OverBefore("north-1", fencing) || d.leases.SurelyOver("north-1") {
 			t.Error("the fenced role must be over and the lease not")
 		}
@@ -334,7 +334,7 @@ func TestVantages(t *testing.T) {
 		defer d.lead(t)()
 		_, _ = d.leaser.Hear(t.Context(), &hubv1.RelayRequest{Member: "c", Center: "south-1"})
 		_, _ = d.leaser.Hear(t.Context(), beat("a", "north-1", 1))
-		time.Sleep(2 * time.Second)
+		elapse(2 * time.Second)
 		silent := beat("b", "north-1", 2)
 		silent.Heartbeats[0].Heartbeat.Observable = false
 		silent.Heartbeats[0].Heartbeat.UnobservableReason = "the API server is away"
@@ -352,14 +352,14 @@ func TestVantages(t *testing.T) {
 		if got := d.vantages.Stable("north-1"); got != 2*time.Second {
 			t.Errorf("stable for %v", got)
 		}
-		time.Sleep(4 * time.Second)
+		elapse(4 * time.Second)
 		guard := beat("a", "north-1", 9)
 		guard.Heartbeats[0].Heartbeat.Guard = true
 		_, _ = d.leaser.Hear(t.Context(), guard)
 		if got := d.vantages.Unobservable("north-1"); !strings.Contains(got, "only guards") {
 			t.Errorf("a cluster of which only a guard is heard: %q", got)
 		}
-		time.Sleep(4 * time.Second)
+		elapse(4 * time.Second)
 		if got := d.vantages.Stable("north-1"); got != 0 {
 			t.Errorf("stable for %v while silent", got)
 		}
@@ -383,12 +383,12 @@ func TestObservationsAreTheNewest(t *testing.T) {
 		}
 		report(5, true, "Running", 300)
 		expect("the age is the agent's plus ours", "Running", 300*time.Millisecond)
-		time.Sleep(time.Second)
+		elapse(time.Second)
 		report(4, true, "Stopped", 0)
 		expect("a late heartbeat changes nothing", "Running", 1300*time.Millisecond)
 		report(6, false, "Stopped", 0)
 		expect("a passive replica has no say", "Running", 1300*time.Millisecond)
-		time.Sleep(2 * time.Second)
+		elapse(2 * time.Second)
 		report(1, true, "Streaming", 0)
 		expect("a replica that started anew is heard", "Streaming", 0)
 	})
@@ -418,3 +418,6 @@ func TestWhatDidNotChangeIsNotDecodedAgain(t *testing.T) {
 		t.Error("a change is not seen")
 	}
 }
+
+// elapse lets time pass in a synctest bubble.
+func elapse(d time.Duration) { <-time.After(d) }
