@@ -95,12 +95,12 @@ func run(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
-	engine, err := postgresql.New(f.engine, vol, processes)
+	engine, copies, err := postgresql.New(f.engine, vol, processes)
 	if err != nil {
 		return err
 	}
 	g, err := guard.New(f.guard, guard.Parts{
-		Engine: engine, Copier: engine, Processes: processes, Store: vol, Probe: engine.Listening,
+		Engine: engine, Copier: copies, Processes: processes, Store: vol, Probe: engine.Listening,
 	})
 	if err != nil {
 		return err

@@ -13,8 +13,6 @@ import (
 )
 
 const (
-	// resultsKept bounds the memory of answered directives.
-	resultsKept = 256
 	// defaultDeadline bounds a directive that has none.
 	defaultDeadline = 30 * time.Second
 )
@@ -23,7 +21,7 @@ const (
 // of doing it once; a result that is final is remembered by the directive's id.
 func (e *Effector) Carry(ctx context.Context, d *agentv1.Directive) *agentv1.DirectiveResult {
 	began := time.Now()
-	if r := e.remembered(d.GetId()); r != nil {
+	if r := e.answers.to(d.GetId()); r != nil {
 		return r
 	}
 	timeout := time.Duration(d.GetDeadlineMillis()) * time.Millisecond
@@ -46,36 +44,11 @@ func (e *Effector) Carry(ctx context.Context, d *agentv1.Directive) *agentv1.Dir
 		r.Position, r.Timeline = o.Position.Text, o.Position.Timeline
 	}
 	r.ElapsedMillis = time.Since(began).Milliseconds()
-	e.remember(r)
+	e.answers.keep(r)
 	e.cfg.Log.Info("directive carried out", "run", d.GetRun(), "step", d.GetStep(), "dataset", keyOf(d.GetDataset()).String(),
 		"verb", d.GetVerb().String(), "epoch", d.GetEpoch(), "outcome", r.GetOutcome().String(),
 		"elapsed", time.Since(began), "error", r.GetMessage())
 	return r
-}
-
-func (e *Effector) remembered(id string) *agentv1.DirectiveResult {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if r := e.results[id]; r != nil && id != "" {
-		return proto.CloneOf(r)
-	}
-	return nil
-}
-
-func (e *Effector) remember(r *agentv1.DirectiveResult) {
-	if r.GetOutcome() == agentv1.Outcome_OUTCOME_FAILED || r.GetId() == "" {
-		return
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.results[r.GetId()] == nil {
-		e.order = append(e.order, r.GetId())
-	}
-	e.results[r.GetId()] = proto.CloneOf(r)
-	if len(e.order) > resultsKept {
-		delete(e.results, e.order[0])
-		e.order = e.order[1:]
-	}
 }
 
 func (e *Effector) carry(ctx context.Context, d *agentv1.Directive) (*driver.Observation, string, error) {

@@ -21,9 +21,12 @@ func GuardSecret(dataset string) string { return "tripod-guard-" + dataset }
 // certifyEvery is how often a certificate that is good is looked at again.
 const certifyEvery = time.Minute
 
+// certifier gives each guard its certificate.
+type certifier struct{ *Effector }
+
 // certify keeps the guard's Secret filled. The pod waits for it to exist; the
 // guard reads it again at each dial.
-func (e *Effector) certify(ctx context.Context, s *site) error {
+func (e certifier) certify(ctx context.Context, s *site) error {
 	now := time.Now()
 	s.mu.Lock()
 	good := now.Sub(s.certified) < certifyEvery
@@ -50,7 +53,7 @@ func (e *Effector) certify(ctx context.Context, s *site) error {
 	return nil
 }
 
-func (e *Effector) issue(ctx context.Context, identity guard.Identity, name string) error {
+func (e certifier) issue(ctx context.Context, identity guard.Identity, name string) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err

@@ -27,13 +27,13 @@ type Effector struct {
 	grants  *grants
 	links   *links
 
-	mu       sync.Mutex
-	sites    map[key]*site
-	results  map[string]*agentv1.DirectiveResult
-	order    []string
 	listener net.Listener
-	ended    bool
-	long     sync.WaitGroup // work that outlives the directive it began with
+	answers  *answers
+
+	mu    sync.Mutex
+	sites map[key]*site
+	ended bool
+	long  sync.WaitGroup // work that outlives the directive it began with
 }
 
 // New listens for guards, so that an address that is taken is known at once.
@@ -48,7 +48,7 @@ func New(cfg Config) (*Effector, error) {
 	}
 	e := &Effector{
 		cfg: cfg, grants: newGrants(), listener: listener,
-		sites: map[key]*site{}, results: map[string]*agentv1.DirectiveResult{},
+		sites: map[key]*site{}, answers: newAnswers(),
 	}
 	e.links = newLinks(e)
 	if e.drivers = cfg.Drivers; e.drivers == nil {
@@ -158,7 +158,7 @@ func (e *Effector) rounds(ctx context.Context) {
 			for _, role := range e.grants.roles() {
 				s := e.site(keyOf(role.GetDataset()))
 				s.once(&s.observing, &work, func() { e.observe(ctx, s, role) })
-				s.once(&s.reconciling, &work, func() { e.reconcile(ctx, s, role) })
+				s.once(&s.reconciling, &work, func() { reconciler{e}.reconcile(ctx, s, role) })
 			}
 		}
 		select {

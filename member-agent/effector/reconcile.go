@@ -14,11 +14,14 @@ const (
 	divergedPause    = 30 * time.Second
 )
 
+// reconciler keeps copies as their grants say.
+type reconciler struct{ *Effector }
+
 // reconcile brings the copy to what the grant says, as far as no decision is
 // needed for it: a primary that has stopped is started again at the epoch it
 // holds, a replica follows. A promotion and the sync set come by directive only.
-func (e *Effector) reconcile(ctx context.Context, s *site, role *agentv1.RoleGrant) {
-	if err := e.certify(ctx, s); err != nil {
+func (e reconciler) reconcile(ctx context.Context, s *site, role *agentv1.RoleGrant) {
+	if err := certifier(e).certify(ctx, s); err != nil {
 		e.cfg.Log.Warn("guard has no certificate", "dataset", s.key.String(), "error", err)
 	}
 	d, err := e.driver(role)
@@ -62,7 +65,7 @@ func (e *Effector) reconcile(ctx context.Context, s *site, role *agentv1.RoleGra
 }
 
 // need returns the act that the copy needs, or nil.
-func (e *Effector) need(d driver.Driver, role *agentv1.RoleGrant, status *agentv1.GuardStatus, incarnation uint64) func(context.Context) error {
+func (e reconciler) need(d driver.Driver, role *agentv1.RoleGrant, status *agentv1.GuardStatus, incarnation uint64) func(context.Context) error {
 	c := e.call(role, incarnation)
 	switch role.GetRole() {
 	case agentv1.Role_ROLE_PRIMARY:
@@ -79,7 +82,7 @@ func (e *Effector) need(d driver.Driver, role *agentv1.RoleGrant, status *agentv
 	return nil
 }
 
-func (e *Effector) needPrimary(d driver.Driver, c driver.Call, status *agentv1.GuardStatus) func(context.Context) error {
+func (e reconciler) needPrimary(d driver.Driver, c driver.Call, status *agentv1.GuardStatus) func(context.Context) error {
 	if status.GetHeldEpoch() != c.Epoch || status.GetFenced() {
 		return nil
 	}
@@ -96,7 +99,7 @@ func (e *Effector) needPrimary(d driver.Driver, c driver.Call, status *agentv1.G
 }
 
 // followsWell spares a replica that receives its log the questions of a resync.
-func (e *Effector) followsWell(c driver.Call, status *agentv1.GuardStatus) bool {
+func (e reconciler) followsWell(c driver.Call, status *agentv1.GuardStatus) bool {
 	if status.GetMode() != agentv1.DatabaseMode_DATABASE_MODE_REPLICA || status.GetFollows() != c.PrimaryAddress {
 		return false
 	}

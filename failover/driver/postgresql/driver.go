@@ -51,9 +51,8 @@ type Secrets interface {
 
 // Driver implements driver.Driver.
 type Driver struct {
-	hosts    Hosts
-	secrets  Secrets
-	sessions sessions
+	*dialer
+	hosts Hosts
 
 	mu       sync.Mutex
 	diverged map[string]*driver.Diverged // by dataset, until a resync went well
@@ -63,8 +62,8 @@ var _ driver.Driver = (*Driver)(nil)
 
 // New returns a driver that connects to nothing yet.
 func New(hosts Hosts, secrets Secrets) *Driver {
-	return &Driver{hosts: hosts, secrets: secrets, diverged: map[string]*driver.Diverged{},
-		sessions: sessions{open: map[string]*session{}}}
+	return &Driver{hosts: hosts, diverged: map[string]*driver.Diverged{},
+		dialer: &dialer{secrets: secrets, sessions: sessions{open: map[string]*session{}}}}
 }
 
 // Close ends the driver's connections.
@@ -257,7 +256,7 @@ func secretName(d driver.Dataset) string {
 	return d.Name + defaultSecretSuffix
 }
 
-func (d *Driver) password(ctx context.Context, set driver.Dataset, key string) (string, error) {
+func (d *dialer) password(ctx context.Context, set driver.Dataset, key string) (string, error) {
 	secret, err := d.secrets.Secret(ctx, set.Namespace, secretName(set))
 	if err != nil {
 		return "", fmt.Errorf("dataset %s: credentials: %w", set.Key(), err)

@@ -80,9 +80,15 @@ func (s *session) closeLocked() {
 	s.conn = nil
 }
 
+// dialer makes connections to copies with the passwords of their Secrets.
+type dialer struct {
+	secrets  Secrets
+	sessions sessions
+}
+
 // withSession runs f on the kept connection to this copy. A connection on which
 // anything failed is not used again.
-func (d *Driver) withSession(ctx context.Context, set driver.Dataset, address string, f func(*session) error) error {
+func (d *dialer) withSession(ctx context.Context, set driver.Dataset, address string, f func(*session) error) error {
 	s := d.sessions.of(set.Key())
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -103,7 +109,7 @@ func (d *Driver) withSession(ctx context.Context, set driver.Dataset, address st
 	return err
 }
 
-func (d *Driver) connect(ctx context.Context, set driver.Dataset, address string) (*pgx.Conn, error) {
+func (d *dialer) connect(ctx context.Context, set driver.Dataset, address string) (*pgx.Conn, error) {
 	config, err := d.config(ctx, set, address, monitorUser, monitorPassword)
 	if err != nil {
 		return nil, err
@@ -118,7 +124,7 @@ func (d *Driver) connect(ctx context.Context, set driver.Dataset, address string
 }
 
 // config is built from parts: a password is never put into a URL.
-func (d *Driver) config(ctx context.Context, set driver.Dataset, address, user, passwordKey string) (*pgx.ConnConfig, error) {
+func (d *dialer) config(ctx context.Context, set driver.Dataset, address, user, passwordKey string) (*pgx.ConnConfig, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, fmt.Errorf("address %q, expected HOST:PORT: %w", address, err)
@@ -213,7 +219,7 @@ func parseStandbys(setting string) []string {
 
 // replication runs commands of the replication protocol on a connection of its
 // own; only the replication user may.
-func (d *Driver) replication(ctx context.Context, set driver.Dataset, address string, f func(*pgconn.PgConn) error) error {
+func (d *dialer) replication(ctx context.Context, set driver.Dataset, address string, f func(*pgconn.PgConn) error) error {
 	config, err := d.config(ctx, set, address, replicationUser, replicationKey)
 	if err != nil {
 		return err

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"tripod.dev/tripod/failover/guard/volume"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
 
 // Users of the database beside the application's own.
@@ -90,50 +91,50 @@ hostssl   all          all                                 all  scram-sha-256
 hostnossl all          all                                 all  reject
 `
 
-func (e *Engine) configuration() string { return e.volume.Path("tripod", "postgresql.conf") }
-func (e *Engine) passfile() string      { return e.volume.Path("tripod", "passfile") }
+func (p *place) configuration() string { return p.volume.Path("tripod", "postgresql.conf") }
+func (p *place) passfile() string      { return p.volume.Path("tripod", "passfile") }
 
 // writeConfiguration puts every file in place that a start or a reload reads.
-func (e *Engine) writeConfiguration(replica bool) error {
-	conninfo, waits := "", synchronous(e.settings.GetWaitFor())
+func (p *place) writeConfiguration(s *agentv1.DatabaseSettings, replica bool) error {
+	conninfo, waits := "", synchronous(s.GetWaitFor())
 	if replica {
 		waits = synchronous([]string{undecided})
-		if a := e.settings.GetPrimaryAddress(); a != "" {
-			c, err := e.conninfo(a, "application_name="+e.settings.GetCluster())
+		if a := s.GetPrimaryAddress(); a != "" {
+			c, err := p.conninfo(a, "application_name="+s.GetCluster())
 			if err != nil {
 				return err
 			}
 			conninfo = c
 		}
 	}
-	certificate, key, err := e.certificate()
+	certificate, key, err := p.certificate(s.GetCluster())
 	if err != nil {
 		return fmt.Errorf("make the database's certificate: %w", err)
 	}
-	text := fmt.Sprintf(settings, e.data(), e.volume.Path("tripod", "pg_hba.conf"), e.volume.Path("tripod", "pg_ident.conf"),
-		e.cfg.Port, e.volume.Path("run"), certificate, key, quote(e.settings.GetCluster()), quote(waits), quote(conninfo))
+	text := fmt.Sprintf(settings, p.data(), p.volume.Path("tripod", "pg_hba.conf"), p.volume.Path("tripod", "pg_ident.conf"),
+		p.cfg.Port, p.volume.Path("run"), certificate, key, quote(s.GetCluster()), quote(waits), quote(conninfo))
 	for _, name := range sortedKeys(options) {
 		value := options[name]
-		if v := e.settings.GetOptions()[name]; v != "" {
+		if v := s.GetOptions()[name]; v != "" {
 			value = v
 		}
 		text += fmt.Sprintf("%s = '%s'\n", name, quote(value))
 	}
-	password, err := e.secret("replication-password")
+	password, err := p.secret("replication-password")
 	if err != nil {
 		return err
 	}
 	for path, content := range map[string]string{
-		e.configuration():                        text,
-		e.volume.Path("tripod", "pg_hba.conf"):   clients,
-		e.volume.Path("tripod", "pg_ident.conf"): "",
-		e.passfile():                             "*:*:*:" + ReplicationUser + ":" + escapePass(password) + "\n",
+		p.configuration():                        text,
+		p.volume.Path("tripod", "pg_hba.conf"):   clients,
+		p.volume.Path("tripod", "pg_ident.conf"): "",
+		p.passfile():                             "*:*:*:" + ReplicationUser + ":" + escapePass(password) + "\n",
 	} {
-		if err := e.writeOwned(path, []byte(content), 0o600); err != nil {
+		if err := p.writeOwned(path, []byte(content), 0o600); err != nil {
 			return err
 		}
 	}
-	return e.ownFolder(e.volume.Path("run"))
+	return p.ownFolder(p.volume.Path("run"))
 }
 
 // synchronous waits for all of the standbys, whatever their order.
@@ -149,13 +150,13 @@ func synchronous(standbys []string) string {
 }
 
 // conninfo reaches the database at address as the replication user.
-func (e *Engine) conninfo(address string, more ...string) (string, error) {
+func (p *place) conninfo(address string, more ...string) (string, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return "", fmt.Errorf("primary's address %q, expected HOST:PORT: %w", address, err)
 	}
 	return strings.Join(append([]string{"host=" + host, "port=" + port, "user=" + ReplicationUser, "dbname=postgres",
-		"passfile=" + e.passfile(), "sslmode=require", "connect_timeout=2", "keepalives_idle=2", "keepalives_interval=1",
+		"passfile=" + p.passfile(), "sslmode=require", "connect_timeout=2", "keepalives_idle=2", "keepalives_interval=1",
 		"keepalives_count=3", "tcp_user_timeout=4000"}, more...), " "), nil
 }
 
@@ -173,8 +174,8 @@ func sortedKeys(m map[string]string) []string {
 	return keys
 }
 
-func (e *Engine) secret(name string) (string, error) {
-	b, err := os.ReadFile(filepath.Join(e.cfg.Secrets, name))
+func (p *place) secret(name string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(p.cfg.Secrets, name))
 	if err != nil {
 		return "", fmt.Errorf("the credentials Secret must hold %q: %w", name, err)
 	}
@@ -185,10 +186,10 @@ func (e *Engine) secret(name string) (string, error) {
 	return s, nil
 }
 
-func (e *Engine) setStandbySignal(on bool) error {
-	path := e.data("standby.signal")
+func (p *place) setStandbySignal(on bool) error {
+	path := p.data("standby.signal")
 	if on {
-		return e.writeOwned(path, nil, 0o600)
+		return p.writeOwned(path, nil, 0o600)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -198,12 +199,12 @@ func (e *Engine) setStandbySignal(on bool) error {
 
 // writeOwned puts a file in place with its owner: whoever waits for it may take
 // it away in the moment it appears, as PostgreSQL does with a promotion's.
-func (e *Engine) writeOwned(path string, b []byte, mode os.FileMode) error {
+func (p *place) writeOwned(path string, b []byte, mode os.FileMode) error {
 	fresh := path + ".tripod"
 	if err := volume.WriteFile(fresh, b, mode); err != nil {
 		return err
 	}
-	if err := e.own(fresh); err != nil {
+	if err := p.own(fresh); err != nil {
 		return err
 	}
 	if err := os.Rename(fresh, path); err != nil {
@@ -212,24 +213,24 @@ func (e *Engine) writeOwned(path string, b []byte, mode os.FileMode) error {
 	return volume.SyncDir(filepath.Dir(path))
 }
 
-func (e *Engine) own(path string) error {
-	if e.cfg.User == nil {
+func (p *place) own(path string) error {
+	if p.cfg.User == nil {
 		return nil
 	}
-	return os.Chown(path, int(e.cfg.User.Uid), int(e.cfg.User.Gid))
+	return os.Chown(path, int(p.cfg.User.Uid), int(p.cfg.User.Gid))
 }
 
-func (e *Engine) ownFolder(path string) error {
+func (p *place) ownFolder(path string) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return err
 	}
-	return e.own(path)
+	return p.own(path)
 }
 
 // certificate makes the database's own certificate once. Clients that require
 // TLS need no more; those that verify get the file from the volume.
-func (e *Engine) certificate() (certFile, keyFile string, err error) {
-	certFile, keyFile = e.volume.Path("tripod", "server.crt"), e.volume.Path("tripod", "server.key")
+func (p *place) certificate(name string) (certFile, keyFile string, err error) {
+	certFile, keyFile = p.volume.Path("tripod", "server.crt"), p.volume.Path("tripod", "server.key")
 	if _, err := os.Stat(keyFile); err == nil {
 		return certFile, keyFile, nil
 	}
@@ -239,7 +240,7 @@ func (e *Engine) certificate() (certFile, keyFile string, err error) {
 	}
 	now := time.Now()
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: e.settings.GetCluster()},
+		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: name},
 		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(20, 0, 0),
 	}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
@@ -250,8 +251,8 @@ func (e *Engine) certificate() (certFile, keyFile string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	if err := e.writeOwned(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o600); err != nil {
+	if err := p.writeOwned(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o600); err != nil {
 		return "", "", err
 	}
-	return certFile, keyFile, e.writeOwned(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600)
+	return certFile, keyFile, p.writeOwned(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600)
 }

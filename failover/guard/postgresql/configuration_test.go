@@ -12,7 +12,7 @@ import (
 // appeared, and PostgreSQL had taken it by then: the promotion was called failed
 // and the new primary was killed.
 func TestAFileThatIsTakenInTheMomentItAppearsIsNoError(t *testing.T) {
-	e := &Engine{cfg: Config{User: &syscall.Credential{Uid: uint32(os.Getuid()), Gid: uint32(os.Getgid())}}}
+	e := &place{cfg: Config{User: &syscall.Credential{Uid: uint32(os.Getuid()), Gid: uint32(os.Getgid())}}}
 	path := filepath.Join(t.TempDir(), "promote")
 	stop := make(chan struct{})
 	var taker sync.WaitGroup

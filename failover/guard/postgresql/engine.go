@@ -37,12 +37,17 @@ type Config struct {
 	User *syscall.Credential
 }
 
-// Engine is one copy on one volume. Its methods are called one at a time,
-// except Writable and Listening.
-type Engine struct {
+// place is one copy's folder and what is around it.
+type place struct {
 	cfg       Config
 	volume    *volume.Volume
 	processes *process.Supervisor
+}
+
+// Engine runs the copy. Its methods are called one at a time, except Writable
+// and Listening.
+type Engine struct {
+	*place
 
 	settings *agentv1.DatabaseSettings
 	child    *process.Process
@@ -51,20 +56,25 @@ type Engine struct {
 	recovering atomic.Bool
 }
 
+// Copies makes, measures and replaces the copy while it is stopped. Its methods
+// are called one at a time, and never beside the engine's.
+type Copies struct{ *place }
+
 // New finishes a swap of copies that a crash interrupted.
-func New(cfg Config, v *volume.Volume, p *process.Supervisor) (*Engine, error) {
-	e := &Engine{cfg: cfg, volume: v, processes: p, settings: &agentv1.DatabaseSettings{}}
-	if err := e.recoverSwap(); err != nil {
-		return nil, fmt.Errorf("recover the volume: %w", err)
+func New(cfg Config, v *volume.Volume, p *process.Supervisor) (*Engine, *Copies, error) {
+	at := &place{cfg, v, p}
+	copies := &Copies{at}
+	if err := copies.recoverSwap(); err != nil {
+		return nil, nil, fmt.Errorf("recover the volume: %w", err)
 	}
-	return e, nil
+	return &Engine{place: at, settings: &agentv1.DatabaseSettings{}}, copies, nil
 }
 
 // Wait returns when no callback of a database's end is under way.
 func (e *Engine) Wait() { e.waiting.Wait() }
 
-func (e *Engine) data(names ...string) string {
-	return e.volume.Path(append([]string{"data"}, names...)...)
+func (p *place) data(names ...string) string {
+	return p.volume.Path(append([]string{"data"}, names...)...)
 }
 
 // Start runs the copy as mode and returns when it accepts connections.
@@ -75,7 +85,7 @@ func (e *Engine) Start(ctx context.Context, mode agentv1.DatabaseMode, s *agentv
 	if err := e.setStandbySignal(replica); err != nil {
 		return err
 	}
-	if err := e.writeConfiguration(replica); err != nil {
+	if err := e.writeConfiguration(e.settings, replica); err != nil {
 		return err
 	}
 	// The volume's lock and a kill of all processes say that no postmaster is
@@ -147,7 +157,7 @@ func (e *Engine) postmasterStatus(pid int) (string, error) {
 // no write is acknowledged too early.
 func (e *Engine) Promote(ctx context.Context, s *agentv1.DatabaseSettings) error {
 	e.settings = proto.CloneOf(s)
-	if err := e.writeConfiguration(false); err != nil {
+	if err := e.writeConfiguration(e.settings, false); err != nil {
 		return err
 	}
 	e.child.Signal(syscall.SIGHUP)
@@ -170,7 +180,7 @@ func (e *Engine) Configure(_ context.Context, s *agentv1.DatabaseSettings) error
 	}
 	_, err := os.Stat(e.data("standby.signal"))
 	e.settings = next
-	if err := e.writeConfiguration(err == nil); err != nil {
+	if err := e.writeConfiguration(e.settings, err == nil); err != nil {
 		return err
 	}
 	e.child.Signal(syscall.SIGHUP)
@@ -236,16 +246,16 @@ func (e *Engine) Listening(ctx context.Context) bool {
 	return !errors.Is(err, syscall.ECONNREFUSED)
 }
 
-func (e *Engine) program(name string) string { return filepath.Join(e.cfg.Programs, name) }
+func (p *place) program(name string) string { return filepath.Join(p.cfg.Programs, name) }
 
-func (e *Engine) environment() []string {
-	return []string{"LC_ALL=C.UTF-8", "LANG=C.UTF-8", "PATH=" + e.cfg.Programs + ":/usr/bin:/bin",
-		"HOME=" + e.volume.Path("run"), "PGPASSFILE=" + e.passfile()}
+func (p *place) environment() []string {
+	return []string{"LC_ALL=C.UTF-8", "LANG=C.UTF-8", "PATH=" + p.cfg.Programs + ":/usr/bin:/bin",
+		"HOME=" + p.volume.Path("run"), "PGPASSFILE=" + p.passfile()}
 }
 
 // tool runs one of PostgreSQL's programs as the database's user.
-func (e *Engine) tool(ctx context.Context, stdin, name string, args ...string) ([]byte, error) {
-	return e.processes.Output(ctx, process.Spec{
-		Path: e.program(name), Args: args, Env: e.environment(), Dir: e.volume.Path("run"), User: e.cfg.User,
+func (p *place) tool(ctx context.Context, stdin, name string, args ...string) ([]byte, error) {
+	return p.processes.Output(ctx, process.Spec{
+		Path: p.program(name), Args: args, Env: p.environment(), Dir: p.volume.Path("run"), User: p.cfg.User,
 	}, stdin)
 }

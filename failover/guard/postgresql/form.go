@@ -7,8 +7,6 @@ import (
 	"os"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
-
 	"tripod.dev/tripod/failover/guard/volume"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
@@ -38,8 +36,7 @@ var schema = []string{
 
 // Form makes the first copy beside its place and moves it there when it is
 // whole.
-func (e *Engine) Form(ctx context.Context, s *agentv1.DatabaseSettings) error {
-	e.settings = proto.CloneOf(s)
+func (e *Copies) Form(ctx context.Context, s *agentv1.DatabaseSettings) error {
 	if done, err := e.alreadyFormed(); done || err != nil {
 		return err
 	}
@@ -54,7 +51,7 @@ func (e *Engine) Form(ctx context.Context, s *agentv1.DatabaseSettings) error {
 		}
 		secrets[i] = quote(value)
 	}
-	if err := e.writeConfiguration(false); err != nil {
+	if err := e.writeConfiguration(s, false); err != nil {
 		return err
 	}
 	fresh := e.volume.Path("data.form")
@@ -87,7 +84,7 @@ func (e *Engine) Form(ctx context.Context, s *agentv1.DatabaseSettings) error {
 
 // alreadyFormed finds a copy that was made just before a crash. Any other data
 // on a volume without memory is somebody's: it is not touched.
-func (e *Engine) alreadyFormed() (bool, error) {
+func (e *Copies) alreadyFormed() (bool, error) {
 	if _, err := os.Stat(e.data()); err != nil {
 		return false, nil
 	}

@@ -23,7 +23,7 @@ type control struct {
 	recovered  wal.LSN // minimum recovery ending location
 }
 
-func (e *Engine) control(ctx context.Context) (control, error) {
+func (e *Copies) control(ctx context.Context) (control, error) {
 	out, err := e.tool(ctx, "", "pg_controldata", "-D", e.data())
 	if err != nil {
 		return control{}, fmt.Errorf("read pg_control: %w", err)
@@ -54,7 +54,7 @@ func parseControl(text string) (c control, err error) {
 }
 
 // history reads the copy's own: its timeline is the highest one it has log of.
-func (e *Engine) history(c control) (wal.History, error) {
+func (e *Copies) history(c control) (wal.History, error) {
 	current := c.timeline
 	segments, err := e.segments()
 	if err != nil {
@@ -75,7 +75,7 @@ type segment struct {
 	timeline int64
 }
 
-func (e *Engine) segments() ([]segment, error) {
+func (e *Copies) segments() ([]segment, error) {
 	entries, err := os.ReadDir(e.data("pg_wal"))
 	if err != nil {
 		return nil, err
@@ -97,7 +97,7 @@ func (e *Engine) segments() ([]segment, error) {
 
 // Measure reads the copy's log from the fork on. The copy is not started and
 // not recovered for it: recovery would write.
-func (e *Engine) Measure(ctx context.Context, source *agentv1.SourceFacts) (*agentv1.Divergence, error) {
+func (e *Copies) Measure(ctx context.Context, source *agentv1.SourceFacts) (*agentv1.Divergence, error) {
 	c, err := e.control(ctx)
 	if err != nil {
 		return nil, err
@@ -140,7 +140,7 @@ func (e *Engine) Measure(ctx context.Context, source *agentv1.SourceFacts) (*age
 }
 
 // measurePast counts what comes after the fork, on every timeline of the copy.
-func (e *Engine) measurePast(ctx context.Context, d *agentv1.Divergence, own wal.History, timeline int64, at wal.LSN) error {
+func (e *Copies) measurePast(ctx context.Context, d *agentv1.Divergence, own wal.History, timeline int64, at wal.LSN) error {
 	for from := at; timeline != 0; timeline = own.Next(timeline) {
 		stats, err := e.readLog(ctx, timeline, from)
 		if err != nil {
@@ -181,7 +181,7 @@ type logStats struct {
 
 // readLog reads a timeline's log from a position to its end. It returns nil
 // when no record is there.
-func (e *Engine) readLog(ctx context.Context, timeline int64, from wal.LSN) (*logStats, error) {
+func (e *Copies) readLog(ctx context.Context, timeline int64, from wal.LSN) (*logStats, error) {
 	out, err := e.tool(ctx, "", "pg_waldump", "--path", e.data("pg_wal"), "--timeline", strconv.FormatInt(timeline, 10),
 		"--start", from.String(), "--stats=record")
 	if ctx.Err() != nil {
@@ -228,7 +228,7 @@ func parseStats(text string) (*logStats, error) {
 }
 
 // Position is where the stopped copy's log was last known to end.
-func (e *Engine) Position(ctx context.Context) (string, int64, error) {
+func (e *Copies) Position(ctx context.Context) (string, int64, error) {
 	c, err := e.control(ctx)
 	if err != nil {
 		return "", 0, err
@@ -241,7 +241,7 @@ func (e *Engine) Position(ctx context.Context) (string, int64, error) {
 }
 
 // aside is the folder where what an epoch would discard is kept.
-func (e *Engine) aside(epoch int64) (string, error) {
+func (e *Copies) aside(epoch int64) (string, error) {
 	for n := 1; ; n++ {
 		path := e.volume.Path("tripod", "aside", fmt.Sprintf("epoch-%d-%d", epoch, n))
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {

@@ -19,11 +19,11 @@ import (
 const complete = "tripod.complete"
 
 // Rewind keeps the log after the fork aside and runs pg_rewind.
-func (e *Engine) Rewind(ctx context.Context, source *agentv1.SourceFacts, epoch int64) (torn bool, err error) {
+func (e *Copies) Rewind(ctx context.Context, source *agentv1.SourceFacts, epoch int64) (torn bool, err error) {
 	if err := e.keepLog(ctx, source, epoch); err != nil {
 		return false, fmt.Errorf("keep the log after the fork aside: %w", err)
 	}
-	if err := e.writeConfiguration(false); err != nil {
+	if err := e.writeConfiguration(&agentv1.DatabaseSettings{}, false); err != nil {
 		return false, err
 	}
 	conninfo, err := e.conninfo(source.GetAddress())
@@ -38,7 +38,7 @@ func (e *Engine) Rewind(ctx context.Context, source *agentv1.SourceFacts, epoch 
 }
 
 // keepLog copies every segment that may hold log after the fork.
-func (e *Engine) keepLog(ctx context.Context, source *agentv1.SourceFacts, epoch int64) error {
+func (e *Copies) keepLog(ctx context.Context, source *agentv1.SourceFacts, epoch int64) error {
 	c, err := e.control(ctx)
 	if err != nil {
 		return err
@@ -100,8 +100,8 @@ func copyFile(from, to string) error {
 }
 
 // Copy makes a base copy beside the old one and swaps them.
-func (e *Engine) Copy(ctx context.Context, source *agentv1.SourceFacts, epoch int64, keepAside bool) error {
-	if err := e.writeConfiguration(true); err != nil {
+func (e *Copies) Copy(ctx context.Context, source *agentv1.SourceFacts, epoch int64, keepAside bool) error {
+	if err := e.writeConfiguration(&agentv1.DatabaseSettings{}, true); err != nil {
 		return err
 	}
 	conninfo, err := e.conninfo(source.GetAddress())
@@ -134,7 +134,7 @@ func (e *Engine) Copy(ctx context.Context, source *agentv1.SourceFacts, epoch in
 
 // recoverSwap finishes what a crash may have interrupted: a whole new copy
 // takes an empty place, otherwise the old one returns to it.
-func (e *Engine) recoverSwap() error {
+func (e *Copies) recoverSwap() error {
 	fresh, old := e.volume.Path("data.new"), e.volume.Path("data.old")
 	exists := func(path string) bool { _, err := os.Stat(path); return err == nil }
 	if !exists(e.data()) {
