@@ -42,7 +42,7 @@ type Config struct {
 	// TLS is this member's certificate with the hub's CA in ClientCAs.
 	TLS *tls.Config
 	// ProgressInterval is how often an idle watch that asked for it is told the
-	// revision; default 10 minutes, as etcd's.
+	// revision; default 5 seconds, as Kubernetes advises for its etcd.
 	ProgressInterval time.Duration
 	// MaxRequestBytes bounds one request; default 1.5 MiB, as etcd's.
 	MaxRequestBytes int
@@ -55,7 +55,7 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	if c.ProgressInterval == 0 {
-		c.ProgressInterval = 10 * time.Minute
+		c.ProgressInterval = 5 * time.Second
 	}
 	if c.MaxRequestBytes == 0 {
 		c.MaxRequestBytes = 1536 * 1024
@@ -139,6 +139,8 @@ func (a *Server) newServer(secure bool) *grpc.Server {
 		grpc.MaxConcurrentStreams(math.MaxUint32),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		// The store may be closed when Run has returned.
+		grpc.WaitForHandlers(true),
 		grpc.ChainUnaryInterceptor(a.unary),
 		grpc.ChainStreamInterceptor(a.stream),
 	}

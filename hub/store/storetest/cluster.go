@@ -143,22 +143,28 @@ func (m *Member) TryStart() error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	serving, stopServing := context.WithCancel(context.Background())
+	storing, stopStoring := context.WithCancel(context.Background())
 	api, err := etcdapi.New(s, ac)
 	if err != nil {
-		cancel()
-		return errors.Join(err, s.Run(ctx))
+		stopServing()
+		stopStoring()
+		return errors.Join(err, s.Run(storing))
 	}
-	m.Store, m.API, m.cancel, m.done = s, api, cancel, make(chan struct{})
+	m.Store, m.API, m.cancel, m.done = s, api, stopServing, make(chan struct{})
 	go func() {
 		defer close(m.done)
-		defer cancel()
+		var served error
 		var wg sync.WaitGroup
-		wg.Go(func() { m.err = errors.Join(m.err, api.Run(ctx)) })
-		err := s.Run(ctx)
-		cancel()
+		// The API ends before the store that it serves.
+		wg.Go(func() {
+			served = api.Run(serving)
+			stopStoring()
+		})
+		stored := s.Run(storing)
+		stopServing()
 		wg.Wait()
-		m.err = errors.Join(m.err, err)
+		m.err = errors.Join(served, stored)
 	}()
 	return nil
 }
