@@ -134,15 +134,12 @@ func (r *registry) chooseView(cluster string) {
 			stopped = s.replica
 		}
 	}
-	start := best != nil && !best.streaming
-	if start {
+	if best != nil && !best.streaming {
 		best.streaming = true
+		best.out.putSubscription(true) // under the lock, so that starts and stops keep their order
 	}
 	r.mu.Unlock()
 	r.disconnected(cluster, stopped)
-	if start {
-		best.out.putSubscription(true)
-	}
 }
 
 // first prefers the active replica, then the one that streams, then the oldest.

@@ -68,8 +68,8 @@ func (s *Server) Address() net.Addr { return s.config.Listener.Addr() }
 func (s *Server) Run(ctx context.Context) error {
 	defer s.receivers.Wait()
 	defer s.peers.close()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	// Handlers live by the group's context: one part that fails ends them all.
+	group, ctx := errgroup.WithContext(ctx)
 	conns := newHandover(s.config.Listener.Addr())
 	server := s.grpcServer()
 	split := newSplitter(s.config.Listener, s.config.TLS, s.config.Lease.TTL, s.config.Logger)
@@ -82,7 +82,6 @@ func (s *Server) Run(ctx context.Context) error {
 			s.config.Join(conn)
 		})
 	}
-	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return split.run(ctx) })
 	group.Go(func() error { return server.Serve(conns) })
 	group.Go(func() error { return s.uplink.run(ctx) })
