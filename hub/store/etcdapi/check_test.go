@@ -63,7 +63,7 @@ func TestFragmentsAreSmallCompleteAndMarked(t *testing.T) {
 	}{
 		"what fits is sent as one":            {[]int{100, 100}, 1},
 		"one event is never split":            {[]int{10_000}, 1},
-		"many events are split":               {[]int{1000, 1000, 1000, 1000, 1000, 1000, 1000}, 3},
+		"many events are split":               {[]int{1100, 1100, 1100, 1100, 1100, 1100, 1100}, 3},
 		"an oversized event travels alone":    {[]int{100, 10_000, 100}, 3},
 		"events just under the limit go each": {[]int{4000, 4000, 4000}, 3},
 	}
