@@ -122,7 +122,7 @@ func TestKilledTheMarginBeforeTheDeadline(t *testing.T) {
 		if r := (worker{g}).do(ctx, command(1, 0, &agentv1.StartPrimary{Form: true, Settings: &agentv1.DatabaseSettings{}})); r.GetOutcome() != agentv1.Outcome_OUTCOME_DONE {
 			t.Fatal(r.GetMessage())
 		}
-		time.Sleep(10 * time.Second) // the bubble's clock
+		<-time.After(10 * time.Second) // the bubble's clock
 		synctest.Wait()
 		d.mu.Lock()
 		killedAt := d.killedAt
@@ -169,14 +169,14 @@ func TestAReplicaThatBecameWritableIsKilled(t *testing.T) {
 		if r := (worker{g}).do(ctx, command(1, 0, &agentv1.StartReplica{Settings: &agentv1.DatabaseSettings{PrimaryAddress: "10.0.0.2:5432"}})); r.GetOutcome() != agentv1.Outcome_OUTCOME_DONE {
 			t.Fatal(r.GetMessage())
 		}
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		if d.killed() != 0 {
 			t.Fatal("a replica needs no proof")
 		}
 		d.mu.Lock()
 		d.writable = true
 		d.mu.Unlock()
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		if d.killed() == 0 {
 			t.Error("a second writer lived")
 		}

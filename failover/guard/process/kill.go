@@ -13,7 +13,10 @@ import (
 // or after five seconds, with what is left. PostgreSQL gives each backend a
 // session of its own, so killing one process group would not do.
 func (s *Supervisor) KillAll() (left []int) {
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.After(5 * time.Second)
+	// A killed process needs a moment in the kernel to be gone.
+	again := time.NewTicker(2 * time.Millisecond)
+	defer again.Stop()
 	for {
 		if os.Getpid() == 1 {
 			_ = syscall.Kill(-1, syscall.SIGKILL)
@@ -26,11 +29,11 @@ func (s *Supervisor) KillAll() (left []int) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 		s.reap()
-		if time.Now().After(deadline) {
+		select {
+		case <-again.C:
+		case <-deadline:
 			return left
 		}
-		// A killed process needs a moment in the kernel to be gone.
-		time.Sleep(2 * time.Millisecond)
 	}
 }
 
