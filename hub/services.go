@@ -57,7 +57,8 @@ func (m *Member) openServices(context.Context) (err error) {
 	s.engine, err = failovercontroller.New(failovercontroller.Config{
 		Member: m.config.Name, Rest: api,
 		Incarnation: m.store.Incarnation, Term: m.currentTerm,
-		Leases: m.senses.leases, Vantages: sight{m.senses.vantages}, Observations: reports{m.senses.observations},
+		Applied: m.store.Revision,
+		Leases:  m.senses.leases, Vantages: sight{m.senses.vantages}, Observations: reports{m.senses.observations},
 		Directives: directives(func(ctx context.Context, cluster string, d *agentv1.Directive) (*agentv1.DirectiveResult, error) {
 			return m.sessions.Direct(ctx, cluster, d)
 		}),

@@ -40,9 +40,16 @@ func (c *Controller) commit(ctx context.Context, e failover.Effects) bool {
 	for _, s := range e.Services {
 		write(s, c.status(s), false)
 	}
+	last := false
 	for _, r := range e.Runs {
 		c.recorder.seal(ctx, r, func(err error) { c.log.Warn("evidence not sealed", "run", r.Name, "error", err) })
 		c.announce(ctx, r)
+		last = last || failover.Finished(r.Status.Phase)
+	}
+	if last { // who sees a finished run finds all of its evidence
+		c.flush(ctx)
+	}
+	for _, r := range e.Runs {
 		write(r, c.status(r), false)
 	}
 	for _, r := range e.Create {
@@ -52,13 +59,17 @@ func (c *Controller) commit(ctx context.Context, e failover.Effects) bool {
 		write(a, c.status(a), false)
 	}
 	g.Go(func() error {
-		if err := c.recorder.flush(ctx, c.cfg.WriteTimeout); err != nil && ctx.Err() == nil {
-			c.log.Warn("evidence not written yet", "error", err)
-		}
+		c.flush(ctx)
 		return nil
 	})
 	_ = g.Wait() // the functions return nil: every failure is dealt with where it happens
 	return changed.Load()
+}
+
+func (c *Controller) flush(ctx context.Context) {
+	if err := c.recorder.flush(ctx, c.cfg.WriteTimeout); err != nil && ctx.Err() == nil {
+		c.log.Warn("evidence not written yet", "error", err)
+	}
 }
 
 func (c *Controller) status(obj client.Object) func(context.Context) error {

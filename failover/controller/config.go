@@ -77,6 +77,10 @@ type Config struct {
 	Incarnation func() uint64
 	Term        func() uint64
 
+	// Applied is the store revision that this member has applied. The book of
+	// leases knows all renewals below a revision only once that is applied.
+	Applied func() int64
+
 	Leases       Leases
 	Vantages     Vantages
 	Observations Observations
@@ -114,6 +118,8 @@ func (c *Config) Validate() error {
 		return errors.New("failover controller: Member is empty: name the hub member")
 	case c.Leases == nil || c.Vantages == nil || c.Observations == nil || c.Directives == nil:
 		return errors.New("failover controller: Leases, Vantages, Observations and Directives must all be given")
+	case c.Applied == nil:
+		return errors.New("failover controller: Applied must be given: a lease book that lags proves nothing")
 	case c.Incarnation == nil || c.Term == nil:
 		return errors.New("failover controller: Incarnation and Term must be given: effectors refuse directives without them")
 	}

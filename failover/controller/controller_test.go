@@ -147,3 +147,18 @@ func TestADirectiveCarriesTermRevisionAndAddresses(t *testing.T) {
 		t.Errorf("epoch 1 was promoted %d times", h.fleet.promoted[1])
 	}
 }
+
+func TestALaggingLeaseBookProvesNothing(t *testing.T) {
+	h := newHub(t)
+	h.fleet.lose("north-1")
+	c := h.member("hub-north-1", h.Client)
+	applied := int64(41)
+	c.cfg.Applied = func() int64 { return applied }
+	if over, _ := c.fence("north-1", 42); over {
+		t.Error("a book that has not applied the fencing revision was believed")
+	}
+	applied = 42
+	if over, _ := c.fence("north-1", 42); !over {
+		t.Error("a book that has applied the fencing revision was not believed")
+	}
+}

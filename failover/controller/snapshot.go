@@ -18,7 +18,7 @@ import (
 // snapshot gathers everything that one turn is decided from.
 func (c *Controller) snapshot(ctx context.Context) (*failover.Snapshot, error) {
 	s := &failover.Snapshot{Config: c.cfg.Engine, Now: time.Now(), Uptime: c.uptime(), Previous: c.detection,
-		Fence: c.cfg.Leases.Fence, Results: c.sender.results()}
+		Fence: c.fence, Results: c.sender.results()}
 	var clusters []*v1alpha1.Cluster
 	var err error
 	read := func(f func() error) {
@@ -51,6 +51,14 @@ func (c *Controller) snapshot(ctx context.Context) (*failover.Snapshot, error) {
 	s.Fleet = c.fleet(clusters)
 	s.Observed = c.observed()
 	return s, nil
+}
+
+// fence is the lease book's word, as far as the book goes: a member that has not
+// applied revision yet may lack renewals below it. A leader has, but one that
+// does not know that it was deposed writes through its successor.
+func (c *Controller) fence(cluster string, revision int64) (bool, time.Duration) {
+	over, age := c.cfg.Leases.Fence(cluster, revision)
+	return over && c.cfg.Applied() >= revision, age
 }
 
 func pointers[T any](items *[]T) func() []*T {
