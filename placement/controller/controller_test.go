@@ -208,7 +208,7 @@ func TestWatchFollows(t *testing.T) {
 	states := h.states.Watch(ctx, "n1")
 	next := func(holds func(*agentv1.DesiredState) bool) {
 		t.Helper()
-		deadline := time.After(20 * time.Second)
+		deadline := time.After(60 * time.Second)
 		for {
 			select {
 			case s := <-states:
@@ -216,7 +216,7 @@ func TestWatchFollows(t *testing.T) {
 					return
 				}
 			case <-deadline:
-				t.Fatal("no such state within 20 s")
+				t.Fatal("no such state within 60 s")
 			}
 		}
 	}

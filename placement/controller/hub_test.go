@@ -98,7 +98,7 @@ func (h *hub) create(obj client.Object) {
 // within waits for a condition; it fails with what describe last said.
 func (h *hub) within(what string, holds func() (bool, any)) {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(h.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(h.t.Context(), 60*time.Second)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -109,7 +109,7 @@ func (h *hub) within(what string, holds func() (bool, any)) {
 		}
 		select {
 		case <-ctx.Done():
-			h.t.Fatalf("not within 20 s: %s; last: %+v", what, seen)
+			h.t.Fatalf("not within 60 s: %s; last: %+v", what, seen)
 		case <-tick.C:
 		}
 	}

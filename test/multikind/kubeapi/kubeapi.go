@@ -25,7 +25,7 @@ import (
 )
 
 // startLimit bounds how long the API server may take to be ready.
-const startLimit = 60 * time.Second
+const startLimit = 180 * time.Second
 
 // Start boots an API server that lives as long as the test and returns how to
 // reach it as an administrator. Nothing else of Kubernetes runs: no controller
