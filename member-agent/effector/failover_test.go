@@ -207,6 +207,9 @@ func TestPowerLossOfThePrimaryLosesNoAcknowledgedTransfer(t *testing.T) {
 		for _, name := range []string{"north-1", "south-1"} {
 			wait(t, 10*time.Second, name+" is on the new timeline", func() bool { return f.observed(name).GetTimeline() == r.GetTimeline() })
 		}
+		if m := f.observed("north-1").GetMessage(); !strings.Contains(m, "none of them can have been acknowledged") {
+			t.Errorf("what was taken back is not told: %q", m)
+		}
 		f.query("north-1", func(conn *pgx.Conn) error {
 			var bulk int
 			err := conn.QueryRow(context.Background(), "SELECT count(*) FROM bulk").Scan(&bulk)
@@ -297,7 +300,7 @@ func TestDivergenceThatMayHaveBeenAcknowledgedNeedsAnApproval(t *testing.T) {
 		t.Errorf("following was %v in state %v: %s", r.GetOutcome(), r.GetObservation().GetState(), r.GetMessage())
 	}
 	t.Log(r.GetMessage())
-	r = f.must("north-1", agentv1.Verb_VERB_DISCARD, nil)
+	f.must("north-1", agentv1.Verb_VERB_DISCARD, nil)
 	f.waitState("north-1", "Streaming")
 	aside, err := filepath.Glob(filepath.Join(f.centers["north-1"].dir, "volume/tripod/aside/*/PG_VERSION"))
 	if err != nil || len(aside) != 1 {

@@ -354,9 +354,15 @@ func (f *fleet) direct(name string, verb agentv1.Verb, timeout time.Duration, ch
 	return f.centers[name].effector.Carry(context.Background(), d)
 }
 
+// must asks again while the answer is FAILED, as the hub does.
 func (f *fleet) must(name string, verb agentv1.Verb, change func(*agentv1.Directive)) *agentv1.DirectiveResult {
 	f.t.Helper()
-	r := f.direct(name, verb, 30*time.Second, change)
+	var r *agentv1.DirectiveResult
+	limit := time.Now().Add(30 * time.Second)
+	wait(f.t, 40*time.Second, verb.String()+" in "+name, func() bool {
+		r = f.direct(name, verb, 30*time.Second, change)
+		return r.GetOutcome() != agentv1.Outcome_OUTCOME_FAILED || time.Now().After(limit)
+	})
 	if r.GetOutcome() != agentv1.Outcome_OUTCOME_DONE {
 		f.t.Fatalf("%v in %s: %v: %s", verb, name, r.GetOutcome(), r.GetMessage())
 	}

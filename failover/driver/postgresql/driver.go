@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"sync"
 	"time"
 
 	"tripod.dev/tripod/failover/driver"
@@ -52,17 +51,15 @@ type Secrets interface {
 // Driver implements driver.Driver.
 type Driver struct {
 	*dialer
+	*findings
 	hosts Hosts
-
-	mu       sync.Mutex
-	diverged map[string]*driver.Diverged // by dataset, until a resync went well
 }
 
 var _ driver.Driver = (*Driver)(nil)
 
 // New returns a driver that connects to nothing yet.
 func New(hosts Hosts, secrets Secrets) *Driver {
-	return &Driver{hosts: hosts, diverged: map[string]*driver.Diverged{},
+	return &Driver{hosts: hosts, findings: newFindings(),
 		dialer: &dialer{secrets: secrets, sessions: sessions{open: map[string]*session{}}}}
 }
 
@@ -154,6 +151,7 @@ func (d *Driver) Promote(ctx context.Context, c driver.Call) (driver.Observation
 		return driver.Observation{}, fmt.Errorf("dataset %s: prove the promotion by a write: %w", c.Dataset.Key(), err)
 	}
 	d.setDiverged(c.Dataset.Key(), nil)
+	d.setAccount(c.Dataset.Key(), "")
 	return d.Observe(ctx, c.Dataset), nil
 }
 
@@ -231,22 +229,6 @@ func (d *Driver) Probe(ctx context.Context, c driver.Call) (driver.Probed, error
 		return driver.Probed{Listening: true, Message: err.Error()}, nil
 	}
 	return driver.Probed{Listening: true, Writable: true}, nil
-}
-
-func (d *Driver) setDiverged(key string, found *driver.Diverged) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if found == nil {
-		delete(d.diverged, key)
-		return
-	}
-	d.diverged[key] = found
-}
-
-func (d *Driver) divergedOf(key string) *driver.Diverged {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.diverged[key]
 }
 
 func secretName(d driver.Dataset) string {

@@ -29,6 +29,9 @@ func (d *Driver) Observe(ctx context.Context, set driver.Dataset) driver.Observa
 			Message: "its guard is not connected; see that the pod runs tripod-guard and reaches the agent"}
 	}
 	o := fromStatus(status)
+	if account := d.accountOf(set.Key()); account != "" && (o.Role == driver.RoleReplica || o.State == driver.StateCopying) {
+		o.Message = account
+	}
 	if found := d.divergedOf(set.Key()); found != nil && status.GetMode() == agentv1.DatabaseMode_DATABASE_MODE_STOPPED {
 		o.State, o.Message = driver.StateDiverged, found.Error()
 	}

@@ -24,8 +24,12 @@ func (d *Driver) Resync(ctx context.Context, c driver.Call, discard bool) (drive
 		return driver.Resynced{}, fmt.Errorf("dataset %s: a replica needs another cluster to follow, got %q at %q: %w",
 			c.Dataset.Key(), c.Primary, c.PrimaryAddress, driver.ErrRefused)
 	}
-	if o := d.Observe(ctx, c.Dataset); following(g.status, o, c.PrimaryAddress) {
-		return driver.Resynced{Method: driver.MethodNone, Observation: o}, nil
+	if follows(g.status, c.PrimaryAddress) {
+		// A receiver that lost its primary for a moment connects again by
+		// itself; stopping a synchronous standby would hold up every write.
+		if o := d.awaitStream(ctx, c.Dataset); o.State == driver.StateStreaming || o.State == driver.StateCatchingUp {
+			return driver.Resynced{Method: driver.MethodNone, Observation: o}, nil
+		}
 	}
 	src, err := d.readSource(ctx, c)
 	if err != nil {
@@ -49,6 +53,7 @@ func (d *Driver) Resync(ctx context.Context, c driver.Call, discard bool) (drive
 		result.Observation = d.Observe(ctx, c.Dataset)
 		return result, diverged
 	}
+	d.setAccount(c.Dataset.Key(), account(chosen, result.Divergence, c.Primary))
 	if result.Method, err = g.apply(ctx, chosen, src.facts); err != nil {
 		return result, err
 	}
@@ -57,10 +62,9 @@ func (d *Driver) Resync(ctx context.Context, c driver.Call, discard bool) (drive
 	return result, err
 }
 
-// following is true for a replica that receives the log from address.
-func following(s *agentv1.GuardStatus, o driver.Observation, address string) bool {
-	return s.GetMode() == agentv1.DatabaseMode_DATABASE_MODE_REPLICA && s.GetFollows() == address &&
-		o.Role == driver.RoleReplica && (o.State == driver.StateStreaming || o.State == driver.StateCatchingUp)
+// follows is true for a replica that was told to follow address.
+func follows(s *agentv1.GuardStatus, address string) bool {
+	return s.GetMode() == agentv1.DatabaseMode_DATABASE_MODE_REPLICA && s.GetFollows() == address
 }
 
 // halt stops what runs. A former primary is killed: stopping it in order would
@@ -93,6 +97,21 @@ func gather(s *agentv1.GuardStatus, found *agentv1.Divergence, src source, clust
 		e.promoter, e.promoted = o.cluster, o.epoch
 	}
 	return e
+}
+
+// account says what will be taken back, and why that loses nothing.
+func account(chosen choice, found driver.Divergence, primary string) string {
+	if found.Bytes == 0 {
+		return ""
+	}
+	why := "none of them can have been acknowledged"
+	switch {
+	case chosen.keepAside:
+		why = "their loss was approved"
+	case found.Commits == 0:
+		why = "nothing was made durable there"
+	}
+	return fmt.Sprintf("found %d transactions in %d bytes after %s that %s does not have, %s; kept aside", found.Commits, found.Bytes, found.Fork, primary, why)
 }
 
 func divergence(found *agentv1.Divergence) driver.Divergence {
@@ -129,19 +148,24 @@ func (d *Driver) attach(ctx context.Context, g *guarded) (driver.Observation, er
 		StartReplica: &agentv1.StartReplica{Settings: s}}}); err != nil {
 		return driver.Observation{}, err
 	}
-	grace, cancel := context.WithTimeout(ctx, attachGrace)
+	return d.awaitStream(ctx, g.call.Dataset), nil
+}
+
+// awaitStream waits a little until a replica receives the log.
+func (d *Driver) awaitStream(ctx context.Context, set driver.Dataset) driver.Observation {
+	ctx, cancel := context.WithTimeout(ctx, attachGrace)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		o := d.Observe(ctx, g.call.Dataset)
-		if o.State == driver.StateStreaming {
-			return o, nil
+		o := d.Observe(ctx, set)
+		if o.State == driver.StateStreaming || o.State == driver.StateCatchingUp {
+			return o
 		}
 		select {
 		case <-tick.C:
-		case <-grace.Done():
-			return o, nil
+		case <-ctx.Done():
+			return o
 		}
 	}
 }
