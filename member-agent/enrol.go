@@ -61,6 +61,9 @@ func (e *enrolment) join(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if apierrors.IsConflict(err) { // the other replica has just stored it
+			continue
+		}
 		e.log.Warn("the agent cannot join the hub yet", "cluster", e.cluster, "error", err)
 		if err := sleep(ctx, retryJoin); err != nil {
 			return err
@@ -148,8 +151,8 @@ func (e *enrolment) requestWithToken(ctx context.Context, key []byte) (certifica
 	return certificate, authority, err
 }
 
-// store writes the identity and takes it on. Losing to the other replica is not
-// an error: the next attempt finds what that one wrote.
+// store writes the identity and takes it on. A conflict means that the other
+// replica was first: the next attempt finds what that one wrote.
 func (e *enrolment) store(ctx context.Context, secret *corev1.Secret) error {
 	present, err := parseIdentity(secret.Data[entryCertificate], secret.Data[entryKey], secret.Data[entryAuthority])
 	if err != nil {
