@@ -47,6 +47,7 @@ func newChain(o options.CompletedOptions, hooks Hooks) (*chain, error) {
 	generic.DisabledPostStartHooks.Insert(rbacrest.PostStartHookName, flowcontrolrest.PostStartHookName)
 	// It tells when tokens in Secrets were last used; the hub makes none.
 	generic.DisabledPostStartHooks.Insert("start-legacy-token-tracking-controller")
+	generic.EffectiveVersion = stampVersion(generic.EffectiveVersion)
 	install(generic, hooks)
 
 	resolver := webhook.NewDefaultServiceResolver()
