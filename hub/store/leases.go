@@ -23,7 +23,8 @@ type Leases struct {
 	leaders *leaderWatch
 	reader  *reader
 	peers   *peers
-	propose func(context.Context, Op) (*Result, error)
+	// local proposes on this member only.
+	local   func(ctx context.Context, data []byte, growing bool) (*Result, bool, error)
 	timeout time.Duration
 	log     *slog.Logger
 }
@@ -56,23 +57,11 @@ func (l *Leases) revoke(ctx context.Context, id lease.LeaseID) {
 	if err := l.reader.verify(ctx); err != nil {
 		return
 	}
-	if _, err := l.proposeHere(ctx, data); err != nil && !errors.Is(err, lease.ErrLeaseNotFound) {
-		l.log.Warn("expired lease not revoked yet", "lease", int64(id), "error", err)
-	}
-}
-
-func (l *Leases) proposeHere(ctx context.Context, data []byte) (*Result, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, l.timeout, ErrTimeout)
 	defer cancel()
-	future := l.reader.raft.Apply(data, l.timeout)
-	if err := future.Error(); err != nil {
-		return nil, err
+	if _, _, err := l.local(ctx, data, false); err != nil {
+		l.log.Warn("expired lease not revoked yet", "lease", int64(id), "error", err)
 	}
-	result, ok := future.Response().(*Result)
-	if !ok {
-		return nil, fmt.Errorf("store: entry %d gave no result", future.Index())
-	}
-	return result, result.Err
 }
 
 // Renew extends a lease by its TTL and returns that, in seconds.

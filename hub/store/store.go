@@ -98,7 +98,7 @@ func join(s *Store, metrics *metrics) error {
 	}
 	s.leases = &Leases{
 		self: cfg.Name, machine: s.machine, leaders: s.leaders, reader: s.reader, peers: s.peers,
-		propose: s.proposer.propose, timeout: cfg.RequestTimeout, log: s.log,
+		local: s.proposer.local, timeout: cfg.RequestTimeout, log: s.log,
 	}
 	s.machine.lessor.SetCheckpointer(func(ctx context.Context, cp *pb.LeaseCheckpointRequest) error {
 		_, err := s.proposer.propose(ctx, leaseCheckpoint(cp))
