@@ -66,6 +66,30 @@ func (m *Member) openServices(context.Context) (err error) {
 		Engine: failover.DefaultConfig(m.lease.Tick, m.lease.TTL),
 		Log:    m.logger,
 	})
+	if err != nil {
+		return err
+	}
+	for _, c := range s.engine.Collectors() {
+		if err := m.metrics.Register(c); err != nil {
+			return fmt.Errorf("register the engine's metrics: %w", err)
+		}
+	}
+	return m.openDNS()
+}
+
+// openDNS makes the authoritative DNS server of the global services.
+func (m *Member) openDNS() (err error) {
+	if m.config.DNS.Listen == "" {
+		return nil
+	}
+	config := dns.Config{
+		Listen: m.config.DNS.Listen, Zones: m.config.DNS.Zones, RESTConfig: m.apiserver.Loopback(),
+		Registerer: m.metrics, Log: m.logger,
+	}
+	for _, member := range m.config.Members {
+		config.Nameservers = append(config.Nameservers, dns.Nameserver{Name: member.Name, Address: member.Address})
+	}
+	m.services.names, err = dns.New(config)
 	return err
 }
 
