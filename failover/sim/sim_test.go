@@ -13,6 +13,7 @@ import (
 
 var (
 	seeds = flag.Uint64("seeds", 2000, "schedules to play")
+	first = flag.Uint64("first", 1, "the first schedule")
 	seed  = flag.Uint64("seed", 0, "play this one schedule and print it")
 	bug   = flag.Int("bug", 0, "with -seed: the planted bug")
 )
@@ -22,7 +23,7 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-// play runs seeds [1, n] in parallel until stop says so, and returns the results
+// play runs n seeds from -first on in parallel until stop says so, and returns the results
 // in any order.
 func play(n uint64, b Bug, stop func(Result) bool) {
 	var next atomic.Uint64
@@ -36,7 +37,7 @@ func play(n uint64, b Bug, stop func(Result) bool) {
 				if s > n {
 					return
 				}
-				r := Run(Options{Seed: s, Bug: b})
+				r := Run(Options{Seed: *first + s - 1, Bug: b})
 				mu.Lock()
 				if stop(r) {
 					done.Store(true)
