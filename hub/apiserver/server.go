@@ -16,6 +16,9 @@ import (
 	"k8s.io/client-go/rest"
 )
 
+// drainLimit bounds how long Run goes on after its ctx has ended.
+const drainLimit = 10 * time.Second
+
 // Server is the API server of one hub member. Create it with New, run it once.
 type Server struct {
 	config   Config
@@ -97,6 +100,10 @@ func (s *Server) Loopback() *rest.Config {
 // ready for all of them.
 func (s *Server) Serving() <-chan struct{} { return s.serving }
 
+// Ready is closed when this server serves and lists Tripod's kinds: work that
+// uses them (the leader's, for one) starts no earlier.
+func (s *Server) Ready() <-chan struct{} { return s.startup.served }
+
 // Run waits for the store, serves until ctx ends and then drains. It must be
 // called once.
 func (s *Server) Run(ctx context.Context) error {
@@ -121,13 +128,35 @@ func (s *Server) Run(ctx context.Context) error {
 	s.config.Logger.Info("API server starts", "member", s.config.Member, "address", s.address)
 	ctx, leave := running.enter(ctx)
 	defer leave()
-	if err := prepared.Run(ctx); err != nil {
+	done := make(chan error, 1)
+	go func() { done <- prepared.Run(ctx) }()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		err = s.drain(done)
+	}
+	if err != nil {
 		return fmt.Errorf("apiserver: serve: %w", err)
 	}
 	if cause := context.Cause(ctx); errors.Is(cause, errUpstreamGaveUp) {
 		return cause
 	}
 	return nil
+}
+
+// drain waits for requests under way, but not for those that wait for the store
+// until they time out after a minute: the member has to stop. The goroutine of
+// the server is then left to end by itself.
+func (s *Server) drain(done <-chan error) error {
+	limit := time.NewTimer(drainLimit)
+	defer limit.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-limit.C:
+		s.config.Logger.Warn("API server stops with requests under way", "member", s.config.Member, "after", drainLimit)
+		return nil
+	}
 }
 
 // waitForStore returns when the store answers a linearizable read, or with

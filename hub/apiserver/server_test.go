@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/client-go/kubernetes"
 )
@@ -91,6 +92,10 @@ func TestRestartChangesNothing(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- server.Run(ctx) }()
 		h := &hub{authority: openAuthority(t, member), server: server}
+		<-server.Ready()
+		if _, err := in(server.Loopback(), datasetsResource, "").List(ctx, metav1.ListOptions{}); err != nil {
+			t.Errorf("a kind of Tripod on a server that is ready: %v", err)
+		}
 		h.waitReady(t)
 		versions = append(versions, h.crdVersions(t))
 		cancel()

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -21,6 +20,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"tripod.dev/tripod/hub/api/crds"
+	"tripod.dev/tripod/hub/api/v1alpha1"
 )
 
 // startup is what a hub needs before it is ready: Tripod's CRDs and roles.
@@ -32,7 +32,8 @@ type startup struct {
 	// flowControl writes upstream's priority levels and flow schemas.
 	flowControl genericapiserver.PostStartHookFunc
 
-	crdsApplied atomic.Bool
+	// served is closed when the CRDs are as embedded and this server serves them.
+	served chan struct{}
 }
 
 func newStartup(logger *slog.Logger) (*startup, error) {
@@ -40,7 +41,7 @@ func newStartup(logger *slog.Logger) (*startup, error) {
 	if err != nil {
 		return nil, fmt.Errorf("apiserver: %w", err)
 	}
-	return &startup{logger: logger, wanted: wanted}, nil
+	return &startup{logger: logger, wanted: wanted, served: make(chan struct{})}, nil
 }
 
 func readCRDs() ([]*apiextensionsv1.CustomResourceDefinition, error) {
@@ -98,9 +99,33 @@ func (s *startup) installCRDs(hook genericapiserver.PostStartHookContext) error 
 				return err
 			}
 		}
-		s.crdsApplied.Store(true)
+		if err := s.discovered(client); err != nil {
+			return err
+		}
+		close(s.served)
 		return nil
 	})(hook)
+}
+
+// discovered fails until clients that ask this server for the kinds find all.
+func (s *startup) discovered(client clientset.Interface) error {
+	if _, err := client.Discovery().ServerGroups(); err != nil {
+		return err
+	}
+	found, err := client.Discovery().ServerResourcesForGroupVersion(v1alpha1.GroupVersion.String())
+	if err != nil {
+		return err
+	}
+	names := map[string]bool{}
+	for _, resource := range found.APIResources {
+		names[resource.Name] = true
+	}
+	for _, crd := range s.wanted {
+		if !names[crd.Spec.Names.Plural] {
+			return fmt.Errorf("CRD %s is not in discovery yet", crd.Name)
+		}
+	}
+	return nil
 }
 
 func applyCRD(ctx context.Context, client clientset.Interface, wanted *apiextensionsv1.CustomResourceDefinition) error {
@@ -144,8 +169,10 @@ func merged(into, from map[string]string) map[string]string {
 
 // checkCRDs is the readiness check tripod-crds.
 func (s *startup) checkCRDs(*http.Request) error {
-	if !s.crdsApplied.Load() {
-		return errors.New("Tripod's CRDs are not installed yet: the store may have no leader")
+	select {
+	case <-s.served:
+	default:
+		return errors.New("Tripod's kinds are not served yet: the store may have no leader")
 	}
 	for _, crd := range s.wanted {
 		got, err := s.crds.Get(crd.Name)
