@@ -56,7 +56,7 @@ func openDisk(cfg Config) (_ *disk, err error) {
 	if d.space, err = newSpace(cfg.DataDir, cfg.SpaceReserve, cfg.Logger); err != nil {
 		return nil, err
 	}
-	w, err := wal.Open(logDir, wal.WithSegmentSize(cfg.SegmentBytes), wal.WithMetaStore(&d.logMeta), wal.WithLogger(raftLogTo(cfg.Logger)))
+	w, err := wal.Open(logDir, wal.WithSegmentSize(cfg.SegmentBytes), wal.WithMetaStore(&d.logMeta), wal.WithSegmentFiler(newSegments(logDir)), wal.WithLogger(raftLogTo(cfg.Logger)))
 	if err != nil {
 		return nil, fmt.Errorf("store: open the Raft log in %s: %w: remove this member's data directory and let it catch up from the others", logDir, err)
 	}
