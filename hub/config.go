@@ -43,9 +43,6 @@ type Config struct {
 	Profile string `json:"profile,omitempty"`
 	// DNS serves the global services.
 	DNS DNSConfig `json:"dns,omitempty"`
-	// ServiceCIDR is the range from which Services among the templates get the
-	// addresses that Kubernetes wants them to have; nothing routes it.
-	ServiceCIDR string `json:"serviceCIDR,omitempty"`
 	// AuditPolicyFile is an audit.k8s.io/v1 Policy; empty logs metadata of all
 	// requests.
 	AuditPolicyFile string `json:"auditPolicyFile,omitempty"`
@@ -91,9 +88,6 @@ func LoadConfig(path string) (Config, error) {
 func (c Config) withDefaults() Config {
 	if c.Profile == "" {
 		c.Profile = "LAN"
-	}
-	if c.ServiceCIDR == "" {
-		c.ServiceCIDR = "10.96.0.0/16"
 	}
 	return c
 }

@@ -10,6 +10,7 @@ import (
 
 	"tripod.dev/tripod/failover/lease"
 	"tripod.dev/tripod/hub/apiserver"
+	"tripod.dev/tripod/hub/gateway"
 	"tripod.dev/tripod/hub/identity"
 	"tripod.dev/tripod/hub/session"
 	hubstore "tripod.dev/tripod/hub/store"
@@ -33,6 +34,7 @@ type Member struct {
 	store     *hubstore.Store
 	etcd      *etcdapi.Server
 	senses    senses
+	routes    *gateway.Routes
 	apiserver *apiserver.Server
 	sessions  *session.Server
 	services  services
@@ -91,6 +93,7 @@ func (m *Member) Run(ctx context.Context) error {
 	}
 	parts = append(parts, m.services.parts(m)...)
 	parts = append(parts, part{"leader work", m.runner.Run})
+	defer m.routes.Close()
 	m.logger.Info("hub member starts", "member", m.config.Name, "version", Version)
 	return runParts(ctx, parts, m.logger)
 }

@@ -33,8 +33,8 @@ type services struct {
 func (s *services) parts(m *Member) []part {
 	parts := []part{
 		{"leader's name", func(ctx context.Context) error { return s.leader.follow(ctx, m.store) }},
-		{"catalog", s.catalog.Run},
-		{"engine's caches", s.engine.Warm},
+		{"catalog", m.whenServed(s.catalog.Run)},
+		{"engine's caches", m.whenServed(s.engine.Warm)},
 	}
 	if s.names != nil {
 		parts = append(parts, part{"DNS", s.names.Run})
@@ -124,13 +124,17 @@ func (m *Member) openLeaderWork(context.Context) error {
 		Facts: m.sessions, Writer: writer, Logger: m.logger,
 	}, m.lease.Tick)
 	inTerm := func(run func(context.Context) error) func(context.Context, uint64) error {
-		return func(ctx context.Context, _ uint64) error { return run(ctx) }
+		served := m.whenServed(run)
+		return func(ctx context.Context, _ uint64) error { return served(ctx) }
 	}
 	runnables := []term.Runnable{
-		// Leases first: a late renewal costs a cluster its roles.
+		// Leases first, and without waiting for the API: a late renewal costs a
+		// cluster its roles.
 		{Name: "leases", Run: m.senses.leaser.Run},
 		{Name: "failover", Run: inTerm(m.services.engine.Run)},
-		{Name: "cluster-status", Run: status.Run},
+		{Name: "cluster-status", Run: func(ctx context.Context, term uint64) error {
+			return m.whenServed(func(ctx context.Context) error { return status.Run(ctx, term) })(ctx)
+		}},
 		{Name: "signer", Run: inTerm(signer.Run)},
 		{Name: "placement", Run: inTerm(placements.Run)},
 		{Name: "evidence-key", Run: inTerm(m.publishEvidenceKey)},
@@ -142,6 +146,18 @@ func (m *Member) openLeaderWork(context.Context) error {
 		Subscribe: m.leaderships, Barrier: m.store.Barrier, Runnables: runnables, Logger: m.logger,
 	})
 	return nil
+}
+
+// whenServed has run start when this member's API server serves Tripod's kinds.
+func (m *Member) whenServed(run func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-m.apiserver.Ready():
+			return run(ctx)
+		}
+	}
 }
 
 // statusWriter writes Cluster.status through the member's own API server.

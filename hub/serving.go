@@ -27,7 +27,8 @@ import (
 // handler asks the server's own authorizer: both are bound when first used.
 func (m *Member) openAPIServer(ctx context.Context) error {
 	var fleet http.Handler
-	routes, err := gateway.New(gateway.Config{
+	var err error
+	m.routes, err = gateway.New(gateway.Config{
 		Dialer:   dialer(func(ctx context.Context, cluster string) (net.Conn, error) { return m.sessions.Dial(ctx, cluster) }),
 		Clusters: &m.senses,
 		Fleet:    http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fleet.ServeHTTP(w, r) }),
@@ -54,7 +55,7 @@ func (m *Member) openAPIServer(ctx context.Context) error {
 			ServiceAccountKey: files.ServiceAccountKey,
 		},
 		Audit:  apiserver.Audit{PolicyFile: m.config.AuditPolicyFile},
-		Hooks:  apiserver.Hooks{RequestInfo: routes.RequestInfo, LongRunning: routes.LongRunning, Handler: routes.Handler},
+		Hooks:  apiserver.Hooks{RequestInfo: m.routes.RequestInfo, LongRunning: m.routes.LongRunning, Handler: m.routes.Handler},
 		Logger: m.logger,
 	})
 	if err != nil {
