@@ -28,6 +28,10 @@ func newAppsCommand(door *connection) *cobra.Command {
 			if output == "json" {
 				return printJSON(cmd.OutOrStdout(), list.Items)
 			}
+			if len(list.Items) == 0 {
+				fmt.Fprintln(cmd.ErrOrStderr(), "no application yet: deploy/ledger shows one")
+				return nil
+			}
 			var rows [][]string
 			well := true
 			for _, a := range list.Items {

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
@@ -28,6 +30,10 @@ func newClustersCommand(door *connection) *cobra.Command {
 			if output == "json" {
 				return printJSON(cmd.OutOrStdout(), list.Items)
 			}
+			if len(list.Items) == 0 {
+				fmt.Fprintln(cmd.ErrOrStderr(), "no cluster yet: `tripodctl agent-manifest NAME --region R --center C | kubectl apply -f -` lets one join")
+				return nil
+			}
 			if err := printClusters(cmd, list.Items, output == "wide"); err != nil {
 				return err
 			}
@@ -46,7 +52,7 @@ func newClustersCommand(door *connection) *cobra.Command {
 func printClusters(cmd *cobra.Command, clusters []v1alpha1.Cluster, wide bool) error {
 	header := []string{"NAME", "REGION", "CENTER", "READY", "LEASED", "VERSION", "NODES", "AGE"}
 	if wide {
-		header = append(header, "HEARD-BY", "CPU (REQUESTED/ALLOCATABLE)", "MEMORY (REQUESTED/ALLOCATABLE)")
+		header = append(header, "HEARD-BY", "CPU-REQUESTED", "MEMORY-REQUESTED")
 	}
 	var rows [][]string
 	for _, cl := range clusters {
@@ -62,13 +68,15 @@ func printClusters(cmd *cobra.Command, clusters []v1alpha1.Cluster, wide bool) e
 		row = append(row, k.Version, fmt.Sprintf("%d/%d", k.ReadyNodes, k.Nodes), age(cl.CreationTimestamp.Time))
 		if wide {
 			row = append(row, heardBy(cl),
-				k.Requested.CPU.String()+"/"+k.Allocatable.CPU.String(),
-				k.Requested.Memory.String()+"/"+k.Allocatable.Memory.String())
+				k.Requested.CPU.String()+" of "+k.Allocatable.CPU.String(),
+				bytesOf(k.Requested.Memory)+" of "+bytesOf(k.Allocatable.Memory))
 		}
 		rows = append(rows, row)
 	}
 	return printTable(cmd.OutOrStdout(), header, rows)
 }
+
+func bytesOf(q resource.Quantity) string { return humanize.IBytes(uint64(max(0, q.Value()))) }
 
 func heardBy(cl v1alpha1.Cluster) string {
 	var members []string

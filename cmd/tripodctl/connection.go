@@ -1,9 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,7 +32,7 @@ type connection struct {
 func (c *connection) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.kubeconfig, "kubeconfig", "", "path of the kubeconfig (default $KUBECONFIG, then ~/.kube/config)")
 	f.StringVar(&c.context, "context", "", `kubeconfig context (default "hub" where there is one)`)
-	f.StringVar(&c.hub, "hub", os.Getenv("TRIPOD_HUB"), "hub members, HOST:6443,HOST:6443 (default $TRIPOD_HUB, then the kubeconfig's server)")
+	f.StringVar(&c.hub, "hub", "", "hub members, HOST,HOST,HOST (default $TRIPOD_HUB, then the kubeconfig's server)")
 }
 
 // restConfig returns a configuration whose connections go to the first member
@@ -36,6 +40,7 @@ func (c *connection) flags(f *pflag.FlagSet) {
 func (c *connection) restConfig() (*rest.Config, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = c.kubeconfig
+	rules.WarnIfAllMissing = false // an error says it below
 	raw, err := rules.Load()
 	if err != nil {
 		return nil, fmt.Errorf("read the kubeconfig: %w", err)
@@ -44,9 +49,20 @@ func (c *connection) restConfig() (*rest.Config, error) {
 	if _, ok := raw.Contexts["hub"]; name == "" && ok {
 		name = "hub"
 	}
+	if len(raw.Contexts) == 0 {
+		return nil, fmt.Errorf("find the hub: no kubeconfig in %s: give --kubeconfig FILE or set KUBECONFIG, for instance to the admin.kubeconfig in a hub member's data folder",
+			strings.Join(rules.GetLoadingPrecedence(), ", "))
+	}
+	if _, ok := raw.Contexts[name]; name != "" && !ok {
+		return nil, fmt.Errorf("find the hub: the kubeconfig has no context %q: it has %s", name, strings.Join(slices.Sorted(maps.Keys(raw.Contexts)), ", "))
+	}
 	config, err := clientcmd.NewNonInteractiveClientConfig(*raw, name, &clientcmd.ConfigOverrides{}, rules).ClientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("find the hub: %w; give --kubeconfig FILE, for instance the admin.kubeconfig in a hub member's data folder", err)
+	}
+	// A context of the gateway has a path; the hub itself is at the root.
+	if server, err := url.Parse(config.Host); err == nil && server.Scheme != "" {
+		config.Host = server.Scheme + "://" + server.Host
 	}
 	config.Timeout = 15 * time.Second
 	config.QPS, config.Burst = 100, 200
@@ -59,7 +75,7 @@ func (c *connection) restConfig() (*rest.Config, error) {
 
 // members returns HOST:6443 of every member that is known.
 func (c *connection) members(config *rest.Config) []string {
-	if members := endpoint.Parse(c.hub, endpoint.APIPort); len(members) > 0 {
+	if members := endpoint.Parse(cmp.Or(c.hub, os.Getenv("TRIPOD_HUB")), endpoint.APIPort); len(members) > 0 {
 		return members
 	}
 	host, _, _ := strings.Cut(strings.TrimPrefix(config.Host, "https://"), "/")

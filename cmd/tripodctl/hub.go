@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
 	"k8s.io/client-go/rest"
 
 	"tripod.dev/tripod/hub/api/endpoint"
@@ -40,9 +43,9 @@ func newHubStatusCommand(door *connection) *cobra.Command {
 			defer done()
 			ctx, cancel := context.WithTimeout(cmd.Context(), rpcTimeout)
 			defer cancel()
-			status, err := admin.Status(ctx, &hubv1.StatusRequest{})
+			status, err := askStatus(ctx, admin)
 			if err != nil {
-				return fmt.Errorf("ask the hub for its status: %w", err)
+				return err
 			}
 			if output == "json" {
 				return printJSON(cmd.OutOrStdout(), status)
@@ -52,6 +55,23 @@ func newHubStatusCommand(door *connection) *cobra.Command {
 	}
 	outputFlag(c, &output, "table", "json")
 	return c
+}
+
+// askStatus asks again when the member that answered died meanwhile: another
+// one will be dialled.
+func askStatus(ctx context.Context, admin hubv1.AdminClient) (*hubv1.StatusResponse, error) {
+	var answer *hubv1.StatusResponse
+	var err error
+	for range 2 {
+		answer, err = admin.Status(ctx, &hubv1.StatusRequest{}, grpc.WaitForReady(err != nil))
+		if status.Code(err) != codes.Unavailable {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask the hub for its status: %w", plain(err))
+	}
+	return answer, nil
 }
 
 func printHubStatus(cmd *cobra.Command, status *hubv1.StatusResponse) error {
@@ -76,7 +96,7 @@ func printHubStatus(cmd *cobra.Command, status *hubv1.StatusResponse) error {
 		rows = append(rows, []string{
 			m.GetName(), m.GetRegion(), m.GetCenter(), m.GetAddress(), role,
 			fmt.Sprint(m.GetAppliedIndex()), fmt.Sprint(m.GetRevision()),
-			humanize.IBytes(uint64(max(0, m.GetDbSizeBytes()))), m.GetVersion(), m.GetError(),
+			humanize.IBytes(uint64(max(0, m.GetDbSizeBytes()))), m.GetVersion(), shortened(m.GetError()),
 		})
 	}
 	if err := printTable(cmd.OutOrStdout(), []string{"MEMBER", "REGION", "CENTER", "ADDRESS", "ROLE", "APPLIED", "REVISION", "SIZE", "VERSION", "ERROR"}, rows); err != nil {
@@ -88,11 +108,21 @@ func printHubStatus(cmd *cobra.Command, status *hubv1.StatusResponse) error {
 	return nil
 }
 
+// shortened is the part of a dialling error that says something.
+func shortened(err string) string {
+	if i := strings.LastIndex(err, "dial tcp "); i >= 0 {
+		err = strings.TrimSuffix(err[i+len("dial tcp "):], `"`)
+	}
+	return err
+}
+
 func newHubTransferCommand(door *connection) *cobra.Command {
 	return &cobra.Command{
 		Use:   "transfer [MEMBER]",
 		Short: "Hand the leadership to another member",
-		Args:  cobra.MaximumNArgs(1),
+		Long: `Hand the leadership to another member, before the leader's machine is taken
+down. Without a name, the member that is furthest takes it.`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			admin, done, err := door.admin()
 			if err != nil {
@@ -107,7 +137,7 @@ func newHubTransferCommand(door *connection) *cobra.Command {
 			defer cancel()
 			answer, err := admin.TransferLeadership(ctx, request)
 			if err != nil {
-				return fmt.Errorf("hand the leadership over: %w", err)
+				return fmt.Errorf("hand the leadership over: %w", plain(err))
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s leads now\n", answer.GetLeader())
 			return nil

@@ -8,15 +8,20 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
+	"tripod.dev/tripod/hub/api/endpoint"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
 
 func newKubeconfigCommand(door *connection) *cobra.Command {
-	return &cobra.Command{
+	var name string
+	c := &cobra.Command{
 		Use:   "kubeconfig",
 		Short: "Print a kubeconfig with the contexts hub, fleet and every cluster",
 		Long: `Print a kubeconfig with the contexts hub, fleet and every cluster, all through
-the gateway of the member that answered, with the credentials in use now.`,
+the gateway of the member that answered, with the credentials in use now.
+
+kubectl knows one server. Give --server a DNS name that has the addresses of all
+members, and kubectl passes over one that does not answer.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			config, err := door.restConfig()
@@ -39,6 +44,9 @@ the gateway of the member that answered, with the credentials in use now.`,
 			if err != nil {
 				return err
 			}
+			if named := endpoint.Parse(name, endpoint.APIPort); len(named) > 0 {
+				server = named[0]
+			}
 			out := clientcmdapi.NewConfig()
 			out.CurrentContext = "hub"
 			out.AuthInfos["me"] = &clientcmdapi.AuthInfo{
@@ -49,6 +57,7 @@ the gateway of the member that answered, with the credentials in use now.`,
 			for name, path := range routes {
 				out.Clusters[name] = &clientcmdapi.Cluster{
 					Server:                   "https://" + strings.TrimSuffix(server, "/") + path,
+					TLSServerName:            endpoint.ServerName, // in every member's certificate
 					CertificateAuthorityData: config.CAData, CertificateAuthority: config.CAFile,
 				}
 				out.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: "me"}
@@ -61,4 +70,6 @@ the gateway of the member that answered, with the credentials in use now.`,
 			return err
 		},
 	}
+	c.Flags().StringVar(&name, "server", "", "HOST[:PORT] of the hub in the kubeconfig (default the member that answered)")
+	return c
 }

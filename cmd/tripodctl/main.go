@@ -22,17 +22,21 @@ const (
 // errNotReady ends the program with exitNotReady after the report was printed.
 var errNotReady = errors.New("not ready")
 
-func main() {
+func main() { os.Exit(run()) }
+
+// run is the program; it returns the exit code.
+func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := newCommand().ExecuteContext(ctx)
 	switch {
 	case err == nil:
+		return 0
 	case errors.Is(err, errNotReady):
-		os.Exit(exitNotReady)
+		return exitNotReady
 	default:
-		fmt.Fprintln(os.Stderr, "tripodctl:", err)
-		os.Exit(exitFailed)
+		fmt.Fprintln(os.Stderr, "tripodctl:", explain(err))
+		return exitFailed
 	}
 }
 
@@ -44,8 +48,8 @@ func newCommand() *cobra.Command {
 		Long: `Operate a Tripod hub.
 
 The hub is found through a kubeconfig (--kubeconfig, or KUBECONFIG) and its
-context "hub". When TRIPOD_HUB lists several members (HOST:6443,HOST:6443), a
-member that does not answer is passed over.
+context "hub", or the current one. When TRIPOD_HUB or --hub lists the members
+(HOST,HOST,HOST), one that does not answer is passed over.
 
 Exit codes: 0 done, 1 failed, 2 the report was printed and something is not well.`,
 		SilenceUsage:  true,
@@ -65,5 +69,9 @@ Exit codes: 0 done, 1 failed, 2 the report was printed and something is not well
 		newReportCommand(&door),
 		newKubeconfigCommand(&door),
 	)
+	sayUsage(root)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fmt.Errorf("%w: `%s --help` lists the flags", err, c.CommandPath())
+	})
 	return root
 }

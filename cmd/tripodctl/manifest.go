@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"tripod.dev/tripod/deploy/agent"
-	hubv1 "tripod.dev/tripod/proto/hub/v1"
 )
 
 func newAgentManifestCommand(door *connection) *cobra.Command {
@@ -20,7 +18,10 @@ func newAgentManifestCommand(door *connection) *cobra.Command {
 		Long: `Print what puts the agent into a cluster: pipe it to kubectl apply -f -.
 
 The manifest holds a new join token, good for this cluster's name and once, and
-the addresses of every hub member as the hub knows them. It is a secret.`,
+the addresses of every hub member as the hub knows them. It is a secret.
+
+Your nodes must be able to pull the agent's image: "make images" writes it as an
+archive, for your registry or for your nodes; name it with --image.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
@@ -58,9 +59,9 @@ func (c *connection) memberHosts(ctx context.Context) ([]string, error) {
 	defer done()
 	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
 	defer cancel()
-	status, err := admin.Status(ctx, &hubv1.StatusRequest{})
+	status, err := askStatus(ctx, admin)
 	if err != nil {
-		return nil, fmt.Errorf("ask the hub for its members: %w", err)
+		return nil, err
 	}
 	var hosts []string
 	for _, m := range status.GetMembers() {

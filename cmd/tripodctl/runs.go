@@ -46,6 +46,10 @@ func newRunsCommand(door *connection) *cobra.Command {
 			if output == "json" {
 				return printJSON(cmd.OutOrStdout(), list.Items)
 			}
+			if len(list.Items) == 0 {
+				fmt.Fprintln(cmd.ErrOrStderr(), "no recovery run yet")
+				return nil
+			}
 			var rows [][]string
 			for _, r := range list.Items {
 				rto := ""
