@@ -40,8 +40,7 @@ func (x *step) fencing() {
 		rd := &x.status().Datasets[i]
 		d := x.was.dataset(rd.Name)
 		switch {
-		case d == nil || d.Status.Epoch > rd.Epoch:
-			x.abort(ReasonOvertaken, fmt.Sprintf("dataset %s was taken over by another role change: nothing more is done", rd.Name))
+		case x.overtaken(d, rd):
 			return
 		case d.Status.Phase == v1alpha1.DatasetSteady && d.Status.Epoch == rd.PreviousEpoch:
 			x.takeRole(x.now.dataset(rd.Name), rd.Target)

@@ -124,6 +124,16 @@ func (x *step) abort(reason, message string) {
 	x.note(NoteDecision, x.was.Run.Name, "aborted: "+reason+": "+message, 0)
 }
 
+// overtaken aborts the run when another role change has taken its dataset over,
+// or the dataset (nil) is gone.
+func (x *step) overtaken(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) bool {
+	if d != nil && d.Status.Epoch <= rd.Epoch {
+		return false
+	}
+	x.abort(ReasonOvertaken, fmt.Sprintf("dataset %s was taken over by another role change: nothing more is done", rd.Name))
+	return true
+}
+
 // journal returns the committed record of a step, or nil.
 func journal(st *v1alpha1.RecoveryRunStatus, name, dataset string) *v1alpha1.RunStep {
 	for i := range st.Steps {

@@ -17,7 +17,7 @@ import (
 // target. A driver that is not sure refuses. Calls for different datasets may
 // be concurrent; changing calls for one dataset are made one at a time, while
 // Observe may come at any moment and must be quick.
-type Driver interface {
+type Driver interface { //nolint:interfacebloat // the contract of a package of its own, the same as proto/driver/v1
 	Identity() Identity
 	// Observe never fails for a copy that does not answer: that is a state.
 	Observe(ctx context.Context, d Dataset) Observation

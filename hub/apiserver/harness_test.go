@@ -223,9 +223,9 @@ func eventually(t *testing.T, what string, check func(ctx context.Context) strin
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	last := "nothing was asked"
 	for {
-		if last = check(ctx); last == "" {
+		last := check(ctx)
+		if last == "" {
 			return
 		}
 		select {

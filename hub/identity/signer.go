@@ -217,7 +217,7 @@ func (s *Signer) guarded(ctx context.Context, peer Peer) error {
 // sign approves the request and issues the certificate.
 func (s *Signer) sign(ctx context.Context, object *certificatesv1.CertificateSigningRequest, parsed request, granted grant) error {
 	requests := s.kube.CertificatesV1().CertificateSigningRequests()
-	approved, err := requests.UpdateApproval(ctx, object.Name, withCondition(object, certificatesv1.RequestConditionType(certificatesv1.CertificateApproved),
+	approved, err := requests.UpdateApproval(ctx, object.Name, withCondition(object, certificatesv1.CertificateApproved,
 		reasonSigned, "names exactly "+granted.leaf.commonName, s.now()), metav1.UpdateOptions{})
 	if err != nil {
 		return fmt.Errorf("approve: %w", err)

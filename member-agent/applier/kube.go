@@ -12,7 +12,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
 	discoverycache "k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
@@ -178,7 +177,7 @@ func (k *kube) remove(ctx context.Context, obj *unstructured.Unstructured) error
 	}
 	uid, version, background := obj.GetUID(), obj.GetResourceVersion(), metav1.DeletePropagationBackground
 	return objects.Delete(ctx, obj.GetName(), metav1.DeleteOptions{
-		Preconditions:     &metav1.Preconditions{UID: (*types.UID)(&uid), ResourceVersion: &version},
+		Preconditions:     &metav1.Preconditions{UID: &uid, ResourceVersion: &version},
 		PropagationPolicy: &background,
 	})
 }

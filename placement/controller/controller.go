@@ -115,7 +115,7 @@ type queue = workqueue.TypedRateLimitingInterface[types.NamespacedName]
 // again in a later term.
 func (c *Controller) Run(ctx context.Context) error {
 	if err := c.catalog.WaitSynced(ctx); err != nil {
-		return nil //nolint:nilerr // the term ended before there was anything to decide
+		return nil // the term ended before there was anything to decide
 	}
 	q := workqueue.NewTypedRateLimitingQueue(
 		workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](50*time.Millisecond, 10*time.Second))

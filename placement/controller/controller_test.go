@@ -228,7 +228,7 @@ func TestWatchFollows(t *testing.T) {
 	}
 	next(func(s *agentv1.DesiredState) bool { return len(s.Objects) == 1 && len(s.Burials) == 1 })
 	cancel()
-	for range states { //nolint:revive // drained until it is closed
+	for range states { // drained until it is closed
 	}
 }
 

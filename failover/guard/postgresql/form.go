@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -85,8 +86,10 @@ func (e *Copies) Form(ctx context.Context, s *agentv1.DatabaseSettings) error {
 // alreadyFormed finds a copy that was made just before a crash. Any other data
 // on a volume without memory is somebody's: it is not touched.
 func (e *Copies) alreadyFormed() (bool, error) {
-	if _, err := os.Stat(e.data()); err != nil {
+	if _, err := os.Stat(e.data()); errors.Is(err, fs.ErrNotExist) {
 		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("look for a database: %w", err)
 	}
 	_, marked := os.Stat(e.data(formed))
 	_, started := os.Stat(e.data("postmaster.opts"))

@@ -2,6 +2,7 @@ package etcdapi
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -36,7 +37,7 @@ type leaderStreams struct {
 
 type leaderStream struct {
 	grpc.ServerStream
-	ctx context.Context
+	ctx context.Context //nolint:containedctx // a grpc.ServerStream carries its own
 	end context.CancelCauseFunc
 }
 
@@ -62,7 +63,7 @@ func (l *leaderStreams) serve(srv any, ss grpc.ServerStream, handler grpc.Stream
 		l.mu.Unlock()
 	}()
 	err := handler(srv, s)
-	if context.Cause(ctx) == rpctypes.ErrGRPCNoLeader {
+	if errors.Is(context.Cause(ctx), rpctypes.ErrGRPCNoLeader) {
 		return rpctypes.ErrGRPCNoLeader
 	}
 	return err
