@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"go.uber.org/zap"
@@ -71,22 +73,98 @@ func attrs(fields []zapcore.Field) []any {
 // raftLog gives hashicorp/raft a logger that writes to slog.
 type raftLog struct {
 	hclog.Logger
-	log *slog.Logger
+	log  *slog.Logger
+	said *said
 }
 
 func raftLogTo(log *slog.Logger) hclog.Logger {
-	return raftLog{Logger: hclog.NewNullLogger(), log: log}
+	return raftLog{Logger: hclog.NewNullLogger(), log: log, said: &said{last: map[string]time.Time{}, now: time.Now}}
+}
+
+// ordinary is what raft warns of in every election and every start of a member,
+// with the level it has for an operator of the hub.
+var ordinary = map[string]slog.Level{
+	"heartbeat timeout reached, starting election":               slog.LevelInfo,
+	"Election timeout reached, restarting election":              slog.LevelInfo,
+	"failed to get previous log":                                 slog.LevelDebug,
+	"previous log term mis-match":                                slog.LevelDebug,
+	"clearing log suffix":                                        slog.LevelDebug,
+	"appendEntries rejected, sending older logs":                 slog.LevelDebug,
+	"new leader elected, stepping down":                          slog.LevelDebug,
+	"rejecting vote request since we have a leader":              slog.LevelDebug,
+	"rejecting vote request since our last term is greater":      slog.LevelDebug,
+	"rejecting vote request since our last index is greater":     slog.LevelDebug,
+	"rejecting pre-vote request since we have a leader":          slog.LevelDebug,
+	"rejecting pre-vote request since our last term is greater":  slog.LevelDebug,
+	"rejecting pre-vote request since our last index is greater": slog.LevelDebug,
+}
+
+// unreachable is what raft says several times a second of a member that does
+// not answer, by the argument that names the member.
+var unreachable = map[string]string{
+	"failed to heartbeat to":                  "peer",
+	"failed to appendEntries to":              "peer",
+	"failed to pipeline appendEntries":        "peer",
+	"failed to start pipeline replication to": "peer",
+	"failed to make requestVote RPC":          "target",
+	"failed to contact":                       "server-id",
+}
+
+// repeatAfter is how long the same word about the same member is not repeated.
+const repeatAfter = 30 * time.Second
+
+// said remembers what was said lately.
+type said struct {
+	mu   sync.Mutex
+	last map[string]time.Time
+	now  func() time.Time
+}
+
+// lately is true when what was said within repeatAfter, and notes it otherwise.
+func (s *said) lately(what string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	if at, ok := s.last[what]; ok && now.Sub(at) < repeatAfter {
+		return true
+	}
+	s.last[what] = now
+	return false
 }
 
 func (l raftLog) Log(level hclog.Level, msg string, args ...any) {
+	l.log.Log(context.Background(), l.level(level, msg, args), msg, stringers(args)...)
+}
+
+// level is what a line of raft's is for an operator.
+func (l raftLog) level(level hclog.Level, msg string, args []any) slog.Level {
+	if usual, ok := ordinary[msg]; ok {
+		return usual
+	}
+	if key, ok := unreachable[msg]; ok {
+		if l.said.lately(msg + " " + argument(args, key)) {
+			return slog.LevelDebug
+		}
+		return slog.LevelWarn
+	}
 	switch level {
 	case hclog.Error:
-		l.log.Error(msg, stringers(args)...)
+		return slog.LevelError
 	case hclog.Warn:
-		l.log.Warn(msg, stringers(args)...)
+		return slog.LevelWarn
 	default:
-		l.log.Debug(msg, stringers(args)...)
+		return slog.LevelDebug
 	}
+}
+
+// argument is the value that follows key.
+func argument(args []any, key string) string {
+	for i := 0; i+1 < len(args); i += 2 {
+		if args[i] == key {
+			return fmt.Sprint(args[i+1])
+		}
+	}
+	return ""
 }
 
 func (l raftLog) Trace(string, ...any)          {}
@@ -95,7 +173,7 @@ func (l raftLog) Info(msg string, args ...any)  { l.Log(hclog.Info, msg, args...
 func (l raftLog) Warn(msg string, args ...any)  { l.Log(hclog.Warn, msg, args...) }
 func (l raftLog) Error(msg string, args ...any) { l.Log(hclog.Error, msg, args...) }
 func (l raftLog) With(args ...any) hclog.Logger {
-	return raftLog{l.Logger, l.log.With(stringers(args)...)}
+	return raftLog{l.Logger, l.log.With(stringers(args)...), l.said}
 }
 func (l raftLog) Named(name string) hclog.Logger { return l }
 func (l raftLog) ResetNamed(string) hclog.Logger { return l }

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -90,32 +92,36 @@ func (m *Membership) Progress() Progress {
 	}
 }
 
-// Transfer moves leadership to the member called to; only the leader can
-// (ErrNotLeader). It returns when the other has been told to take over.
+// Transfer moves leadership to the member called to, or to the one that is
+// furthest if to is empty; only the leader can (ErrNotLeader). It returns when
+// the other has been told to take over.
 func (m *Membership) Transfer(ctx context.Context, to string) error {
 	if !m.store.IsLeader() {
 		return ErrNotLeader
 	}
-	for _, info := range m.List() {
-		if info.Name != to {
-			continue
+	transfer := m.store.raft.LeadershipTransfer
+	if to != "" {
+		all := m.List()
+		i := slices.IndexFunc(all, func(info MemberInfo) bool { return info.Name == to })
+		if i < 0 {
+			return fmt.Errorf("store: no member is called %q: see the list of members", to)
 		}
 		if to == m.Self() {
 			return nil
 		}
-		done := make(chan error, 1)
-		go func() {
-			done <- m.store.raft.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(info.RaftAddress)).Error()
-		}()
-		select {
-		case err := <-done:
-			if err != nil {
-				return fmt.Errorf("transfer leadership to member %q: %w", to, err)
-			}
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
+		transfer = func() raft.Future {
+			return m.store.raft.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(all[i].RaftAddress))
 		}
 	}
-	return fmt.Errorf("store: no member is called %q: see the list of members", to)
+	done := make(chan error, 1)
+	go func() { done <- transfer().Error() }()
+	select {
+	case err := <-done:
+		if err != nil {
+			return fmt.Errorf("transfer leadership to member %q: %w", cmp.Or(to, "that is furthest"), err)
+		}
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
