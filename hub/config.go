@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"regexp"
@@ -72,7 +73,7 @@ var memberName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 func LoadConfig(path string) (Config, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return Config{}, fmt.Errorf("read the configuration: %w", err)
+		return Config{}, fmt.Errorf("read the configuration: %w; `tripod-hub --help` shows an example", err)
 	}
 	var c Config
 	if err := yaml.UnmarshalStrict(text, &c); err != nil {
@@ -106,9 +107,12 @@ func (c Config) Validate() error {
 		add("profile is %q: use LAN or WAN", c.Profile)
 	}
 	if !slices.ContainsFunc(c.Members, func(m MemberConfig) bool { return m.Name == c.Name }) {
-		add("name is %q, which members does not list", c.Name)
+		add("name is %q, which members does not list: it says which of the members this one is", c.Name)
 	}
-	if len(c.Members)%2 == 0 {
+	switch {
+	case len(c.Members) == 0:
+		add("members is empty: list every member of the hub with name, region, center and address")
+	case len(c.Members)%2 == 0:
 		add("members has %d entries: an even number survives no more losses than one less", len(c.Members))
 	}
 	names, addresses := map[string]bool{}, map[string]bool{}
@@ -130,6 +134,9 @@ func (c Config) Validate() error {
 	if c.DNS.Listen != "" {
 		if _, _, err := net.SplitHostPort(c.DNS.Listen); err != nil {
 			add("dns.listen is %q: use HOST:PORT", c.DNS.Listen)
+		}
+		if len(c.DNS.Zones) == 0 {
+			add("dns.listen is set and dns.zones is empty: name the zones to answer for, or leave dns out")
 		}
 	}
 	return errors.Join(wrong...)
@@ -157,7 +164,10 @@ func (c Config) leaseTiming() lease.Config {
 func readToken(path string) ([]byte, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("read the hub token: %w; make one with `openssl rand -hex 32` and copy it to every member", err)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("read the hub token: %w; make one with `openssl rand -hex 32` and copy it to every member", err)
+		}
+		return nil, fmt.Errorf("read the hub token: %w; the user that runs tripod-hub must be able to read hubTokenFile", err)
 	}
 	return bytes.TrimSpace(text), nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/component-base/metrics/legacyregistry"
@@ -29,6 +30,8 @@ type Member struct {
 	lease  lease.Config
 	// metrics is what the API server exposes under /metrics.
 	metrics prometheus.Registerer
+	// lock keeps other processes out of the data folder.
+	lock *os.File
 
 	identity  *identity.Identity
 	store     *hubstore.Store
@@ -59,6 +62,8 @@ func New(ctx context.Context, config Config, logger *slog.Logger) (*Member, erro
 		name string
 		do   func(context.Context) error
 	}{
+		// 0. A place of our own.
+		{"data folder", m.openDataFolder},
 		// 1. Who we are: nothing is said or heard without a certificate.
 		{"identity", m.openIdentity},
 		// 2. What we know: the replicated store, and the clocks that watch leases.
@@ -75,7 +80,7 @@ func New(ctx context.Context, config Config, logger *slog.Logger) (*Member, erro
 		{"leader work", m.openLeaderWork},
 	} {
 		if err := step.do(ctx); err != nil {
-			return nil, fmt.Errorf("open the %s: %w", step.name, err)
+			return nil, fmt.Errorf("open the %s: %w", step.name, remedy(err, m.config.self()))
 		}
 	}
 	return m, nil
@@ -92,8 +97,20 @@ func (m *Member) Run(ctx context.Context) error {
 		{"sessions", m.sessions.Run},
 	}
 	parts = append(parts, m.services.parts(m)...)
-	parts = append(parts, part{"leader work", m.runner.Run})
+	parts = append(parts, part{"leader work", m.runner.Run}, part{"announcement", m.whenServed(m.announce)})
+	defer func() { _ = m.lock.Close() }() // nothing is written to it
 	defer m.routes.Close()
 	m.logger.Info("hub member starts", "member", m.config.Name, "version", Version)
-	return runParts(ctx, parts, m.logger)
+	if err := runParts(ctx, parts, m.logger); err != nil {
+		return remedy(err, m.config.self())
+	}
+	return nil
+}
+
+// announce tells the operator that this member serves everything.
+func (m *Member) announce(ctx context.Context) error {
+	m.logger.Info("hub member is ready", "member", m.config.Name, "leader", m.store.Leadership().Leader,
+		"kubeconfig", m.identity.Files().AdminKubeconfig)
+	<-ctx.Done()
+	return ctx.Err()
 }

@@ -42,7 +42,7 @@ func newStore(c Config, who *identity.Identity, leases *term.Leases, metrics pro
 	}
 	store, err := hubstore.New(config)
 	if err != nil {
-		return nil, nil, fmt.Errorf("open the store: %w", err)
+		return nil, nil, err
 	}
 	api, err := etcdapi.New(store, etcdapi.Config{
 		Listen: []string{c.etcdAddress()},

@@ -12,6 +12,9 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/go-logr/logr"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+
 	"tripod.dev/tripod/hub"
 )
 
@@ -34,7 +37,8 @@ bootstrap:
   dns: {listen: "192.0.2.1:53", zones: [example.test]}
 
 Ports: 6443 Kubernetes API and gateway, 6444 agents and automation, 6445 Raft,
-2379 etcd API. The first start writes DATADIR/admin.kubeconfig.
+2379 etcd API. The first start writes DATADIR/admin.kubeconfig; the member is
+ready when it says so in its log.
 
 Flags:
 `
@@ -60,9 +64,10 @@ func main() {
 func run(path, level string) error {
 	var threshold slog.Level
 	if err := threshold.UnmarshalText([]byte(level)); err != nil {
-		return fmt.Errorf("read --log-level: %w", err)
+		return fmt.Errorf("--log-level is %q: use debug, info, warn or error", level)
 	}
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: threshold}))
+	ctrllog.SetLogger(logr.FromSlogHandler(logger.Handler()))
 	config, err := hub.LoadConfig(path)
 	if err != nil {
 		return err

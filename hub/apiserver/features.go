@@ -3,6 +3,8 @@ package apiserver
 import (
 	"context"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/go-logr/logr"
@@ -44,7 +46,8 @@ func routeUpstreamLogs(logger *slog.Logger) {
 	klog.SetLoggerWithOptions(logr.FromSlogHandler(quieter{logger.Handler()}), klog.ContextualLogger(true))
 }
 
-// quieter passes information on as debugging.
+// quieter passes on as debugging what upstream calls information, and what it
+// calls an error that is none for a hub.
 type quieter struct{ slog.Handler }
 
 func (q quieter) Enabled(ctx context.Context, level slog.Level) bool {
@@ -52,7 +55,12 @@ func (q quieter) Enabled(ctx context.Context, level slog.Level) bool {
 }
 
 func (q quieter) Handle(ctx context.Context, record slog.Record) error {
-	record.Level = quiet(record.Level)
+	if record.Level = quiet(record.Level); isNoise(record) {
+		record.Level = slog.LevelDebug
+	}
+	if !q.Handler.Enabled(ctx, record.Level) {
+		return nil
+	}
 	return q.Handler.Handle(ctx, record)
 }
 
@@ -67,4 +75,30 @@ func quiet(level slog.Level) slog.Level {
 		return min(level, slog.LevelDebug)
 	}
 	return level
+}
+
+// noise are upstream's errors that ask nothing of an operator, as they stand in
+// the message or in an error beside it.
+var noise = []string{
+	// An option that nobody gave is reported as empty.
+	"The manifest file is empty, ignoring.",
+	// Members start together; one of them is first.
+	`configmaps "extension-apiserver-authentication" already exists`,
+	// The client has gone or its time is over. The client is told; nobody else
+	// can do anything. Requests that are slow are in the metrics and the audit.
+	"http: Handler timeout",
+	"apiserver received an error that is not an metav1.Status: &errors.errorString{s:\"context canceled\"}",
+	"Post-timeout activity",
+}
+
+func isNoise(record slog.Record) bool {
+	is := func(text string) bool {
+		return slices.ContainsFunc(noise, func(n string) bool { return strings.Contains(text, n) })
+	}
+	found := is(record.Message)
+	record.Attrs(func(a slog.Attr) bool {
+		found = found || (a.Key == "err" && is(a.Value.String()))
+		return !found
+	})
+	return found
 }

@@ -89,7 +89,7 @@ func (c Config) Validate() error {
 		bad("no advertise address: set the host name or IP by which agents and members reach member %q", c.Name)
 	}
 	if len(c.Peers) > 0 && len(c.Token) < minTokenBytes {
-		bad("the hub token has %d bytes, wants %d at least: write one with `head -c 32 /dev/urandom | base64` and give the same file to every member",
+		bad("the hub token has %d bytes, wants %d at least: write one with `openssl rand -hex 32` and give the same file to every member",
 			len(c.Token), minTokenBytes)
 	}
 	for _, peer := range c.Peers {

@@ -78,7 +78,7 @@ func TestParsePeerRefusesNamesWithoutTheirOrganisation(t *testing.T) {
 
 func TestConfigIsRefusedWithTheRemedy(t *testing.T) {
 	err := Config{Name: "No Label", Peers: []PeerAddress{{"b", "nowhere"}}, Token: []byte("short")}.WithDefaults().Validate()
-	for _, want := range []string{"not a DNS label", "no data directory", "no advertise address", "head -c 32 /dev/urandom", "not host:port"} {
+	for _, want := range []string{"not a DNS label", "no data directory", "no advertise address", "openssl rand -hex 32", "not host:port"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Validate: %v, wants %q", err, want)
 		}
