@@ -228,7 +228,11 @@ func (c *Controller) report(e failover.Effects) {
 		}
 	}
 	if e.Detection.Breaker != c.detection.Breaker {
-		c.log.Warn("breaker changed", "reason", e.Detection.Breaker)
+		if e.Detection.Breaker == "" {
+			c.log.Info("breaker closed: automatic actions are taken again")
+		} else {
+			c.log.Warn("breaker open", "reason", e.Detection.Breaker)
+		}
 		c.metrics.setBreaker(e.Detection.Breaker != "")
 	}
 }

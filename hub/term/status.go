@@ -54,8 +54,10 @@ type ClusterStatusConfig struct {
 // ClusterStatus keeps Cluster.status on the leader. It writes on change, and
 // seldom otherwise: liveness itself is in the leases, not here.
 type ClusterStatus struct {
-	config  ClusterStatusConfig
-	written map[string]time.Time // by cluster; only Run's goroutine
+	config ClusterStatusConfig
+	// Only Run's goroutine uses these.
+	started time.Time
+	written map[string]time.Time // by cluster
 }
 
 // NewClusterStatus fills the defaults for a fleet with this tick.
@@ -80,7 +82,7 @@ func NewClusterStatus(config ClusterStatusConfig, tick time.Duration) *ClusterSt
 
 // Run works until ctx ends.
 func (c *ClusterStatus) Run(ctx context.Context, term uint64) error {
-	c.written = map[string]time.Time{}
+	c.started, c.written = c.config.Now(), map[string]time.Time{}
 	ticker := time.NewTicker(c.config.Every)
 	defer ticker.Stop()
 	for {
@@ -107,7 +109,7 @@ func (c *ClusterStatus) round(ctx context.Context) error {
 		}
 		next := cluster.DeepCopy()
 		c.fill(next, now)
-		if !c.worthWriting(cluster, next) {
+		if c.listening(cluster, next, now) || !c.worthWriting(cluster, next) {
 			continue
 		}
 		c.written[cluster.Name] = now
@@ -117,6 +119,13 @@ func (c *ClusterStatus) round(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// listening is true while a new leader has not had the time to hear all that the
+// last one heard: silence says nothing yet.
+func (c *ClusterStatus) listening(old, next *v1alpha1.Cluster, now time.Time) bool {
+	return now.Sub(c.started) <= c.config.Connected &&
+		len(connected(next.Status.Vantages)) < len(connected(old.Status.Vantages))
 }
 
 // worthWriting is true when anything but the times for people has changed, or

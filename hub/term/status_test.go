@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
@@ -94,6 +95,41 @@ func TestClusterStatusFollowsTheCluster(t *testing.T) {
 		}
 		if !meta.IsStatusConditionFalse(list[0].Status.Conditions, v1alpha1.ConditionLeased) {
 			t.Error("a silent cluster is leased")
+		}
+	})
+}
+
+// What the last leader saw stays until a new one has listened: otherwise every
+// cluster would be unknown for a moment whenever the leader changes.
+func TestANewLeaderListensBeforeItCallsAClusterSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t)
+		d.store.kvs = nil
+		known := cluster("north-1")
+		known.Status.Vantages = []v1alpha1.Vantage{{Member: "a", Center: "a", Connected: true}}
+		meta.SetStatusCondition(&known.Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: "Serving"})
+		d.store.put(t, "clusters", "north-1", known)
+		defer d.lead(t)()
+		w := &writer{t: t, store: d.store}
+		status := NewClusterStatus(ClusterStatusConfig{Fleet: d.committed, Leases: d.leases, Vantages: d.vantages, Facts: facts{}, Writer: w}, time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = status.Run(ctx, 7)
+		}()
+		defer func() { cancel(); <-done }()
+		elapse(2 * time.Second)
+		if w.writes != 0 {
+			t.Error("a leader that has listened for two ticks wrote a status")
+		}
+		elapse(4 * time.Second)
+		list, _, err := d.committed.Clusters(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := meta.FindStatusCondition(list[0].Status.Conditions, v1alpha1.ConditionReady); c.Reason != "Silent" {
+			t.Errorf("a cluster that nobody hears is %s", c.Reason)
 		}
 	})
 }
