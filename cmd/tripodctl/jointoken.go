@@ -116,7 +116,7 @@ func (j *joining) accept(ctx context.Context, api client.Client, name string) er
 		return fmt.Errorf("the name %s is taken by a cluster in region %s, center %s: choose another name, or leave --region and --center out",
 			name, cluster.Spec.Region, cluster.Spec.Center)
 	}
-	if len(cluster.Status.Vantages) > 0 && !j.rejoin {
+	if cluster.HasJoined() && !j.rejoin {
 		return fmt.Errorf("the name %s is taken by a cluster that has joined: choose another name, or give --rejoin if its agent lost its key", name)
 	}
 	if cluster.Spec.Admission == v1alpha1.AdmissionAccepted {

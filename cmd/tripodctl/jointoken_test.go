@@ -31,7 +31,7 @@ func TestAcceptCluster(t *testing.T) {
 			Spec:       v1alpha1.ClusterSpec{Region: "north", Center: "north-1", Admission: admission},
 		}
 		if joined {
-			c.Status.Vantages = []v1alpha1.Vantage{{Member: "hub-a"}}
+			c.Status.Vantages = []v1alpha1.Vantage{{Member: "hub-a", LastHeard: metav1.NowMicro()}}
 		}
 		return c
 	}

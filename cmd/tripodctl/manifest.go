@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -26,6 +27,9 @@ archive, for your registry or for your nodes; name it with --image.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
 			params.Cluster = args[0]
+			if params.Replicas < 1 {
+				return fmt.Errorf("--replicas is %d: give 2, so that one may fail", params.Replicas)
+			}
 			if params.Hub, err = door.memberHosts(cmd.Context()); err != nil {
 				return err
 			}

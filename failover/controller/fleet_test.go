@@ -162,7 +162,7 @@ func newHub(t *testing.T) *hub {
 	for _, c := range f.centers {
 		objects = append(objects, &v1alpha1.Cluster{ObjectMeta: metav1.ObjectMeta{Name: c},
 			Spec:   v1alpha1.ClusterSpec{Region: c[:5], Center: c, Admission: v1alpha1.AdmissionAccepted},
-			Status: v1alpha1.ClusterStatus{Vantages: []v1alpha1.Vantage{{Member: "hub-" + c, Center: c}}}})
+			Status: v1alpha1.ClusterStatus{Vantages: []v1alpha1.Vantage{{Member: "hub-" + c, Center: c, LastHeard: metav1.NowMicro()}}}})
 	}
 	at := metav1.ObjectMeta{Namespace: "pay", Name: "ledger-db"}
 	objects = append(objects,

@@ -81,7 +81,9 @@ func (c *Controller) fleet(clusters []*v1alpha1.Cluster) failover.Fleet {
 	f := failover.Fleet{Members: c.cfg.Vantages.Members(), Sightings: map[string]failover.Sighting{}, Watching: c.uptime() - c.since}
 	youngest := c.uptime()
 	for _, cl := range clusters {
-		if cl.Spec.Admission != v1alpha1.AdmissionAccepted || !joined(cl) {
+		// A hub whose clusters are still to join must not open the breaker
+		// against itself.
+		if cl.Spec.Admission != v1alpha1.AdmissionAccepted || !cl.HasJoined() {
 			continue
 		}
 		f.Clusters = append(f.Clusters, failover.Cluster{Name: cl.Name, Region: cl.Spec.Region, Center: cl.Spec.Center})
@@ -132,11 +134,4 @@ var roles = map[agentv1.Role]v1alpha1.Role{
 	agentv1.Role_ROLE_NONE:        v1alpha1.RoleNone,
 	agentv1.Role_ROLE_REPLICA:     v1alpha1.RoleReplica,
 	agentv1.Role_ROLE_PRIMARY:     v1alpha1.RolePrimary,
-}
-
-// joined is false for a cluster that no hub member has ever heard: it was only
-// announced, and what was never there cannot be lost. Without this a hub whose
-// clusters are still to join would open the breaker against itself.
-func joined(cl *v1alpha1.Cluster) bool {
-	return len(cl.Status.Vantages) > 0 || cl.Status.Kubernetes != nil
 }

@@ -169,6 +169,10 @@ func (c *ClusterStatus) fill(cluster *v1alpha1.Cluster, now time.Time) {
 		leased(cluster, over, renewed), observable(name, heard, c.config.Vantages.Unobservable(name)),
 		ready(name, over, heard, c.config.Vantages.Unobservable(name), status.Kubernetes),
 	} {
+		if !heard && !cluster.HasJoined() && admission(cluster) == nil {
+			condition.Status, condition.Reason = metav1.ConditionUnknown, "NotJoined"
+			condition.Message = fmt.Sprintf("the cluster has not joined yet: apply to it what `tripodctl agent-manifest %s` prints", name)
+		}
 		condition.ObservedGeneration = cluster.Generation
 		meta.SetStatusCondition(&status.Conditions, condition)
 	}
@@ -183,9 +187,13 @@ func (c *ClusterStatus) fillVantages(name string, status *v1alpha1.ClusterStatus
 	}
 	heardBy := c.config.Vantages.HeardBy(name)
 	for _, m := range c.config.Vantages.Members() {
-		v := byMember[m.Member]
+		age, heard := heardBy[m.Member]
+		v, known := byMember[m.Member]
+		if !heard && !known {
+			continue // a member that has never heard the cluster is no witness of it
+		}
 		v.Member, v.Center = m.Member, m.Center
-		if age, ok := heardBy[m.Member]; ok {
+		if heard {
 			v.LastHeard = metav1.NewMicroTime(now.Add(-age))
 			v.Connected = age <= c.config.Connected
 		}

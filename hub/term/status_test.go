@@ -106,7 +106,7 @@ func TestANewLeaderListensBeforeItCallsAClusterSilent(t *testing.T) {
 		d := newDesk(t)
 		d.store.kvs = nil
 		known := cluster("north-1")
-		known.Status.Vantages = []v1alpha1.Vantage{{Member: "a", Center: "a", Connected: true}}
+		known.Status.Vantages = []v1alpha1.Vantage{{Member: "a", Center: "a", Connected: true, LastHeard: metav1.NowMicro()}}
 		meta.SetStatusCondition(&known.Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: "Serving"})
 		d.store.put(t, "clusters", "north-1", known)
 		defer d.lead(t)()
@@ -130,6 +130,49 @@ func TestANewLeaderListensBeforeItCallsAClusterSilent(t *testing.T) {
 		}
 		if c := meta.FindStatusCondition(list[0].Status.Conditions, v1alpha1.ConditionReady); c.Reason != "Silent" {
 			t.Errorf("a cluster that nobody hears is %s", c.Reason)
+		}
+	})
+}
+
+// A cluster that was announced and never came was listed as heard by nobody, and
+// was then taken for a lost one: with it every loss of a center spanned two.
+func TestAClusterThatNeverJoinedHasNoVantage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t)
+		d.store.kvs = nil
+		d.store.put(t, "clusters", "north-1", cluster("north-1"))
+		d.store.put(t, "clusters", "north-2", cluster("north-2"))
+		defer d.lead(t)()
+		w := &writer{t: t, store: d.store}
+		status := NewClusterStatus(ClusterStatusConfig{Fleet: d.committed, Leases: d.leases, Vantages: d.vantages, Facts: facts{}, Writer: w}, time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = status.Run(ctx, 7)
+		}()
+		defer func() { cancel(); <-done }()
+		for seq := range uint64(12) {
+			if _, err := d.leaser.Hear(t.Context(), beat("a", "north-1", seq+1)); err != nil {
+				t.Fatal(err)
+			}
+			elapse(time.Second)
+		}
+		list, _, err := d.committed.Clusters(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]bool{}
+		for _, c := range list {
+			got[c.Name] = c.HasJoined()
+		}
+		if diff := cmp.Diff(map[string]bool{"north-1": true, "north-2": false}, got); diff != "" {
+			t.Errorf("joined (-want +got):\n%s", diff)
+		}
+		for _, c := range list {
+			if c.Name == "north-2" && (len(c.Status.Vantages) > 0 || meta.FindStatusCondition(c.Status.Conditions, v1alpha1.ConditionReady).Reason != "NotJoined") {
+				t.Errorf("status of a cluster that never joined: %+v", c.Status)
+			}
 		}
 	})
 }

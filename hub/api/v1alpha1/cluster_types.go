@@ -1,6 +1,8 @@
 package v1alpha1
 
 import (
+	"slices"
+
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -144,4 +146,10 @@ type KubernetesStatus struct {
 type Resources struct {
 	CPU    resource.Quantity `json:"cpu,omitempty"`
 	Memory resource.Quantity `json:"memory,omitempty"`
+}
+
+// HasJoined is false for a cluster that was announced and that no hub member has
+// ever heard. What was never there cannot be lost.
+func (c *Cluster) HasJoined() bool {
+	return c.Status.Kubernetes != nil || slices.ContainsFunc(c.Status.Vantages, func(v Vantage) bool { return !v.LastHeard.IsZero() })
 }
