@@ -10,9 +10,12 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"tripod.dev/tripod/hub/api/endpoint"
 	memberagent "tripod.dev/tripod/member-agent"
@@ -40,7 +43,7 @@ func main() {
 	var f flags
 	command := &cobra.Command{
 		Use: "tripod-agent --cluster NAME --hub HOST,HOST,HOST", Short: "Tripod's agent in a member cluster", Long: help,
-		Version: version, SilenceUsage: true, Args: cobra.NoArgs,
+		Version: version, SilenceUsage: true, SilenceErrors: true, Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
@@ -60,12 +63,13 @@ func main() {
 	text(&f.hubAPI, "hub-api", "", "every hub member's Kubernetes API, HOST:PORT; default: the hosts of --hub with port 6443")
 	text(&f.tokenFile, "join-token-file", "/etc/tripod/join/token", "file with the join token; read only while the agent has no certificate")
 	text(&f.namespace, "namespace", envOr("POD_NAMESPACE", "tripod-system"), "namespace of the agent, its identity and its memory")
-	text(&f.replica, "replica", envOr("POD_NAME", os.Getenv("HOSTNAME")), "name of this replica")
+	text(&f.replica, "replica", envOr("POD_NAME", hostName()), "name of this replica")
 	text(&f.guard, "listen-guard", ":7443", "address where the guards of databases attach")
 	text(&f.health, "listen-health", ":7080", "address of /healthz, /readyz and /metrics; empty serves none")
 	text(&f.kubeconfig, "kubeconfig", "", "kubeconfig of this cluster; default: the pod's service account")
 	text(&f.level, "log-level", "info", "debug, info, warn or error")
 	if err := command.Execute(); err != nil {
+		fmt.Fprintln(os.Stderr, "tripod-agent:", err)
 		os.Exit(1)
 	}
 }
@@ -77,14 +81,24 @@ func envOr(name, fallback string) string {
 	return fallback
 }
 
+func hostName() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "" // the configuration's check asks for --replica
+	}
+	return name
+}
+
 func run(ctx context.Context, f flags) error {
 	// 1. Logs, for everything below.
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.level)); err != nil {
-		return fmt.Errorf("read --log-level: %w", err)
+		return fmt.Errorf("--log-level is %q: use debug, info, warn or error", f.level)
 	}
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	slog.SetDefault(logger)
+	klog.SetSlogLogger(logger)
+	ctrllog.SetLogger(logr.FromSlogHandler(logger.Handler()))
 	// 2. The way to this cluster.
 	local, err := clusterConfig(f.kubeconfig)
 	if err != nil {

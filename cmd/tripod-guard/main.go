@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -24,13 +25,22 @@ import (
 
 var version = "dev"
 
+const help = `tripod-guard runs a database as its child and can always stop it.
+
+It is PID 1 of the database's container: an init container copies it there with
+"tripod-guard install", and "tripod-guard run" is the container's command. It
+asks the cluster's agents for the proof of the role each tick, and kills the
+database in time when the proof runs out. deploy/ledger/20-database.yaml shows a
+StatefulSet with it.`
+
 func main() {
 	root := &cobra.Command{
-		Use: "tripod-guard", Short: "Runs a database and can always stop it",
-		Version: version, SilenceUsage: true,
+		Use: "tripod-guard", Short: "Runs a database and can always stop it", Long: help,
+		Version: version, SilenceUsage: true, SilenceErrors: true,
 	}
 	root.AddCommand(installCommand(), runCommand())
 	if err := root.Execute(); err != nil {
+		fmt.Fprintln(os.Stderr, "tripod-guard:", err)
 		os.Exit(1)
 	}
 }
@@ -76,7 +86,7 @@ func run(ctx context.Context, f flags) error {
 	}
 	_, _, identity, err := credentials.Load()
 	if err != nil {
-		return err
+		return fmt.Errorf("%w; mount the Secret that the agent makes for the dataset at %s", err, f.credentials)
 	}
 	if f.guard.Address != "" && !strings.Contains(f.guard.Address, ":") {
 		f.guard.Address += ":" + strconv.Itoa(f.engine.Port)
