@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -146,6 +148,9 @@ func (l raftLog) level(level hclog.Level, msg string, args []any) slog.Level {
 			return slog.LevelDebug
 		}
 		return slog.LevelWarn
+	}
+	if strings.Contains(argument(args, "error"), net.ErrClosed.Error()) {
+		return slog.LevelDebug // this member stops
 	}
 	switch level {
 	case hclog.Error:
