@@ -43,6 +43,10 @@ build: ## Build every program into bin/ (the first time compiles Kubernetes: abo
 	$(GO) build -ldflags '-s -w' -o bin/ledger-api ./test/multikind/image/ledgerapi
 	cd test/multikind/coredns && $(GO) build -ldflags '-s -w' -o ../../../bin/coredns .
 
+.PHONY: images
+images: build ## Write the images of agent and guard as archives; PREFIX=registry.example/tripod names them
+	bin/multikind images $(if $(PREFIX),--prefix $(PREFIX))
+
 .PHONY: demo
 demo: deps build ## From nothing to a survived disaster; ROUNDS=5 alternates the centers
 	bin/multikind demo --rounds $(ROUNDS)

@@ -49,8 +49,22 @@ func root() *cobra.Command {
 	lab := &selection{}
 	command.PersistentFlags().StringVar(&lab.name, "name", "default", "which lab; two can stand side by side")
 	command.PersistentFlags().StringVar(&lab.stateRoot, "state", "/var/lib/tripod-lab", "folder of all labs of this machine")
-	command.AddCommand(up(lab), env(lab), status(lab), inject(lab), execute(lab), down(lab), demo(lab), firstProcess())
+	command.AddCommand(up(lab), env(lab), status(lab), inject(lab), execute(lab), down(lab), demo(lab), images(), firstProcess())
+	sayUsage(command)
 	return command
+}
+
+// sayUsage completes errors about arguments with how the command is called.
+func sayUsage(root *cobra.Command) {
+	for _, c := range root.Commands() {
+		check := c.Args
+		c.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return fmt.Errorf("%d arguments do not fit: use `%s`; --help says more", len(args), cmd.UseLine())
+			}
+			return nil
+		}
+	}
 }
 
 // firstProcess is PID 1 of a center; the lab runs it, nobody else.
