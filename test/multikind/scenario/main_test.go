@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -23,14 +24,18 @@ var shared struct {
 	err   error
 }
 
-const labName = "scenario"
+// labName is the lab's name: `scenario`, or what TRIPOD_LAB_NAME says, so that
+// two people on one machine have a lab each.
+func labName() string {
+	return cmp.Or(os.Getenv("TRIPOD_LAB_NAME"), "scenario")
+}
 
 func TestMain(m *testing.M) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := m.Run()
 	stop()
 	if os.Getenv("TRIPOD_KEEP_LAB") == "" {
-		if err := lab.Down(context.WithoutCancel(ctx), "", labName, func(string) {}); err != nil {
+		if err := lab.Down(context.WithoutCancel(ctx), "", labName(), func(string) {}); err != nil {
 			fmt.Fprintln(os.Stderr, "take the lab away:", err)
 			code = max(code, 1)
 		}
@@ -52,7 +57,7 @@ func fleet(t *testing.T) *Fleet {
 			shared.err = err
 			return
 		}
-		config := lab.Config{Name: labName, BinDir: bin, Nodes: lab.NodesReal}
+		config := lab.Config{Name: labName(), BinDir: bin, Nodes: lab.NodesReal}
 		shared.fleet, shared.err = Boot(t.Context(), config, tell)
 		if shared.err == nil {
 			shared.err = shared.fleet.Deploy(t.Context())
