@@ -89,6 +89,9 @@ var noise = []string{
 	"http: Handler timeout",
 	"apiserver received an error that is not an metav1.Status: &errors.errorString{s:\"context canceled\"}",
 	"Post-timeout activity",
+	// Upstream waits for caches until its context ends: the leader has changed.
+	"Unable to sync caches",
+	"timed out waiting for dependency graph builder sync during GC sync",
 }
 
 func isNoise(record slog.Record) bool {

@@ -93,6 +93,7 @@ var ordinary = map[string]slog.Level{
 	"clearing log suffix":                                        slog.LevelDebug,
 	"appendEntries rejected, sending older logs":                 slog.LevelDebug,
 	"new leader elected, stepping down":                          slog.LevelDebug,
+	"peer has newer term, stopping replication":                  slog.LevelDebug,
 	"rejecting vote request since we have a leader":              slog.LevelDebug,
 	"rejecting vote request since our last term is greater":      slog.LevelDebug,
 	"rejecting vote request since our last index is greater":     slog.LevelDebug,
