@@ -73,8 +73,11 @@ test-unit: deps ## Only what needs no lab
 verify: deps lint ## What CI runs beside the tests: formatting, vet, lint, generated code up to date
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w on these'; exit 1; }
 	$(GO) vet ./...
+	cd test/multikind/coredns && $(GO) vet ./...
+	$(GO) mod tidy -diff
+	cd test/multikind/coredns && $(GO) mod tidy -diff
 	$(MAKE) generate
-	@git diff --exit-code --stat -- hub/api proto || { echo 'generated code is stale: commit the result of `make generate`'; exit 1; }
+	@test -z "$$(git status --porcelain -- hub/api proto)" || { git status --short -- hub/api proto; echo 'generated code is stale: commit the result of `make generate`'; exit 1; }
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Import rules, sizes and the usual checks
