@@ -23,12 +23,12 @@ const usage = `tripod-hub runs one member of a Tripod hub.
   tripod-hub --config FILE
 
 A member needs nothing else: the store, the Kubernetes API, the gateway and the
-DNS server are in this program. FILE, the same on every member but for name and
-bootstrap:
+DNS server are in this program. FILE, the same on every member but for name,
+bootstrap and dns.listen:
 
   name: hub-a                    # this member
   dataDir: /var/lib/tripod
-  bootstrap: true                # on exactly one member of a new hub
+  bootstrap: true                # on exactly one member, at the first start
   hubTokenFile: /etc/tripod/hub-token   # the same secret on every member
   members:
   - {name: hub-a, region: north, center: north-1, address: 192.0.2.1}
