@@ -309,24 +309,34 @@ users: [{name: robot, user: {token: %q}}], contexts: [{name: robot, context: {cl
 // and waits for it.
 func follow(ctx context.Context, t *testing.T, f *Fleet, arguments ...string) (lines *bufio.Scanner, end func()) {
 	t.Helper()
+	return f.start(ctx, t, "kubernode", append([]string{"kubectl"}, arguments...)...)
+}
+
+// start starts a program and returns all that it prints, line by line. end kills
+// it and waits for it.
+func (f *Fleet) start(ctx context.Context, t *testing.T, program string, arguments ...string) (lines *bufio.Scanner, end func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(ctx)
-	cmd := exec.CommandContext(ctx, filepath.Join(f.config.BinDir, "kubernode"), append([]string{"kubectl"}, arguments...)...)
+	cmd := exec.CommandContext(ctx, filepath.Join(f.config.BinDir, program), arguments...)
 	cmd.Env = os.Environ()
 	for _, v := range f.Lab.Environment() {
 		cmd.Env = append(cmd.Env, v.Name+"="+v.Value)
 	}
-	out, err := cmd.StdoutPipe()
+	out, in, err := os.Pipe()
 	if err == nil {
+		cmd.Stdout, cmd.Stderr = in, in
 		err = cmd.Start()
+		_ = in.Close() // the program has its own
 	}
 	if err != nil {
 		cancel()
-		t.Fatalf("start kubectl %v: %v", arguments, err)
+		t.Fatalf("start %s %v: %v", program, arguments, err)
 	}
 	return bufio.NewScanner(out), func() {
 		cancel()
 		_, _ = io.Copy(io.Discard, out)
 		_ = cmd.Wait() // it was killed
+		_ = out.Close()
 	}
 }
 
