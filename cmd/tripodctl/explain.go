@@ -28,11 +28,22 @@ func explain(err error) error {
 		return fmt.Errorf("%w: the server serves no Tripod kinds; is it a hub, and does its log say that it is ready?", err)
 	case apierrors.IsUnauthorized(err):
 		return fmt.Errorf("%w: the hub does not accept these credentials; a fresh admin.kubeconfig is in a member's data folder", err)
-	case errors.As(err, &request):
-		return fmt.Errorf("%w; see that tripod-hub runs there and that port 6443 can be reached, or name other members with --hub or TRIPOD_HUB", request.Err)
+	case apierrors.IsTooManyRequests(err), apierrors.IsTimeout(err), apierrors.IsServerTimeout(err), errors.As(err, &request) && request.Timeout():
+		return fmt.Errorf("%s: the hub may have no leader; `tripodctl hub status` tells which members it lacks", without(err, request))
+	case request != nil:
+		return fmt.Errorf("%s; see that tripod-hub runs there and that port 6443 can be reached, or name other members with --hub or TRIPOD_HUB", without(err, request))
 	default:
 		return err
 	}
+}
+
+// without is the text of err without the method and the URL of the request.
+func without(err error, request *url.Error) string {
+	if request == nil {
+		return err.Error()
+	}
+	text := strings.Replace(err.Error(), request.Error(), request.Err.Error(), 1)
+	return strings.Replace(text, "failed to get server groups: ", "", 1)
 }
 
 // plain takes gRPC's wrapping off an error, and says what to do about a hub that

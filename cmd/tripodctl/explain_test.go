@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
 func TestErrorsSayWhatToDo(t *testing.T) {
@@ -23,6 +25,11 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		not  string
 	}{
 		"a hub that is down": {explain(fmt.Errorf("list clusters: %w", refused)), []string{"no hub member answers", "TRIPOD_HUB"}, "api?"},
+		"a hub without a leader": {
+			explain(fmt.Errorf("list clusters: %w", apierrors.NewTooManyRequests("storage is (re)initializing", 1))), []string{"list clusters", "tripodctl hub status"}, ""},
+		"a request that ran out of time": {
+			explain(fmt.Errorf("get the cluster x: %w", &url.Error{Op: "Get", URL: "https://192.0.2.1:6443/x", Err: context.DeadlineExceeded})),
+			[]string{"get the cluster x: ", "tripodctl hub status"}, "https:"},
 		"another hub's member": {
 			explain(fmt.Errorf("list clusters: %w", x509.UnknownAuthorityError{})), []string{"not a member of the hub"}, ""},
 		"a hub that is down, by gRPC": {

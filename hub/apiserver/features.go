@@ -6,8 +6,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	_ "unsafe" // for the linkname below
 
 	"github.com/go-logr/logr"
+	"go.uber.org/zap"
 	genericfeatures "k8s.io/apiserver/pkg/features"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/klog/v2"
@@ -26,8 +28,16 @@ var gates = map[string]bool{
 	string(genericfeatures.CoordinatedLeaderElection): false,
 }
 
+// etcd3ClientLogger writes JSON to standard error, several lines a second while
+// the store has no leader, and nothing but an environment variable that is read
+// before main can change it. The API server reports what fails for a client.
+//
+//go:linkname etcd3ClientLogger k8s.io/apiserver/pkg/storage/storagebackend/factory.etcd3ClientLogger
+var etcd3ClientLogger *zap.Logger
+
 var setProcessWide = sync.OnceValue(func() error {
 	klog.OsExit = running.exit
+	etcd3ClientLogger = quietZap()
 	known := utilfeature.DefaultMutableFeatureGate.GetAll()
 	turned := map[string]bool{}
 	for name, on := range gates {
@@ -88,6 +98,8 @@ var noise = []string{
 	// can do anything. Requests that are slow are in the metrics and the audit.
 	"http: Handler timeout",
 	"apiserver received an error that is not an metav1.Status: &errors.errorString{s:\"context canceled\"}",
+	"apiserver received an error that is not an metav1.Status: context.deadlineExceededError{}",
+	"Timeout or abort while handling",
 	"Post-timeout activity",
 	// Upstream waits for caches until its context ends: the leader has changed.
 	"Unable to sync caches",

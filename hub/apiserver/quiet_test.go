@@ -32,3 +32,11 @@ func TestOnlyMeaninglessUpstreamErrorsAreQuiet(t *testing.T) {
 		})
 	}
 }
+
+// The link to upstream's logger is by name; when upstream renames it, the JSON
+// on standard error is back.
+func TestUpstreamStillHasTheLoggerThatIsReplaced(t *testing.T) {
+	if etcd3ClientLogger == nil {
+		t.Error("k8s.io/apiserver/pkg/storage/storagebackend/factory has no etcd3ClientLogger any more: see features.go")
+	}
+}

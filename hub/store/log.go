@@ -142,6 +142,9 @@ func (l raftLog) Log(level hclog.Level, msg string, args ...any) {
 // level is what a line of raft's is for an operator.
 func (l raftLog) level(level hclog.Level, msg string, args []any) slog.Level {
 	if usual, ok := ordinary[msg]; ok {
+		if usual > slog.LevelDebug && l.said.lately(msg) {
+			return slog.LevelDebug // without a majority, once a second
+		}
 		return usual
 	}
 	if key, ok := unreachable[msg]; ok {

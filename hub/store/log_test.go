@@ -31,6 +31,7 @@ func TestRaftLogIsCalm(t *testing.T) {
 	logger.With("term", 3).Error("failed to heartbeat to", "peer", "192.0.2.2:6445")
 	logger.Warn("rejecting pre-vote request since we have a leader", "from", "192.0.2.2:6445")
 	logger.Warn("heartbeat timeout reached, starting election")
+	logger.Warn("heartbeat timeout reached, starting election")
 	logger.Error("failed to commit logs", "error", "no space left on device")
 	logger.Error("failed to commit logs", "error", "no space left on device")
 	want := []string{
