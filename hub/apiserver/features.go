@@ -101,6 +101,8 @@ var noise = []string{
 	"apiserver received an error that is not an metav1.Status: context.deadlineExceededError{}",
 	"Timeout or abort while handling",
 	"Post-timeout activity",
+	// Every watch says it when the leader is lost; the store says it once.
+	"watch chan error: etcdserver: no leader",
 	// Upstream waits for caches until its context ends: the leader has changed.
 	"Unable to sync caches",
 	"timed out waiting for dependency graph builder sync during GC sync",

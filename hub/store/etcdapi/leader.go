@@ -48,8 +48,8 @@ func newLeaderStreams(s *store.Store, patience time.Duration) *leaderStreams {
 }
 
 func (l *leaderStreams) serve(srv any, ss grpc.ServerStream, handler grpc.StreamHandler) error {
-	if l.store.Membership().LeaderID() == 0 {
-		return rpctypes.ErrGRPCNoLeader
+	if err := l.awaitLeader(ss.Context()); err != nil {
+		return err
 	}
 	ctx, end := context.WithCancelCause(ss.Context())
 	defer end(nil)
@@ -67,6 +67,24 @@ func (l *leaderStreams) serve(srv any, ss grpc.ServerStream, handler grpc.Stream
 		return rpctypes.ErrGRPCNoLeader
 	}
 	return err
+}
+
+// awaitLeader gives a member that has no leader patience to find one. Kubernetes'
+// API server watches some hundred prefixes, and tries again without a pause for
+// half a minute (reflector.MaxInternalErrorRetryDuration): refused at once, it
+// would open thousands of streams a second just when the members have to elect.
+func (l *leaderStreams) awaitLeader(ctx context.Context) error {
+	if l.store.Membership().LeaderID() != 0 {
+		return nil
+	}
+	ctx, stop := context.WithTimeout(ctx, l.patience)
+	defer stop()
+	for leadership := range l.store.Subscribe(ctx) {
+		if leadership.Leader != "" {
+			return nil
+		}
+	}
+	return rpctypes.ErrGRPCNoLeader
 }
 
 func (l *leaderStreams) run(ctx context.Context) {
