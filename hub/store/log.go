@@ -88,6 +88,7 @@ func raftLogTo(log *slog.Logger) hclog.Logger {
 var ordinary = map[string]slog.Level{
 	"heartbeat timeout reached, starting election":               slog.LevelInfo,
 	"Election timeout reached, restarting election":              slog.LevelInfo,
+	"failed to decode incoming command":                          slog.LevelWarn, // the other end is gone
 	"failed to get previous log":                                 slog.LevelDebug,
 	"previous log term mis-match":                                slog.LevelDebug,
 	"clearing log suffix":                                        slog.LevelDebug,
