@@ -218,7 +218,7 @@ func (p *protection) follow() {
 // DiscardSubject is what an Approval names (spec.run) to let a diverged copy be
 // copied anew from the primary of epoch; what it held is kept aside.
 func DiscardSubject(d *v1alpha1.Dataset, cluster string) string {
-	return fmt.Sprintf("discard.%s.%s.%s.%d", d.Namespace, d.Name, cluster, d.Status.Epoch)
+	return v1alpha1.Discard{Namespace: d.Namespace, Dataset: d.Name, Cluster: cluster, Epoch: d.Status.Epoch}.Subject()
 }
 
 func (p *protection) discardApproved(cluster string) bool {

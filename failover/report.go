@@ -75,7 +75,7 @@ func (p *protection) conditions() {
 	protected, reason, message := p.protected()
 	p.condition(v1alpha1.ConditionProtected, protected, reason, message)
 	if names := p.diverged(); len(names) > 0 {
-		p.condition("Diverged", true, "NeedsApproval", fmt.Sprintf("%s holds writes that the primary does not have; nothing is discarded without an approval of %q",
+		p.condition("Diverged", true, "NeedsApproval", fmt.Sprintf("%s holds writes that the primary does not have; to keep them aside and copy it anew: tripodctl approve %s",
 			names[0], DiscardSubject(p.was, names[0])))
 	} else {
 		meta.RemoveStatusCondition(&p.now.Status.Conditions, "Diverged")

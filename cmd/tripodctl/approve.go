@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
@@ -20,23 +22,19 @@ func newApproveCommand(door *connection) *cobra.Command {
 
 The hub stamps who approved from the identity it authenticated; the one who
 requested a run cannot approve it. Where the promotion may lose writes, the
-approval must accept at least the loss that "tripodctl run RUN" shows.`,
+approval must accept at least the loss that "tripodctl run RUN" shows.
+
+A copy that has diverged from its primary waits for a person, too: its dataset's
+condition Diverged names what to give for RUN.`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := door.client()
 			if err != nil {
 				return err
 			}
-			run, err := getRun(cmd.Context(), api, args[0])
-			if err != nil {
-				return err
-			}
-			if run.Status.Phase != v1alpha1.RunAwaitingApproval && run.Status.Phase != v1alpha1.RunPaused {
-				return fmt.Errorf("the run %s is %s and waits for nobody", run.Name, run.Status.Phase)
-			}
 			approval := &v1alpha1.Approval{
-				ObjectMeta: metav1.ObjectMeta{GenerateName: run.Name + "-"},
-				Spec:       v1alpha1.ApprovalSpec{Run: run.Name, Decision: v1alpha1.DecisionApprove, Comment: comment},
+				ObjectMeta: metav1.ObjectMeta{GenerateName: args[0] + "-"},
+				Spec:       v1alpha1.ApprovalSpec{Run: args[0], Decision: v1alpha1.DecisionApprove, Comment: comment},
 			}
 			if reject {
 				approval.Spec.Decision = v1alpha1.DecisionReject
@@ -47,14 +45,16 @@ approval must accept at least the loss that "tripodctl run RUN" shows.`,
 			if acceptLoss >= 0 {
 				approval.Spec.AcceptLoss = &v1alpha1.AcceptedLoss{Seconds: acceptLoss}
 			}
-			if loss := run.Status.Loss; loss != nil && loss.Possible && acceptLoss < loss.Seconds && !reject {
-				return fmt.Errorf("the run %s may lose writes (%s): repeat with --accept-loss %d if you accept that", run.Name, loss.Message, loss.Seconds)
+			if _, discard := v1alpha1.ParseDiscard(args[0]); !discard {
+				if err := checkApproval(cmd.Context(), api, approval); err != nil {
+					return err
+				}
 			}
 			if err := api.Create(cmd.Context(), approval); err != nil {
-				return fmt.Errorf("record the approval of %s: %w", run.Name, err)
+				return fmt.Errorf("record the approval of %s: %w", args[0], err)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s of run %s recorded as %s by %s\n",
-				approval.Spec.Decision, run.Name, approval.Name, approval.Spec.Approver)
+				approval.Spec.Decision, args[0], approval.Name, approval.Spec.Approver)
 			return nil
 		},
 	}
@@ -62,4 +62,21 @@ approval must accept at least the loss that "tripodctl run RUN" shows.`,
 	c.Flags().StringVar(&comment, "comment", "", "why, for the evidence")
 	c.Flags().Int64Var(&acceptLoss, "accept-loss", -1, "accept the loss of at most this many seconds of writes")
 	return c
+}
+
+// checkApproval says what would make the approval useless, before it is
+// recorded for ever.
+func checkApproval(ctx context.Context, api client.Client, approval *v1alpha1.Approval) error {
+	run, err := getRun(ctx, api, approval.Spec.Run)
+	if err != nil {
+		return err
+	}
+	if run.Status.Phase != v1alpha1.RunAwaitingApproval && run.Status.Phase != v1alpha1.RunPaused {
+		return fmt.Errorf("the run %s is %s and waits for nobody", run.Name, run.Status.Phase)
+	}
+	loss, accepted := run.Status.Loss, approval.Spec.AcceptLoss
+	if approval.Spec.Decision == v1alpha1.DecisionApprove && loss != nil && loss.Possible && (accepted == nil || accepted.Seconds < loss.Seconds) {
+		return fmt.Errorf("the run %s may lose writes (%s): repeat with --accept-loss %d if you accept that", run.Name, loss.Message, loss.Seconds)
+	}
+	return nil
 }

@@ -23,7 +23,7 @@ const maxApproverGroups = 64
 // by who asked for the run (safety.md section 10).
 type stamp struct {
 	*admission.Handler
-	runs dynamic.NamespaceableResourceInterface
+	runs, datasets dynamic.NamespaceableResourceInterface
 }
 
 var (
@@ -31,15 +31,18 @@ var (
 	_ admission.ValidationInterface  = (*stamp)(nil)
 	_ initializer.WantsDynamicClient = (*stamp)(nil)
 
-	runResource = v1alpha1.GroupVersion.WithResource("recoveryruns")
+	runResource     = v1alpha1.GroupVersion.WithResource("recoveryruns")
+	datasetResource = v1alpha1.GroupVersion.WithResource("datasets")
 )
 
 func newStamp() *stamp { return &stamp{Handler: admission.NewHandler(admission.Create)} }
 
-func (s *stamp) SetDynamicClient(client dynamic.Interface) { s.runs = client.Resource(runResource) }
+func (s *stamp) SetDynamicClient(client dynamic.Interface) {
+	s.runs, s.datasets = client.Resource(runResource), client.Resource(datasetResource)
+}
 
 func (s *stamp) ValidateInitialization() error {
-	if s.runs == nil {
+	if s.runs == nil || s.datasets == nil {
 		return fmt.Errorf("%s: no client", admissionStamp)
 	}
 	return nil
@@ -79,6 +82,9 @@ func (s *stamp) Validate(ctx context.Context, a admission.Attributes, _ admissio
 	}
 	name, _, _ := unstructured.NestedString(object.Object, "spec", "run") // the schema has checked the type
 	run, err := s.runs.Get(ctx, name, metav1.GetOptions{})
+	if discard, ok := v1alpha1.ParseDiscard(name); ok && apierrors.IsNotFound(err) {
+		return s.validateDiscard(ctx, a, discard)
+	}
 	if apierrors.IsNotFound(err) {
 		return admission.NewForbidden(a, fmt.Errorf("there is no run %q: `tripodctl runs` lists them", name))
 	}
@@ -88,6 +94,25 @@ func (s *stamp) Validate(ctx context.Context, a admission.Attributes, _ admissio
 	requester, _, _ := unstructured.NestedString(run.Object, "spec", "requester")
 	if requester != "" && requester == a.GetUserInfo().GetName() {
 		return admission.NewForbidden(a, fmt.Errorf("%q asked for run %q and cannot approve it: another person has to", requester, name))
+	}
+	return nil
+}
+
+// validateDiscard refuses the approval of a copy that is not there at that
+// epoch. Nobody asked for it but the divergence itself, so anybody may approve.
+func (s *stamp) validateDiscard(ctx context.Context, a admission.Attributes, discard v1alpha1.Discard) error {
+	dataset, err := s.datasets.Namespace(discard.Namespace).Get(ctx, discard.Dataset, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return admission.NewForbidden(a, fmt.Errorf("there is no dataset %s/%s to discard a copy of", discard.Namespace, discard.Dataset))
+	}
+	if err != nil {
+		return apierrors.NewInternalError(fmt.Errorf("read dataset %s/%s: %w", discard.Namespace, discard.Dataset, err))
+	}
+	epoch, _, _ := unstructured.NestedInt64(dataset.Object, "status", "epoch")
+	primary, _, _ := unstructured.NestedString(dataset.Object, "status", "primary")
+	if epoch != discard.Epoch || primary == discard.Cluster {
+		return admission.NewForbidden(a, fmt.Errorf("dataset %s/%s is at epoch %d with its primary in %q: its condition Diverged says what may be approved now",
+			discard.Namespace, discard.Dataset, epoch, primary))
 	}
 	return nil
 }

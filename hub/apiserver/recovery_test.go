@@ -80,6 +80,8 @@ func testApprovals(t *testing.T, h *hub) {
 		t.Errorf("stamp (-want +got):\n%s", diff)
 	}
 
+	h.namespace(t, "approvals")
+	apply(t, in(h.admin(), datasetsResource, "approvals"), datasetText("ledger", "postgresql"), "test")
 	mask := rest.CopyConfig(alice)
 	mask.Impersonate = rest.ImpersonationConfig{UserName: "bob", Groups: []string{"system:masters"}}
 	for name, test := range map[string]struct {
@@ -90,10 +92,15 @@ func testApprovals(t *testing.T, h *hub) {
 		"the requester":                   {alice, "by-alice", "cannot approve it"},
 		"the requester in another's name": {mask, "by-alice", "do not impersonate"},
 		"a run that does not exist":       {bob, "no-such", `there is no run "no-such"`},
+		"a copy of no dataset":            {bob, "discard.approvals.no-such.north-1.0", "there is no dataset approvals/no-such"},
+		"a copy at another epoch":         {bob, "discard.approvals.ledger.north-1.7", "is at epoch 0"},
 	} {
 		if _, err := approve(test.config, test.run); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want a refusal with %q", name, err, test.want)
 		}
+	}
+	if _, err := approve(bob, "discard.approvals.ledger.north-1.0"); err != nil {
+		t.Errorf("a diverged copy: %v, want anyone to approve", err)
 	}
 	if _, err := approve(alice, "by-engine"); err != nil {
 		t.Errorf("a run nobody asked for: %v, want anyone to approve", err)
