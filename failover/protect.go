@@ -24,6 +24,8 @@ type protection struct {
 	was, now *v1alpha1.Dataset
 	app      *v1alpha1.Application
 	commands []Command
+	// refusal is why the first primary could not be formed, or empty.
+	refusal string
 }
 
 // Protect keeps one dataset as its spec declares it while no run moves it: it
@@ -74,9 +76,14 @@ func (p *protection) form() {
 func (p *protection) formed() {
 	c := Command{Cluster: p.was.Status.Primary, Verb: VerbPromote, SyncSet: []string{p.was.Status.Primary}}
 	p.send(c, "form", formEvery)
-	if r, ok := p.Results[p.commands[len(p.commands)-1].ID]; ok && r.Outcome == Done {
+	r, ok := p.Results[p.commands[len(p.commands)-1].ID]
+	switch {
+	case !ok:
+	case r.Outcome == Done:
 		p.commands = nil
 		settle(p.now, nil)
+	case r.Outcome == Refused:
+		p.refusal = r.Message
 	}
 }
 

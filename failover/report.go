@@ -103,6 +103,10 @@ func (p *protection) available() (bool, string, string) {
 		if phase == "" {
 			phase = "Forming"
 		}
+		if p.refusal != "" {
+			return false, "FormationRefused", fmt.Sprintf("%s does not begin as the first primary: %s; if an earlier dataset of this name was there, give this one another name",
+				st.Primary, p.refusal)
+		}
 		return false, phase, fmt.Sprintf("no primary serves while the dataset is %s; the next one is %q", phase, st.Primary)
 	}
 	if class := p.det.Classes[st.Primary]; class == Lost || class == Silent {
