@@ -45,7 +45,7 @@ func (m *Member) openSenses(context.Context) (err error) {
 	s.vantages = term.NewVantages(missedTicks*m.lease.Tick, m.clock)
 	s.observations = term.NewObservations(missedTicks*m.lease.Tick, m.clock)
 	s.leaser = term.NewLeaser(term.LeaserConfig{
-		Lease: m.lease, Incarnation: m.store.Incarnation, Proposer: proposer{m.store}, Roster: s.committed,
+		Lease: m.lease, Incarnation: m.store.Incarnation, Steady: s.leases.Steady, Proposer: proposer{m.store}, Roster: s.committed,
 		Vantages: s.vantages, Observations: s.observations, Clock: m.clock, Logger: m.logger,
 	})
 	s.view, err = view.New(view.Config{Expected: s.expected, Logger: m.logger})

@@ -24,7 +24,7 @@ func newStore(c Config, who *identity.Identity, leases *term.Leases, metrics pro
 		RaftListen: net.JoinHostPort(c.self().Address, RaftPort),
 		Bootstrap:  c.Bootstrap,
 		TLS:        who.PeerTLS(),
-		OnRenewal:  func(r hubstore.RenewalApplied) { leases.Renewed(r.Clusters, r.Revision) },
+		OnRenewal:  func(r hubstore.RenewalApplied) { leases.Renewed(r.Clusters, r.Revision, r.Steady) },
 		OnRestore:  leases.Restored,
 		Timing:     hubstore.LAN(),
 		Logger:     logger,

@@ -26,6 +26,9 @@ type Leases interface {
 	// revision below revision (every lease, if revision is 0) is surely over,
 	// and the age of the last such renewal.
 	Fence(cluster string, revision int64) (over bool, age time.Duration)
+	// Steady is for how long the hub has been renewing leases without a pause of
+	// a lease's length, as far as this member knows.
+	Steady() time.Duration
 }
 
 // Sight is what the leader knows of who hears one cluster.

@@ -53,6 +53,9 @@ func (f *fleet) Fence(cluster string, _ int64) (bool, time.Duration) {
 	return false, 0
 }
 
+// Steady: this hub was never out.
+func (f *fleet) Steady() time.Duration { return time.Hour }
+
 func (f *fleet) Members() []failover.HubMember {
 	f.mu.Lock()
 	defer f.mu.Unlock()

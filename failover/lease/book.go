@@ -18,12 +18,16 @@ type Book struct {
 	wait     time.Duration
 	floor    time.Duration
 	renewals map[string][]Renewal // ascending in both fields
+
+	pause    time.Duration
+	steady   time.Duration // what the newest renewal said
+	steadyAt time.Duration // when it was applied
 }
 
 // NewBook starts an account at now: a member that has just started knows
 // nothing of what was renewed before, so it counts every lease from its start.
 func NewBook(c Config, now time.Duration) *Book {
-	return &Book{wait: c.OverAfter(), floor: now, renewals: map[string][]Renewal{}}
+	return &Book{wait: c.OverAfter(), floor: now, pause: c.TTL, renewals: map[string][]Renewal{}}
 }
 
 // Restored says that the store's state was replaced by a snapshot at now. The
@@ -31,10 +35,14 @@ func NewBook(c Config, now time.Duration) *Book {
 // now again.
 func (b *Book) Restored(now time.Duration) {
 	b.floor = max(b.floor, now)
+	b.steady, b.steadyAt = 0, now
 }
 
-// Applied notes that a renewal of clusters was applied at revision.
-func (b *Book) Applied(clusters []string, revision int64, now time.Duration) {
+// Applied notes that a renewal of clusters was applied at revision, whose
+// proposer had seen the hub renew steadily for so long; 0 for one that is
+// replayed from the log, because it says nothing about the time since.
+func (b *Book) Applied(clusters []string, revision int64, steady, now time.Duration) {
+	b.steady, b.steadyAt = steady, now
 	for _, name := range clusters {
 		b.renewals[name] = b.appended(b.renewals[name], Renewal{Revision: revision, AppliedAt: now})
 	}
@@ -52,6 +60,16 @@ func (b *Book) appended(rs []Renewal, r Renewal) []Renewal {
 		first++
 	}
 	return append(rs[first:len(rs):len(rs)], r)
+}
+
+// Steady is for how long the hub has been renewing leases, whichever, without a
+// pause of a TTL: 0 when the pause is now, or when this member cannot know.
+func (b *Book) Steady(now time.Duration) time.Duration {
+	since := now - b.steadyAt
+	if len(b.renewals) == 0 || since > b.pause {
+		return 0
+	}
+	return b.steady + since
 }
 
 // Last returns the newest renewal of a cluster since the book was started.

@@ -94,7 +94,7 @@ func play(t *rapid.T, config Config) *history {
 		applied = max(applied, real+time.Duration(delay.Draw(t, "to commit")))
 		revision += rapid.Int64Range(0, 3).Draw(t, "writes between")
 		if applied >= start {
-			h.book.Applied([]string{"a"}, revision, h.hub.at(applied))
+			h.book.Applied([]string{"a"}, revision, 0, h.hub.at(applied))
 		}
 		back := applied + time.Duration(delay.Draw(t, "way back"))
 		read := revision + rapid.Int64Range(0, 2).Draw(t, "state read later")
@@ -205,11 +205,11 @@ func TestBook(t *testing.T) {
 	}{
 		"an unknown cluster counts from the member's start":          {func(b *Book) {}, wait - 1, 5, false, false},
 		"an unknown cluster is over a wait after the start":          {func(b *Book) {}, wait, 5, true, true},
-		"a renewal moves the lease":                                  {func(b *Book) { b.Applied([]string{"a"}, 3, time.Second) }, wait, 5, false, false},
-		"a renewal of another cluster does not":                      {func(b *Book) { b.Applied([]string{"b"}, 3, time.Second) }, wait, 5, true, true},
-		"a renewal at the fencing revision cannot name the role":     {func(b *Book) { b.Applied([]string{"a"}, 5, time.Second) }, wait, 5, false, true},
-		"a renewal below the fencing revision can":                   {func(b *Book) { b.Applied([]string{"a"}, 4, time.Second) }, wait, 5, false, false},
-		"two renewals at one revision count as the later":            {func(b *Book) { b.Applied([]string{"a"}, 4, 1); b.Applied([]string{"a"}, 4, time.Second) }, wait + 1, 5, false, false},
+		"a renewal moves the lease":                                  {func(b *Book) { b.Applied([]string{"a"}, 3, 0, time.Second) }, wait, 5, false, false},
+		"a renewal of another cluster does not":                      {func(b *Book) { b.Applied([]string{"b"}, 3, 0, time.Second) }, wait, 5, true, true},
+		"a renewal at the fencing revision cannot name the role":     {func(b *Book) { b.Applied([]string{"a"}, 5, 0, time.Second) }, wait, 5, false, true},
+		"a renewal below the fencing revision can":                   {func(b *Book) { b.Applied([]string{"a"}, 4, 0, time.Second) }, wait, 5, false, false},
+		"two renewals at one revision count as the later":            {func(b *Book) { b.Applied([]string{"a"}, 4, 0, 1); b.Applied([]string{"a"}, 4, 0, time.Second) }, wait + 1, 5, false, false},
 		"a restored snapshot may hold renewals, so all starts again": {func(b *Book) { b.Restored(time.Second) }, wait, 5, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -225,10 +225,35 @@ func TestBook(t *testing.T) {
 	}
 }
 
+func TestABookTellsHowSteadilyTheHubRenews(t *testing.T) {
+	const second = time.Second
+	a := []string{"a"}
+	for name, tc := range map[string]struct {
+		feed func(*Book)
+		at   time.Duration
+		want time.Duration
+	}{
+		"a member that was told nothing cannot know":        {func(*Book) {}, second, 0},
+		"the first renewal of a hub begins the count":       {func(b *Book) { b.Applied(a, 1, 0, second) }, 3 * second, 2 * second},
+		"a young member takes an older one's word":          {func(b *Book) { b.Applied(a, 1, 60*second, second) }, 3 * second, 62 * second},
+		"a replayed renewal says nothing":                   {func(b *Book) { b.Applied(a, 1, 60*second, second); b.Applied(a, 1, 0, second) }, 3 * second, 2 * second},
+		"a pause as long as every lease ends it":            {func(b *Book) { b.Applied(a, 1, 60*second, second) }, 6*second + 1, 0},
+		"what came before a restored snapshot is not known": {func(b *Book) { b.Applied(a, 1, 60*second, second); b.Restored(second) }, 2 * second, second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := NewBook(LAN(), 0)
+			tc.feed(b)
+			if got := b.Steady(tc.at); got != tc.want {
+				t.Errorf("Steady is %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
 func TestABookForgetsWhatIsOver(t *testing.T) {
 	b := NewBook(LAN(), 0)
 	for i := range 10000 {
-		b.Applied([]string{"a"}, int64(i), time.Duration(i)*time.Second)
+		b.Applied([]string{"a"}, int64(i), 0, time.Duration(i)*time.Second)
 	}
 	if n := len(b.renewals["a"]); n > 7 {
 		t.Fatalf("the book keeps %d renewals of one cluster", n)

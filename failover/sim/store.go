@@ -25,6 +25,7 @@ type entry struct {
 	revision int64 // after it was applied
 	term     uint64
 	renewed  []string
+	steady   time.Duration
 	write    metav1.Object
 }
 
@@ -207,4 +208,6 @@ func (w *world) seedObjects() {
 		w.truth.apply(o)
 		w.log = append(w.log, entry{revision: w.rev, write: o})
 	}
+	// The hub has been in operation for long: the first leader has no grace to wait out.
+	w.log = append(w.log, entry{revision: w.rev, renewed: places[:], steady: time.Hour})
 }

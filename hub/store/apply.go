@@ -48,6 +48,9 @@ type RenewalApplied struct {
 	Revision int64
 	Clusters []string
 	Tick     uint64
+	// Steady is LeaseRenewal.steady_millis; 0 for an entry that was in this
+	// member's log when it started, which may be of any age.
+	Steady time.Duration
 }
 
 var _ raft.BatchingFSM = (*machine)(nil)
@@ -183,6 +186,9 @@ func (s *machine) renew(r *raftlogv1.LeaseRenewal, result *Result) {
 	applied := RenewalApplied{
 		Index: result.Index, Term: result.Term,
 		Revision: s.kv.Rev(), Clusters: r.GetClusters(), Tick: r.GetTick(),
+	}
+	if result.Index > s.replayed {
+		applied.Steady = time.Duration(r.GetSteadyMillis()) * time.Millisecond
 	}
 	result.Renewal = &applied
 	s.onRenewal(applied)

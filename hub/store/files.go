@@ -115,6 +115,7 @@ func (d *disk) reconcile(m *machine) error {
 		return fmt.Errorf("store: read the Raft log: %w", err)
 	}
 	applied := m.applied.Load()
+	m.replayed = last
 	if len(snapshots) > 0 {
 		newest := snapshots[0]
 		last = max(last, newest.Index)

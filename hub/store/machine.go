@@ -58,6 +58,9 @@ type machine struct {
 	incarnation atomic.Uint64
 	clusterID   atomic.Uint64
 
+	// replayed is the last entry that was in the log at the start.
+	replayed uint64
+
 	halted  atomic.Bool
 	haltErr chan error
 }

@@ -42,9 +42,11 @@ type Roster interface {
 type LeaserConfig struct {
 	Lease       lease.Config
 	Incarnation func() uint64
-	Proposer    Proposer
-	Roster      Roster
-	Vantages    *Vantages
+	// Steady is this member's account of how steadily the hub renews.
+	Steady   func() time.Duration
+	Proposer Proposer
+	Roster   Roster
+	Vantages *Vantages
 	// Observations takes what comes with the heartbeats.
 	Observations *Observations
 	// Batch is the least time between two proposals; default: a quarter of a
@@ -236,7 +238,8 @@ func (l *Leaser) renew(ctx context.Context, r *round) (err error) {
 	}()
 	ctx, cancel := context.WithTimeout(ctx, l.config.Lease.TTL)
 	defer cancel()
-	renewal := &raftlogv1.LeaseRenewal{Tick: l.tick, Incarnation: l.config.Incarnation()}
+	renewal := &raftlogv1.LeaseRenewal{Tick: l.tick, Incarnation: l.config.Incarnation(),
+		SteadyMillis: uint64(l.config.Steady().Milliseconds())}
 	for name := range r.clusters {
 		renewal.Clusters = append(renewal.Clusters, name)
 	}

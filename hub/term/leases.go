@@ -23,12 +23,13 @@ func NewLeases(config lease.Config, clock Clock) *Leases {
 	return &Leases{clock: clock, book: lease.NewBook(config, clock())}
 }
 
-// Renewed notes that a renewal of clusters was applied at revision. It is called
-// in log order, by the goroutine that applies, and does not block.
-func (l *Leases) Renewed(clusters []string, revision int64) {
+// Renewed notes that a renewal of clusters was applied at revision; steady is
+// what it said, 0 if it was replayed. It is called in log order, by the goroutine
+// that applies, and does not block.
+func (l *Leases) Renewed(clusters []string, revision int64, steady time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.book.Applied(clusters, revision, l.clock())
+	l.book.Applied(clusters, revision, steady, l.clock())
 }
 
 // Restored notes that a snapshot replaced the store's state: all leases count
@@ -68,6 +69,14 @@ func (l *Leases) FenceIn(cluster string, revision int64) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return max(0, l.book.OverBeforeAt(cluster, revision)-l.clock())
+}
+
+// Steady is for how long the hub has been renewing leases without a pause of a
+// TTL, as far as this member knows.
+func (l *Leases) Steady() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.book.Steady(l.clock())
 }
 
 // Last returns the newest renewal of cluster and its age; false when this member

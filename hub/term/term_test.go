@@ -88,7 +88,7 @@ func (s *store) ProposeRenewal(ctx context.Context, r *raftlogv1.LeaseRenewal) (
 	}
 	s.proposals = append(s.proposals, r.GetClusters())
 	if s.leases != nil {
-		s.leases.Renewed(r.GetClusters(), s.revision)
+		s.leases.Renewed(r.GetClusters(), s.revision, time.Duration(r.GetSteadyMillis())*time.Millisecond)
 	}
 	return Applied{Term: 7, Revision: s.revision}, nil
 }
@@ -177,7 +177,8 @@ func newDesk(t *testing.T) *desk {
 	d.observations = NewObservations(2*config.Tick, clock)
 	d.committed = NewCommitted(d.store, DefaultPrefix, clock)
 	d.leaser = NewLeaser(LeaserConfig{
-		Lease: config, Incarnation: func() uint64 { return 1 }, Proposer: d.store, Roster: d.committed,
+		Steady: d.leases.Steady,
+		Lease:  config, Incarnation: func() uint64 { return 1 }, Proposer: d.store, Roster: d.committed,
 		Vantages: d.vantages, Observations: d.observations, Clock: clock, Logger: slog.New(slog.DiscardHandler),
 	})
 	return d

@@ -246,7 +246,12 @@ type LeaseRenewal struct {
 	Tick uint64 `protobuf:"varint,2,opt,name=tick,proto3" json:"tick,omitempty"`
 	// The incarnation that the proposing leader belongs to. A renewal of another
 	// incarnation is applied as a no-op that reports itself as refused.
-	Incarnation   uint64 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Incarnation uint64 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// For how long, as far as the proposing leader knows, the hub has been
+	// renewing leases without a pause of a lease's length, terms before its own
+	// included. A new leader judges by it whether its term began after an outage
+	// of the hub itself.
+	SteadyMillis  uint64 `protobuf:"varint,4,opt,name=steady_millis,json=steadyMillis,proto3" json:"steady_millis,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -298,6 +303,13 @@ func (x *LeaseRenewal) GetTick() uint64 {
 func (x *LeaseRenewal) GetIncarnation() uint64 {
 	if x != nil {
 		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *LeaseRenewal) GetSteadyMillis() uint64 {
+	if x != nil {
+		return x.SteadyMillis
 	}
 	return 0
 }
@@ -384,11 +396,12 @@ const file_raftlog_v1_command_proto_rawDesc = "" +
 	"\x10lease_checkpoint\x18\x10 \x01(\fH\x00R\x0fleaseCheckpoint\x12F\n" +
 	"\rlease_renewal\x18\x1e \x01(\v2\x1f.tripod.raftlog.v1.LeaseRenewalH\x00R\fleaseRenewal\x12R\n" +
 	"\x11start_incarnation\x18\x1f \x01(\v2#.tripod.raftlog.v1.StartIncarnationH\x00R\x10startIncarnationB\x04\n" +
-	"\x02op\"`\n" +
+	"\x02op\"\x85\x01\n" +
 	"\fLeaseRenewal\x12\x1a\n" +
 	"\bclusters\x18\x01 \x03(\tR\bclusters\x12\x12\n" +
 	"\x04tick\x18\x02 \x01(\x04R\x04tick\x12 \n" +
-	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\"k\n" +
+	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12#\n" +
+	"\rsteady_millis\x18\x04 \x01(\x04R\fsteadyMillis\"k\n" +
 	"\x10StartIncarnation\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12\x1d\n" +
 	"\n" +
