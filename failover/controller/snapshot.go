@@ -79,6 +79,7 @@ func byName[T client.Object](objects []T) {
 
 func (c *Controller) fleet(clusters []*v1alpha1.Cluster) failover.Fleet {
 	f := failover.Fleet{Members: c.cfg.Vantages.Members(), Sightings: map[string]failover.Sighting{}, Watching: c.uptime() - c.since}
+	youngest := c.uptime()
 	for _, cl := range clusters {
 		// A hub whose clusters are still to join must not open the breaker
 		// against itself.
@@ -87,19 +88,20 @@ func (c *Controller) fleet(clusters []*v1alpha1.Cluster) failover.Fleet {
 		}
 		f.Clusters = append(f.Clusters, failover.Cluster{Name: cl.Name, Region: cl.Spec.Region, Center: cl.Spec.Center})
 		over, silent := c.cfg.Leases.Fence(cl.Name, 0)
+		youngest = min(youngest, silent)
 		sight := c.cfg.Vantages.Sight(cl.Name)
 		f.Sightings[cl.Name] = failover.Sighting{LeaseOver: over, Silent: silent, HeardBy: sight.HeardBy, Unobservable: sight.Unobservable, Stable: sight.Stable}
 	}
-	f.AfterOutage = c.outage()
+	f.AfterOutage = c.outage(youngest)
 	return f
 }
 
 // outage judges, once a term, whether the hub itself was out before it, or had
 // not been back for long: an agent that lost every member may take as long as the
-// grace to return.
-func (c *Controller) outage() bool {
+// grace to return. So may all of them after a cut between them and the whole hub.
+func (c *Controller) outage(youngest time.Duration) bool {
 	if c.afterOutage == nil {
-		out := c.cfg.Leases.Steady() < c.cfg.Engine.Grace
+		out := youngest > 2*c.cfg.Engine.Suspect || c.cfg.Leases.Steady() < c.cfg.Engine.Grace
 		c.afterOutage = &out
 	}
 	return *c.afterOutage

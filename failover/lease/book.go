@@ -62,11 +62,11 @@ func (b *Book) appended(rs []Renewal, r Renewal) []Renewal {
 	return append(rs[first:len(rs):len(rs)], r)
 }
 
-// Steady is for how long the hub has been renewing leases, whichever, without a
-// pause of a TTL: 0 when the pause is now, or when this member cannot know.
+// Steady is for how long, as far as this member knows, the hub has been renewing
+// leases, if only nobody's, without a pause of a TTL.
 func (b *Book) Steady(now time.Duration) time.Duration {
 	since := now - b.steadyAt
-	if len(b.renewals) == 0 || since > b.pause {
+	if since > b.pause {
 		return 0
 	}
 	return b.steady + since

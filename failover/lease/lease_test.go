@@ -66,10 +66,12 @@ type history struct {
 	holder     *Holder
 	book       *Book
 	// real deadlines: until when the agent acts on roles, in real time.
-	heldUntil   time.Duration
-	namedUntil  time.Duration // the fenced role
-	fencingRev  int64
-	lastRealNow time.Duration
+	heldUntil  time.Duration
+	namedUntil time.Duration // the fenced role
+	fencingRev int64
+	// fedUntil is the real time of the last application. The book forgets what was
+	// over by then, so it is not asked about an instant before.
+	fedUntil time.Duration
 }
 
 // realOf returns the real time at which the agent's clock reads local.
@@ -95,6 +97,7 @@ func play(t *rapid.T, config Config) *history {
 		revision += rapid.Int64Range(0, 3).Draw(t, "writes between")
 		if applied >= start {
 			h.book.Applied([]string{"a"}, revision, 0, h.hub.at(applied))
+			h.fedUntil = applied
 		}
 		back := applied + time.Duration(delay.Draw(t, "way back"))
 		read := revision + rapid.Int64Range(0, 2).Draw(t, "state read later")
@@ -107,12 +110,14 @@ func play(t *rapid.T, config Config) *history {
 		if read < h.fencingRev {
 			h.namedUntil = max(h.namedUntil, until)
 		}
-		h.lastRealNow = max(h.lastRealNow, back)
 	}
 	return h
 }
 
 func (h *history) check(t *rapid.T, now time.Duration) {
+	if now < h.fedUntil {
+		return
+	}
 	local := h.hub.at(now)
 	if h.book.SurelyOver("a", local) && now < h.heldUntil {
 		t.Fatalf("at %v the hub says over, but the agent holds its roles until %v", now, h.heldUntil)
@@ -147,6 +152,11 @@ func TestThePropertyCanFail(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = flag.Set("rapid.nofailfile", "false") }()
+	// The first-order bug shows only when both clocks are at the edge of their drift.
+	if err := flag.Set("rapid.checks", "20000"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = flag.Set("rapid.checks", "100") }()
 	for name, plant := range map[string]func(*history){
 		"a wait of TTL without drift":          func(h *history) { h.book.wait = h.config.TTL },
 		"a wait of TTL(1+2ρ), the first order": func(h *history) { h.book.wait = time.Duration(float64(h.config.TTL) * (1 + 2*h.config.Drift)) },
@@ -233,10 +243,11 @@ func TestABookTellsHowSteadilyTheHubRenews(t *testing.T) {
 		at   time.Duration
 		want time.Duration
 	}{
-		"a member that was told nothing cannot know":        {func(*Book) {}, second, 0},
+		"a member that was told nothing knows its own time": {func(*Book) {}, second, second},
 		"the first renewal of a hub begins the count":       {func(b *Book) { b.Applied(a, 1, 0, second) }, 3 * second, 2 * second},
 		"a young member takes an older one's word":          {func(b *Book) { b.Applied(a, 1, 60*second, second) }, 3 * second, 62 * second},
 		"a replayed renewal says nothing":                   {func(b *Book) { b.Applied(a, 1, 60*second, second); b.Applied(a, 1, 0, second) }, 3 * second, 2 * second},
+		"a renewal of nobody counts":                        {func(b *Book) { b.Applied(nil, 1, 60*second, second) }, 3 * second, 62 * second},
 		"a pause as long as every lease ends it":            {func(b *Book) { b.Applied(a, 1, 60*second, second) }, 6*second + 1, 0},
 		"what came before a restored snapshot is not known": {func(b *Book) { b.Applied(a, 1, 60*second, second); b.Restored(second) }, 2 * second, second},
 	} {

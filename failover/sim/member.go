@@ -247,12 +247,14 @@ func (m *member) snapshot() *failover.Snapshot {
 
 func (m *member) fleet() failover.Fleet {
 	f := failover.Fleet{Sightings: map[string]failover.Sighting{}, Watching: m.now() - m.since}
+	youngest := time.Hour
 	for i, name := range places {
 		f.Clusters = append(f.Clusters, failover.Cluster{Name: name, Region: regions[i], Center: name})
 		if m.spoke[i] {
 			f.Members = append(f.Members, failover.HubMember{Name: name, Center: name, Reported: m.now() - m.reported[i]})
 		}
 		over, silent := m.fence(name, 0)
+		youngest = min(youngest, silent)
 		s := failover.Sighting{LeaseOver: over, Silent: silent, HeardBy: map[string]time.Duration{}}
 		newest := time.Duration(math.MaxInt64)
 		for by, at := range m.heard[name] {
@@ -265,7 +267,7 @@ func (m *member) fleet() failover.Fleet {
 		f.Sightings[name] = s
 	}
 	if !m.judged {
-		m.judged, m.outage = true, m.book.Steady(m.now()) < m.w.engine.Grace
+		m.judged, m.outage = true, youngest > m.w.lease.TTL || m.book.Steady(m.now()) < m.w.engine.Grace
 	}
 	f.AfterOutage = m.outage
 	return f

@@ -12,6 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"tripod.dev/tripod/hub/store"
 	"tripod.dev/tripod/hub/store/etcdapi"
 	"tripod.dev/tripod/hub/store/storetest"
@@ -270,7 +272,7 @@ func TestRenewalReachesEveryMemberAndMakesNoRevision(t *testing.T) {
 	ctx := patience(t)
 	c.Eventually("the first incarnation is open", func() bool { return leader.Store.Incarnation() == 1 })
 	revision := leader.Store.Revision()
-	applied, err := leader.Store.ProposeRenewal(ctx, &raftlogv1.LeaseRenewal{Clusters: []string{"north-1a", "south-1a"}, Tick: 7, Incarnation: 1})
+	applied, err := leader.Store.ProposeRenewal(ctx, &raftlogv1.LeaseRenewal{Clusters: []string{"north-1a", "south-1a"}, Tick: 7, Incarnation: 1, SteadyMillis: 60_000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -281,7 +283,7 @@ func TestRenewalReachesEveryMemberAndMakesNoRevision(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, m := range c.Members {
-			if len(heard[m.Name]) != 1 || heard[m.Name][0].Index != applied.Index {
+			if len(heard[m.Name]) != 1 || heard[m.Name][0].Index != applied.Index || heard[m.Name][0].Steady != time.Minute {
 				return false
 			}
 		}
@@ -299,10 +301,10 @@ func TestRenewalReachesEveryMemberAndMakesNoRevision(t *testing.T) {
 	heard[follower.Name] = nil
 	mu.Unlock()
 	follower.Start()
-	c.Eventually("a replayed renewal is told again", func() bool {
+	c.Eventually("a replayed renewal is told again, but says nothing about the time since", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
-		return len(heard[follower.Name]) == 1
+		return len(heard[follower.Name]) == 1 && heard[follower.Name][0].Steady == 0
 	})
 }
 
@@ -341,6 +343,11 @@ func TestLeadershipIsToldAfterTheBarrier(t *testing.T) {
 			break
 		}
 	}
+	local := c.Client(follower)
+	put, err := c.Client(leader).Put(ctx, "written", "before the transfer")
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := leader.Store.Membership().Transfer(ctx, follower.Name); err != nil {
 		t.Fatal(err)
 	}
@@ -349,8 +356,13 @@ func TestLeadershipIsToldAfterTheBarrier(t *testing.T) {
 			break
 		}
 	}
-	if err := follower.Store.Barrier(ctx); err != nil {
+	// A read of what this member has applied, whoever leads meanwhile.
+	got, err := local.Get(ctx, "written", clientv3.WithSerializable())
+	if err != nil {
 		t.Fatal(err)
+	}
+	if len(got.Kvs) != 1 || got.Kvs[0].ModRevision != put.Header.Revision {
+		t.Fatalf("the new leader was told before it had applied revision %d: it has %v", put.Header.Revision, got.Kvs)
 	}
 	if err := follower.Store.Membership().Transfer(ctx, "nobody"); err == nil || !strings.Contains(err.Error(), "nobody") {
 		t.Fatalf("transfer to an unknown member: %v", err)

@@ -96,16 +96,16 @@ func (m *Membership) Progress() Progress {
 // furthest if to is empty; only the leader can (ErrNotLeader). It returns when
 // the other has been told to take over.
 func (m *Membership) Transfer(ctx context.Context, to string) error {
+	all := m.List()
+	i := slices.IndexFunc(all, func(info MemberInfo) bool { return info.Name == to })
+	if to != "" && i < 0 {
+		return fmt.Errorf("store: no member is called %q: see the list of members", to)
+	}
 	if !m.store.IsLeader() {
 		return ErrNotLeader
 	}
 	transfer := m.store.raft.LeadershipTransfer
 	if to != "" {
-		all := m.List()
-		i := slices.IndexFunc(all, func(info MemberInfo) bool { return info.Name == to })
-		if i < 0 {
-			return fmt.Errorf("store: no member is called %q: see the list of members", to)
-		}
 		if to == m.Self() {
 			return nil
 		}

@@ -170,23 +170,26 @@ func (l *Leaser) grant(r *round, h *hubv1.RelayedHeartbeat) *agentv1.Grant {
 	}
 }
 
-// Run answers until ctx ends, which is when the term does.
+// Run answers until ctx ends, which is when the term does. When nobody is heard it
+// renews nobody once a tick, so that an empty fleet is not taken for an outage of
+// the hub.
 func (l *Leaser) Run(ctx context.Context, term uint64) error {
 	l.begin()
 	defer l.end()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	<-timer.C
+	idle := time.NewTicker(l.config.Lease.Tick)
+	defer idle.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-idle.C:
 		case <-l.wake:
+			idle.Reset(l.config.Lease.Tick)
 		}
 		r := l.take()
-		if len(r.clusters) == 0 {
-			continue
-		}
 		started := l.config.Clock()
 		if err := l.renew(ctx, r); err != nil && ctx.Err() == nil {
 			l.config.Logger.Warn("leases were not renewed", "term", term, "error", err)
@@ -221,10 +224,8 @@ func (l *Leaser) take() *round {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := l.next
-	if len(r.clusters) > 0 {
-		l.next = newRound()
-		l.tick++
-	}
+	l.next = newRound()
+	l.tick++
 	return r
 }
 

@@ -91,9 +91,10 @@ func (f *Fleet) Dataset(ctx context.Context, avoid ...string) (*v1alpha1.Dataset
 	return &d, nil
 }
 
-// AwaitProtected waits until the committed sync set holds both city centers.
+// AwaitProtected waits until the committed sync set holds the centers and none of
+// them is held after a change: the next loss would be survived without a person.
 func (f *Fleet) AwaitProtected(ctx context.Context, limit time.Duration, centers ...string) error {
-	return f.await(ctx, limit, fmt.Sprintf("the sync set is %v", centers), func(ctx context.Context) (string, error) {
+	return f.await(ctx, limit, fmt.Sprintf("the sync set is %v, none of it held", centers), func(ctx context.Context) (string, error) {
 		d, err := f.Dataset(ctx)
 		if err != nil {
 			return "", err
@@ -101,6 +102,11 @@ func (f *Fleet) AwaitProtected(ctx context.Context, limit time.Duration, centers
 		for _, c := range centers {
 			if !slices.Contains(d.Status.SyncSet, c) {
 				return fmt.Sprintf("it is %v (%s)", d.Status.SyncSet, states(d)), nil
+			}
+		}
+		for _, m := range d.Status.Members {
+			if m.HeldSince != nil && slices.Contains(centers, m.Cluster) {
+				return m.Cluster + " is held after a change until it has been stable for a while", nil
 			}
 		}
 		return "", nil

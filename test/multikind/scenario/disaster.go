@@ -146,8 +146,8 @@ func (f *Fleet) verifyEvidence(ctx context.Context, run string) (bool, error) {
 	return report.Evidence.Verified, nil
 }
 
-// Restore powers the lost center on and waits until it is a replica again and
-// the committed sync set holds both city centers.
+// Restore powers the lost center on and waits until it is a replica again, in the
+// committed sync set, and stable for the hold time.
 func (b *Business) Restore(ctx context.Context, result Result) error {
 	f := b.fleet
 	if err := f.Repair(ctx); err != nil {
@@ -156,7 +156,7 @@ func (b *Business) Restore(ctx context.Context, result Result) error {
 	if err := f.AwaitProtected(ctx, 3*time.Minute, result.Lost, result.Promoted); err != nil {
 		return err
 	}
-	f.tell(fmt.Sprintf("%s is a replica of %s and in the sync set again", result.Lost, result.Promoted))
+	f.tell(fmt.Sprintf("%s is a replica of %s, in the sync set again and stable", result.Lost, result.Promoted))
 	return nil
 }
 
