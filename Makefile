@@ -69,6 +69,11 @@ test: deps build ## Every rung of the pyramid: unit, conformance, simulation, th
 test-unit: deps ## Only what needs no lab
 	$(GO) test $$($(GO) list ./... | grep -v /test/multikind/scenario) -timeout 20m
 
+.PHONY: bench-store
+bench-store: build ## Measure the hub's store beside etcd, a JSON line a row; BENCH="--only 'put/3'" chooses
+	$(GO) build -o bin/bench ./test/bench
+	@bin/bench store $(BENCH)
+
 .PHONY: verify
 verify: deps lint ## What CI runs beside the tests: formatting, vet, lint, generated code up to date
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w on these'; exit 1; }

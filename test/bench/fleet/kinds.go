@@ -1,0 +1,85 @@
+package fleet
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"tripod.dev/tripod/hub/store"
+	"tripod.dev/tripod/hub/store/etcdapi"
+	"tripod.dev/tripod/test/multikind/center/pki"
+)
+
+// Ours runs the hub's store and its etcd API alone in a process: this program,
+// called with the argument "member".
+type Ours struct{ Program string }
+
+// Name implements Kind.
+func (Ours) Name() string { return "tripod" }
+
+// MemberConfig is the file that a process of ours starts from.
+type MemberConfig struct {
+	Name, DataDir, Client string
+	Members               []store.Member
+	Bootstrap             bool
+	Authority, Pair       string // files; Pair without .crt and .key
+}
+
+func (o Ours) command(f *Fleet, i int) (string, []string, error) {
+	m := f.Members[i]
+	c := MemberConfig{Name: m.name, DataDir: filepath.Join(m.Folder, "data"), Client: strings.TrimPrefix(m.URL(), "https://"),
+		Bootstrap: i == 0, Authority: filepath.Join(f.folder, "ca.crt"), Pair: filepath.Join(f.folder, m.name)}
+	for _, other := range f.Members {
+		c.Members = append(c.Members, store.Member{Name: other.name,
+			RaftAddress: strings.TrimPrefix(other.peerURL(), "https://"), PeerAddress: strings.TrimPrefix(other.URL(), "https://")})
+	}
+	text, err := json.Marshal(c)
+	if err != nil {
+		return "", nil, fmt.Errorf("encode the configuration of %s: %w", m.name, err)
+	}
+	file := filepath.Join(m.Folder, "config.json")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		return "", nil, fmt.Errorf("write the configuration of %s: %w", m.name, err)
+	}
+	return o.Program, []string{"member", file}, nil
+}
+
+func (Ours) admin() pki.Request {
+	return pki.Request{CommonName: "tripod:admin", Organizations: []string{etcdapi.AdminsOrganization}}
+}
+
+func (Ours) server(name string) pki.Request {
+	return pki.Request{CommonName: "tripod:member:" + name, Organizations: []string{store.MembersOrganization}, Hosts: loopback}
+}
+
+var loopback = []string{"localhost", "127.0.0.1"}
+
+// Etcd runs upstream's etcd as it is delivered, from the program of the lab.
+type Etcd struct{ Program string }
+
+// Name implements Kind.
+func (Etcd) Name() string { return "etcd " + store.EtcdVersion }
+
+func (e Etcd) command(f *Fleet, i int) (string, []string, error) {
+	m := f.Members[i]
+	var members []string
+	for _, other := range f.Members {
+		members = append(members, other.name+"="+other.peerURL())
+	}
+	authority, pair := filepath.Join(f.folder, "ca.crt"), filepath.Join(f.folder, m.name)
+	return e.Program, []string{"etcd",
+		"--name", m.name, "--data-dir", filepath.Join(m.Folder, "data"),
+		"--listen-client-urls", m.URL(), "--advertise-client-urls", m.URL(),
+		"--listen-peer-urls", m.peerURL(), "--initial-advertise-peer-urls", m.peerURL(),
+		"--initial-cluster", strings.Join(members, ","),
+		"--client-cert-auth", "--trusted-ca-file", authority, "--cert-file", pair + ".crt", "--key-file", pair + ".key",
+		"--peer-client-cert-auth", "--peer-trusted-ca-file", authority, "--peer-cert-file", pair + ".crt", "--peer-key-file", pair + ".key",
+		"--quota-backend-bytes", "8589934592", "--log-level", "warn",
+	}, nil
+}
+
+func (Etcd) admin() pki.Request { return pki.Request{CommonName: "root"} }
+
+func (Etcd) server(name string) pki.Request { return pki.Request{CommonName: name, Hosts: loopback} }

@@ -1,0 +1,150 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Member is one process; it can be killed and started again on its data.
+type Member struct {
+	// Folder holds its data and its log.
+	Folder string
+
+	fleet        *Fleet
+	index        int
+	name         string
+	client, peer int // ports
+	process      *exec.Cmd
+	asked        *clientv3.Client
+}
+
+// URL is where clients reach the member.
+func (m *Member) URL() string { return "https://127.0.0.1:" + strconv.Itoa(m.client) }
+
+func (m *Member) peerURL() string { return "https://127.0.0.1:" + strconv.Itoa(m.peer) }
+
+func (m *Member) running() bool { return m.process != nil }
+
+// Start runs the process; see AwaitReady.
+func (m *Member) Start() error {
+	if err := os.MkdirAll(m.Folder, 0o700); err != nil {
+		return fmt.Errorf("make the folder of %s: %w", m.name, err)
+	}
+	program, arguments, err := m.fleet.Kind.command(m.fleet, m.index)
+	if err != nil {
+		return err
+	}
+	log, err := os.OpenFile(filepath.Join(m.Folder, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("open the log of %s: %w", m.name, err)
+	}
+	defer func() { _ = log.Close() }() // the process has its own
+	process := exec.Command(program, arguments...)
+	process.Stdout, process.Stderr = log, log
+	process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := process.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", m.name, err)
+	}
+	m.process = process
+	return nil
+}
+
+// Kill ends the process with SIGKILL.
+func (m *Member) Kill() error {
+	if m.process == nil {
+		return nil
+	}
+	if m.asked != nil {
+		_ = m.asked.Close()
+		m.asked = nil
+	}
+	err := m.process.Process.Kill()
+	_ = m.process.Wait() // it was killed
+	m.process = nil
+	if err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("kill %s: %w", m.name, err)
+	}
+	return nil
+}
+
+// AwaitReady waits until the member answers a linearizable read.
+func (m *Member) AwaitReady(ctx context.Context) error {
+	c, err := m.connection()
+	if err != nil {
+		return err
+	}
+	err = poll(ctx, func(ctx context.Context) error {
+		_, err := c.Get(ctx, "ready")
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("%s of %s is not ready, see its log in %s: %w", m.name, m.fleet.Kind.Name(), m.Folder, err)
+	}
+	return nil
+}
+
+func (m *Member) connection() (*clientv3.Client, error) {
+	if m.asked == nil {
+		c, err := m.fleet.Client(m)
+		if err != nil {
+			return nil, err
+		}
+		m.asked = c
+	}
+	return m.asked, nil
+}
+
+func (m *Member) leads(ctx context.Context) (bool, error) {
+	c, err := m.connection()
+	if err != nil {
+		return false, err
+	}
+	status, err := c.Status(ctx, m.URL())
+	if err != nil {
+		return false, fmt.Errorf("ask %s for its status: %w", m.name, err)
+	}
+	return status.Leader != 0 && status.Leader == status.Header.MemberId, nil
+}
+
+// Connections opens n connections to the member.
+func (m *Member) Connections(ctx context.Context, n int) (open []*clientv3.Client, err error) {
+	for range n {
+		c, err := m.fleet.Client(m)
+		if err == nil {
+			open = append(open, c)
+			err = connected(ctx, c)
+		}
+		if err != nil {
+			for _, c := range open {
+				_ = c.Close()
+			}
+			return nil, err
+		}
+	}
+	return open, nil
+}
+
+// Memory is the resident memory of the process in bytes, what it has mapped of its
+// database included.
+func (m *Member) Memory() (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", m.process.Process.Pid))
+	if err != nil {
+		return 0, fmt.Errorf("read the memory of %s: %w", m.name, err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			return kib << 10, err
+		}
+	}
+	return 0, fmt.Errorf("the kernel does not tell the memory of %s", m.name)
+}
