@@ -18,6 +18,7 @@ PACKAGES := containerd runc containernetworking-plugins iproute2 iptables nftabl
 
 # A Kubernetes built from its module does not know its version.
 KUBERNETES_VERSION := v1.36.3
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 KUBERNETES_LDFLAGS := -s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES_VERSION) \
 	-X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36 \
 	-X k8s.io/client-go/pkg/version.gitVersion=$(KUBERNETES_VERSION)
@@ -36,7 +37,7 @@ deps: ## Install the Debian packages that are missing
 
 .PHONY: build
 build: ## Build every program into bin/ (the first time compiles Kubernetes: about 6 minutes on 2 cores)
-	$(GO) build -o bin/ ./cmd/...
+	$(GO) build -ldflags '-X tripod.dev/tripod/hub.Version=$(VERSION) -X main.version=$(VERSION)' -o bin/ ./cmd/...
 	$(GO) build -ldflags '$(KUBERNETES_LDFLAGS)' -o bin/kubernode ./test/multikind/kubernode
 	$(GO) build -o bin/multikind ./test/multikind
 	$(GO) build -ldflags '-s -w' -o bin/pause ./test/multikind/image/pause

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"time"
 
 	"google.golang.org/grpc"
 	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
@@ -17,7 +18,7 @@ import (
 	"tripod.dev/tripod/hub/identity"
 	"tripod.dev/tripod/hub/rpc"
 	"tripod.dev/tripod/hub/session"
-	hubstore "tripod.dev/tripod/hub/store"
+	"tripod.dev/tripod/hub/store/member"
 	"tripod.dev/tripod/hub/view"
 	hubv1 "tripod.dev/tripod/proto/hub/v1"
 )
@@ -144,7 +145,7 @@ func (m *Member) newAdmin() (*rpc.Admin, error) {
 		return nil, fmt.Errorf("make the reviewer of access: %w", err)
 	}
 	config := rpc.Config{
-		Self: m.config.Name, Port: RPCPort, PeerTLS: m.peerTLS, Store: standing{m.store},
+		Self: m.config.Name, Port: RPCPort, PeerTLS: m.peerTLS, Store: standing{member.New(m.store)},
 		Authorizer: rpc.RBAC{Reviews: reviews.SubjectAccessReviews()}, Version: Version,
 	}
 	for _, member := range m.config.Members {
@@ -156,25 +157,18 @@ func (m *Member) newAdmin() (*rpc.Admin, error) {
 }
 
 // standing tells the admin service how the store stands.
-type standing struct{ store *hubstore.Store }
+type standing struct{ *member.View }
 
 func (s standing) Local() (*hubv1.MemberStatus, rpc.Leadership) {
-	size, _ := s.store.Maintenance().Size()
-	leadership := s.store.Leadership()
+	now := s.Status(time.Now())
 	return &hubv1.MemberStatus{
-			AppliedIndex: s.store.AppliedIndex(), Revision: s.store.Revision(), DbSizeBytes: size,
-		}, rpc.Leadership{
-			Leader: leadership.Leader, Term: leadership.Term, Incarnation: s.store.Incarnation(),
-		}
-}
-
-func (s standing) Transfer(ctx context.Context, to string) error {
-	return s.store.Membership().Transfer(ctx, to)
+		AppliedIndex: now.AppliedIndex, Revision: now.Revision, DbSizeBytes: now.DatabaseBytes, Problems: now.Problems,
+	}, rpc.Leadership{Leader: now.Leader, Term: now.Term, Incarnation: now.Incarnation}
 }
 
 func (s standing) Voters() []string {
 	var names []string
-	for _, m := range s.store.Membership().List() {
+	for _, m := range s.Status(time.Now()).Members {
 		if m.Voter {
 			names = append(names, m.Name)
 		}

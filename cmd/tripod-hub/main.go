@@ -50,7 +50,12 @@ func main() {
 	}
 	path := flag.String("config", "", "configuration file (required)")
 	level := flag.String("log-level", "info", "debug, info, warn or error")
+	version := flag.Bool("version", false, "print the version and exit")
 	flag.Parse()
+	if *version {
+		fmt.Println("tripod-hub", hub.Version)
+		return
+	}
 	if *path == "" || flag.NArg() > 0 {
 		flag.Usage()
 		os.Exit(2)

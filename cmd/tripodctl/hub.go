@@ -93,19 +93,28 @@ func printHubStatus(cmd *cobra.Command, status *hubv1.StatusResponse) error {
 		case !m.GetVoter():
 			role = "non-voter"
 		}
+		well = well && len(m.GetProblems()) == 0
 		rows = append(rows, []string{
 			m.GetName(), m.GetRegion(), m.GetCenter(), m.GetAddress(), role,
 			fmt.Sprint(m.GetAppliedIndex()), fmt.Sprint(m.GetRevision()),
-			humanize.IBytes(uint64(max(0, m.GetDbSizeBytes()))), m.GetVersion(), shortened(m.GetError()),
+			humanize.IBytes(uint64(max(0, m.GetDbSizeBytes()))), m.GetVersion(), problem(m),
 		})
 	}
-	if err := printTable(cmd.OutOrStdout(), []string{"MEMBER", "REGION", "CENTER", "ADDRESS", "ROLE", "APPLIED", "REVISION", "SIZE", "VERSION", "ERROR"}, rows); err != nil {
+	if err := printTable(cmd.OutOrStdout(), []string{"MEMBER", "REGION", "CENTER", "ADDRESS", "ROLE", "APPLIED", "REVISION", "SIZE", "VERSION", "PROBLEM"}, rows); err != nil {
 		return err
 	}
 	if !well {
 		return errNotReady
 	}
 	return nil
+}
+
+// problem is why a member does not answer, or what is wrong with one that does.
+func problem(m *hubv1.MemberStatus) string {
+	if m.GetError() != "" {
+		return shortened(m.GetError())
+	}
+	return strings.Join(m.GetProblems(), "; ")
 }
 
 // shortened is the part of a dialling error that says something.

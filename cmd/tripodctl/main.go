@@ -22,6 +22,9 @@ const (
 // errNotReady ends the program with exitNotReady after the report was printed.
 var errNotReady = errors.New("not ready")
 
+// version is set by the linker.
+var version = "dev"
+
 func main() { os.Exit(run()) }
 
 // run is the program; it returns the exit code.
@@ -43,8 +46,9 @@ func run() int {
 func newCommand() *cobra.Command {
 	var door connection
 	root := &cobra.Command{
-		Use:   "tripodctl",
-		Short: "Operate a Tripod hub: clusters, applications, recovery runs",
+		Use:     "tripodctl",
+		Version: version,
+		Short:   "Operate a Tripod hub: clusters, applications, recovery runs",
 		Long: `Operate a Tripod hub.
 
 The hub is found through a kubeconfig (--kubeconfig, or KUBECONFIG) and its

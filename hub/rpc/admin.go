@@ -131,6 +131,7 @@ func (a *Admin) askMember(ctx context.Context, entry *hubv1.MemberStatus) {
 
 func copyState(to, from *hubv1.MemberStatus) {
 	to.AppliedIndex, to.Revision, to.DbSizeBytes = from.GetAppliedIndex(), from.GetRevision(), from.GetDbSizeBytes()
+	to.Problems = from.GetProblems()
 }
 
 // TransferLeadership moves the leadership and returns when the new leader is

@@ -18,7 +18,9 @@ import (
 	"tripod.dev/tripod/test/bench/store"
 )
 
-func main() {
+func main() { os.Exit(run()) }
+
+func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	root := &cobra.Command{
@@ -27,8 +29,9 @@ func main() {
 	root.AddCommand(benchStore(), member())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
 func benchStore() *cobra.Command {

@@ -143,19 +143,21 @@ func (x *StatusResponse) GetMembers() []*MemberStatus {
 }
 
 type MemberStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
-	Center        string                 `protobuf:"bytes,3,opt,name=center,proto3" json:"center,omitempty"`
-	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
-	Reachable     bool                   `protobuf:"varint,5,opt,name=reachable,proto3" json:"reachable,omitempty"`
-	Leader        bool                   `protobuf:"varint,6,opt,name=leader,proto3" json:"leader,omitempty"`
-	Voter         bool                   `protobuf:"varint,7,opt,name=voter,proto3" json:"voter,omitempty"`
-	AppliedIndex  uint64                 `protobuf:"varint,8,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
-	Revision      int64                  `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
-	DbSizeBytes   int64                  `protobuf:"varint,10,opt,name=db_size_bytes,json=dbSizeBytes,proto3" json:"db_size_bytes,omitempty"`
-	Version       string                 `protobuf:"bytes,11,opt,name=version,proto3" json:"version,omitempty"`
-	Error         string                 `protobuf:"bytes,12,opt,name=error,proto3" json:"error,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Name         string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Region       string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Center       string                 `protobuf:"bytes,3,opt,name=center,proto3" json:"center,omitempty"`
+	Address      string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	Reachable    bool                   `protobuf:"varint,5,opt,name=reachable,proto3" json:"reachable,omitempty"`
+	Leader       bool                   `protobuf:"varint,6,opt,name=leader,proto3" json:"leader,omitempty"`
+	Voter        bool                   `protobuf:"varint,7,opt,name=voter,proto3" json:"voter,omitempty"`
+	AppliedIndex uint64                 `protobuf:"varint,8,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	Revision     int64                  `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
+	DbSizeBytes  int64                  `protobuf:"varint,10,opt,name=db_size_bytes,json=dbSizeBytes,proto3" json:"db_size_bytes,omitempty"`
+	Version      string                 `protobuf:"bytes,11,opt,name=version,proto3" json:"version,omitempty"`
+	Error        string                 `protobuf:"bytes,12,opt,name=error,proto3" json:"error,omitempty"` // why the member does not answer
+	// What is wrong with a member that answers, in words, each with its remedy.
+	Problems      []string `protobuf:"bytes,13,rep,name=problems,proto3" json:"problems,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -274,6 +276,13 @@ func (x *MemberStatus) GetError() string {
 	return ""
 }
 
+func (x *MemberStatus) GetProblems() []string {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
 type TransferLeadershipRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	To            string                 `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"` // member name; empty lets Raft choose
@@ -374,7 +383,7 @@ const file_hub_v1_admin_proto_rawDesc = "" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12 \n" +
 	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\x125\n" +
-	"\amembers\x18\x05 \x03(\v2\x1b.tripod.hub.v1.MemberStatusR\amembers\"\xcd\x02\n" +
+	"\amembers\x18\x05 \x03(\v2\x1b.tripod.hub.v1.MemberStatusR\amembers\"\xe9\x02\n" +
 	"\fMemberStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x16\n" +
@@ -388,7 +397,8 @@ const file_hub_v1_admin_proto_rawDesc = "" +
 	"\rdb_size_bytes\x18\n" +
 	" \x01(\x03R\vdbSizeBytes\x12\x18\n" +
 	"\aversion\x18\v \x01(\tR\aversion\x12\x14\n" +
-	"\x05error\x18\f \x01(\tR\x05error\"+\n" +
+	"\x05error\x18\f \x01(\tR\x05error\x12\x1a\n" +
+	"\bproblems\x18\r \x03(\tR\bproblems\"+\n" +
 	"\x19TransferLeadershipRequest\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\tR\x02to\"4\n" +
 	"\x1aTransferLeadershipResponse\x12\x16\n" +

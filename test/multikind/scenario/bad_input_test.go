@@ -49,15 +49,7 @@ func TestBadInput(t *testing.T) {
 	if wrong, err := unmoved(f, before)(t.Context()); err != nil || wrong != "" {
 		t.Errorf("bad input moved the ledger: %s %v", wrong, err)
 	}
-	after, err := f.placedObjects(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for uid, object := range placed {
-		if after[uid] == "" {
-			t.Errorf("%s was deleted (or made anew)", object)
-		}
-	}
+	nothingDeleted(t, f, placed)
 	audit(t, b)
 }
 

@@ -47,15 +47,7 @@ func TestAnyProcessKilled(t *testing.T) {
 		t.Run(nameOf(step), func(t *testing.T) { killAndRepair(t, b, step) })
 	}
 	audit(t, b)
-	after, err := f.placedObjects(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for uid, object := range placed {
-		if after[uid] == "" {
-			t.Errorf("%s was deleted (or made anew)", object)
-		}
-	}
+	nothingDeleted(t, f, placed)
 }
 
 func nameOf(step []victim) string {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -48,6 +49,21 @@ func (f *Fleet) placedObjects(ctx context.Context) (map[string]string, error) {
 		return nil, errors.New("no placed object was found in any cluster")
 	}
 	return objects, nil
+}
+
+// nothingDeleted fails the test when one of the workloads that were placed is not
+// there any more.
+func nothingDeleted(t *testing.T, f *Fleet, placed map[string]string) {
+	t.Helper()
+	now, err := f.placedObjects(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for uid, object := range placed {
+		if now[uid] == "" {
+			t.Errorf("%s was deleted (or made anew)", object)
+		}
+	}
 }
 
 // isolateFromCenters cuts a center off from every other center, and leaves it
