@@ -72,7 +72,7 @@ test-unit: deps ## Only what needs no lab
 
 .PHONY: bench-store
 bench-store: build ## Measure the hub's store beside etcd, a JSON line a row; BENCH="--only 'put/3'" chooses
-	$(GO) build -o bin/bench ./test/bench
+	$(GO) build -o bin/ ./test/bench ./test/storemember
 	@bin/bench store $(BENCH)
 
 .PHONY: verify

@@ -14,8 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tripod.dev/tripod/test/bench/fleet"
 	"tripod.dev/tripod/test/bench/store"
+	"tripod.dev/tripod/test/storefleet"
 )
 
 func main() { os.Exit(run()) }
@@ -26,7 +26,7 @@ func run() int {
 	root := &cobra.Command{
 		Use: "bench", Short: "Measure Tripod beside its peers", SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(benchStore(), member())
+	root.AddCommand(benchStore())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return 1
@@ -51,7 +51,7 @@ func benchStore() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("find own program: %w", err)
 			}
-			c.Ours, c.Peer = fleet.Ours{Program: self}, fleet.Etcd{Program: filepath.Join(filepath.Dir(self), "kubernode")}
+			c.Ours, c.Peer = storefleet.Ours{Program: filepath.Join(filepath.Dir(self), "storemember")}, storefleet.Etcd{Program: filepath.Join(filepath.Dir(self), "kubernode")}
 			if c.Folder == "" {
 				if c.Folder, err = os.MkdirTemp("", "tripod-bench-"); err != nil {
 					return fmt.Errorf("make a folder for the data: %w", err)

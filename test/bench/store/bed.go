@@ -8,12 +8,12 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"tripod.dev/tripod/test/bench/fleet"
+	"tripod.dev/tripod/test/storefleet"
 )
 
 // bed is a fleet with data that is measured on.
 type bed struct {
-	fleet  *fleet.Fleet
+	fleet  *storefleet.Fleet
 	config Config
 	filled int
 }

@@ -10,8 +10,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"tripod.dev/tripod/test/bench/fleet"
 	"tripod.dev/tripod/test/bench/load"
+	"tripod.dev/tripod/test/storefleet"
 )
 
 // watchFanout is how many events a second reach that many watchers of one object
@@ -118,12 +118,12 @@ func (b *bed) restart(ctx context.Context, objects int) (float64, error) {
 	return time.Since(start).Seconds(), err
 }
 
-func (b *bed) follower(ctx context.Context) (*fleet.Member, error) {
+func (b *bed) follower(ctx context.Context) (*storefleet.Member, error) {
 	leader, err := b.fleet.AwaitLeader(ctx)
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(b.fleet.Members, func(m *fleet.Member) bool { return m != leader })
+	i := slices.IndexFunc(b.fleet.Members, func(m *storefleet.Member) bool { return m != leader })
 	return b.fleet.Members[i], nil
 }
 

@@ -11,13 +11,13 @@ import (
 	"slices"
 	"time"
 
-	"tripod.dev/tripod/test/bench/fleet"
 	"tripod.dev/tripod/test/bench/report"
+	"tripod.dev/tripod/test/storefleet"
 )
 
 // Config says what is measured and how long.
 type Config struct {
-	Ours, Peer fleet.Kind
+	Ours, Peer storefleet.Kind
 	// Folder takes the members' data; it should be on a disk, not in memory.
 	Folder string
 	// Duration of one measurement of a row, Rounds of them for each kind; the
@@ -71,9 +71,9 @@ func (c Config) runFleets(ctx context.Context, members int, rows []row) (err err
 			err = errors.Join(err, b.close())
 		}
 	}()
-	for i, kind := range []fleet.Kind{c.Ours, c.Peer} {
+	for i, kind := range []storefleet.Kind{c.Ours, c.Peer} {
 		folder := filepath.Join(c.Folder, fmt.Sprintf("%d-members", members), []string{"ours", "theirs"}[i])
-		f, err := fleet.Start(ctx, kind, members, folder)
+		f, err := storefleet.Start(ctx, kind, members, folder)
 		if err != nil {
 			return err
 		}

@@ -1,3 +1,5 @@
+// Command storemember runs the hub's store and its etcd API alone, for benchmarks
+// and the robustness suite.
 package main
 
 import (
@@ -9,30 +11,36 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
 	"sync"
-
-	"github.com/spf13/cobra"
+	"syscall"
 
 	"tripod.dev/tripod/hub/store"
 	"tripod.dev/tripod/hub/store/etcdapi"
-	"tripod.dev/tripod/test/bench/fleet"
+	"tripod.dev/tripod/test/storefleet"
 )
 
-// member runs the hub's store alone, as the hub would.
-func member() *cobra.Command {
-	return &cobra.Command{
-		Use: "member CONFIG", Short: "Run one member of our store (the benchmark starts these)", Hidden: true, Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, arguments []string) error {
-			config, identity, err := readMember(arguments[0])
-			if err != nil {
-				return err
-			}
-			return runMember(cmd.Context(), config, identity)
-		},
+func main() { os.Exit(run()) }
+
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: storemember CONFIG (package storefleet writes it)")
+		return 2
 	}
+	config, identity, err := readMember(os.Args[1])
+	if err == nil {
+		err = runMember(ctx, config, identity)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "storemember:", err)
+		return 1
+	}
+	return 0
 }
 
-func readMember(file string) (c fleet.MemberConfig, identity *tls.Config, err error) {
+func readMember(file string) (c storefleet.MemberConfig, identity *tls.Config, err error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return c, nil, fmt.Errorf("read the member's configuration: %w", err)
@@ -53,7 +61,7 @@ func readMember(file string) (c fleet.MemberConfig, identity *tls.Config, err er
 	return c, &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: pool, ClientCAs: pool}, nil
 }
 
-func runMember(ctx context.Context, c fleet.MemberConfig, identity *tls.Config) error {
+func runMember(ctx context.Context, c storefleet.MemberConfig, identity *tls.Config) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	s, err := store.New(store.Config{Name: c.Name, DataDir: c.DataDir, Members: c.Members, Bootstrap: c.Bootstrap, TLS: identity, Logger: log})
 	if err != nil {

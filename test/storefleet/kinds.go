@@ -1,4 +1,4 @@
-package fleet
+package storefleet
 
 import (
 	"encoding/json"
@@ -12,8 +12,8 @@ import (
 	"tripod.dev/tripod/test/multikind/center/pki"
 )
 
-// Ours runs the hub's store and its etcd API alone in a process: this program,
-// called with the argument "member".
+// Ours runs the hub's store and its etcd API alone in a process: the program
+// storemember.
 type Ours struct{ Program string }
 
 // Name implements Kind.
@@ -43,7 +43,7 @@ func (o Ours) command(f *Fleet, i int) (string, []string, error) {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		return "", nil, fmt.Errorf("write the configuration of %s: %w", m.name, err)
 	}
-	return o.Program, []string{"member", file}, nil
+	return o.Program, []string{file}, nil
 }
 
 func (Ours) admin() pki.Request {

@@ -1,7 +1,7 @@
-// Package fleet runs the members of a replicated store as processes on loopback:
+// Package storefleet runs the members of a replicated store as processes on loopback:
 // ours or etcd's, both with mutual TLS and every write synced to disk before it
 // is acknowledged.
-package fleet
+package storefleet
 
 import (
 	"context"
