@@ -67,7 +67,7 @@ test: deps build ## Every rung of the pyramid: unit, conformance, simulation, th
 	$(GO) test ./test/multikind/scenario -count 1 -timeout 25m -v
 
 .PHONY: test-unit
-test-unit: deps ## Only what needs no lab
+test-unit: deps build ## Only what needs no lab
 	$(GO) test $$($(GO) list ./... | grep -v /test/multikind/scenario) -timeout 20m
 
 .PHONY: bench-store

@@ -2,7 +2,6 @@ package kubeapi
 
 import (
 	"path/filepath"
-	"runtime"
 	"testing"
 
 	"k8s.io/client-go/rest"
@@ -12,9 +11,8 @@ import (
 // InstallKinds installs Tripod's CRDs and waits until they are served.
 func InstallKinds(t testing.TB, config *rest.Config) {
 	t.Helper()
-	_, file, _, _ := runtime.Caller(0)
 	_, err := envtest.InstallCRDs(config, envtest.CRDInstallOptions{
-		Paths: []string{filepath.Join(filepath.Dir(file), "../../../hub/api/crds")}, ErrorIfPathMissing: true,
+		Paths: []string{filepath.Join(root(t), "hub/api/crds")}, ErrorIfPathMissing: true,
 	})
 	if err != nil {
 		t.Fatalf("install the CRDs: %v", err)

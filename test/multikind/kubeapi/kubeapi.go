@@ -1,6 +1,6 @@
 // Package kubeapi boots one real kube-apiserver with its etcd on loopback, for
 // tests whose subject talks to a Kubernetes API. It needs bin/kubernode, or the
-// path of that program in TRIPOD_KUBERNODE, and skips the test without it.
+// path of that program in TRIPOD_KUBERNODE.
 package kubeapi
 
 import (
@@ -15,7 +15,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -63,13 +62,29 @@ func Start(t testing.TB) *rest.Config {
 func program(t testing.TB) string {
 	path := os.Getenv("TRIPOD_KUBERNODE")
 	if path == "" {
-		_, file, _, _ := runtime.Caller(0)
-		path = filepath.Join(filepath.Dir(file), "../../../bin/kubernode")
+		path = filepath.Join(root(t), "bin/kubernode")
 	}
 	if _, err := os.Stat(path); err != nil {
-		t.Skipf("no Kubernetes programs: %v: run `make build` or set TRIPOD_KUBERNODE", err)
+		t.Fatalf("no Kubernetes programs: %v: run `make build` or set TRIPOD_KUBERNODE", err)
 	}
 	return path
+}
+
+// root is the repository's folder, above the one that the test runs in. Where its
+// source was compiled does not tell: builds leave paths out.
+func root(t testing.TB) string {
+	t.Helper()
+	folder, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ; folder != "/"; folder = filepath.Dir(folder) {
+		if _, err := os.Stat(filepath.Join(folder, "go.mod")); err == nil {
+			return folder
+		}
+	}
+	t.Fatal("the test does not run inside the repository: set TRIPOD_KUBERNODE")
+	return ""
 }
 
 func start(t testing.TB, dir, program string, args ...string) {
