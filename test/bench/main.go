@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tripod.dev/tripod/test/bench/api"
+	"tripod.dev/tripod/test/bench/report"
 	"tripod.dev/tripod/test/bench/store"
 	"tripod.dev/tripod/test/storefleet"
 )
@@ -35,36 +38,59 @@ func run() int {
 }
 
 func benchStore() *cobra.Command {
-	c := store.Config{Progress: os.Stderr, Duration: 3 * time.Second, Rounds: 3, Kills: 50}
-	only := ""
+	plan := report.Plan{Rounds: 3, Progress: os.Stderr}
+	var only, folder string
+	duration, kills := 3*time.Second, 50
 	command := &cobra.Command{
-		Use: "store", Short: "The hub's store beside etcd", Args: cobra.NoArgs,
+		Use: "store", Short: "The hub's store beside etcd, and its Kubernetes API beside kube-apiserver", Args: cobra.NoArgs,
 		Long: "Runs members of the hub's store and of etcd as processes on loopback, with mutual TLS and synced writes,\n" +
-			"and drives both in turn. Rows go to standard output, progress to standard error.",
-		Example: "  bench store --only 'put/3/c=16/'",
+			"and drives both in turn; then a hub of one member beside a kube-apiserver with one etcd.\n" +
+			"Rows go to standard output, progress to standard error.",
+		Example: "  bench store --only 'put/3/c=16/'\n  bench store --only api/ --rounds 1",
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			c.Out = cmd.OutOrStdout()
-			if c.Only, err = regexp.Compile(only); err != nil {
+			rows := &lines{to: cmd.OutOrStdout()}
+			plan.Out = rows
+			if plan.Only, err = regexp.Compile(only); err != nil {
 				return fmt.Errorf("--only is not a regular expression: %w", err)
 			}
 			self, err := os.Executable()
 			if err != nil {
 				return fmt.Errorf("find own program: %w", err)
 			}
-			c.Ours, c.Peer = storefleet.Ours{Program: filepath.Join(filepath.Dir(self), "storemember")}, storefleet.Etcd{Program: filepath.Join(filepath.Dir(self), "kubernode")}
-			if c.Folder == "" {
-				if c.Folder, err = os.MkdirTemp("", "tripod-bench-"); err != nil {
+			bin := filepath.Dir(self)
+			if folder == "" {
+				if folder, err = os.MkdirTemp("", "tripod-bench-"); err != nil {
 					return fmt.Errorf("make a folder for the data: %w", err)
 				}
-				defer func() { _ = os.RemoveAll(c.Folder) }()
+				defer func() { _ = os.RemoveAll(folder) }()
 			}
-			return store.Run(cmd.Context(), c)
+			err = store.Run(cmd.Context(), store.Config{Plan: plan, Folder: folder, Duration: duration, Kills: kills,
+				Ours: storefleet.Ours{Program: filepath.Join(bin, "storemember")}, Peer: storefleet.Etcd{Program: filepath.Join(bin, "kubernode")}})
+			if err != nil {
+				return err
+			}
+			err = api.Run(cmd.Context(), api.Config{Plan: plan, BinDir: bin, Folder: folder, Duration: duration})
+			if err == nil && rows.n == 0 {
+				err = fmt.Errorf("no row matches %q", only)
+			}
+			return err
 		},
 	}
 	command.Flags().StringVar(&only, "only", only, "run only the rows whose name matches this regular expression")
-	command.Flags().StringVar(&c.Folder, "folder", c.Folder, "where the members keep their data; default: a temporary folder, removed at the end")
-	command.Flags().DurationVar(&c.Duration, "duration", c.Duration, "how long a row is measured in each round")
-	command.Flags().IntVar(&c.Rounds, "rounds", c.Rounds, "how often each row is measured; the median counts")
-	command.Flags().IntVar(&c.Kills, "kills", c.Kills, "how often the leader is killed for store/leader-kill-gap/p99")
+	command.Flags().StringVar(&folder, "folder", folder, "where the members keep their data; default: a temporary folder, removed at the end")
+	command.Flags().DurationVar(&duration, "duration", duration, "how long a row is measured in each round")
+	command.Flags().IntVar(&plan.Rounds, "rounds", plan.Rounds, "how often each row is measured; the median counts")
+	command.Flags().IntVar(&kills, "kills", kills, "how often the leader is killed for store/leader-kill-gap/p99")
 	return command
+}
+
+// lines counts what is printed: one write a row.
+type lines struct {
+	to io.Writer
+	n  int
+}
+
+func (l *lines) Write(line []byte) (int, error) {
+	l.n++
+	return l.to.Write(line)
 }

@@ -28,6 +28,9 @@ func key(n int) string { return fmt.Sprintf("/bench/object/%06d", n%keys) }
 
 func valueOf(bytes int) string { return strings.Repeat("v", bytes) }
 
+// Name implements report.Bench.
+func (b *bed) Name() string { return b.fleet.Kind.Name() }
+
 func (b *bed) close() error { return b.fleet.Stop() }
 
 // fill writes what the reads read.

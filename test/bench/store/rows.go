@@ -23,7 +23,7 @@ var (
 func rows(members int, c Config) []row {
 	var all []row
 	perSecond := func(name string, clients int, op func(on *bed) operation) {
-		all = append(all, row{name: name, unit: "op/s", better: report.Higher, measure: func(ctx context.Context, on *bed) (float64, error) {
+		all = append(all, row{Name: name, Unit: "op/s", Better: report.Higher, Measure: func(ctx context.Context, on *bed) (float64, error) {
 			return on.throughput(ctx, clients, op(on))
 		}})
 	}
@@ -42,10 +42,10 @@ func rows(members int, c Config) []row {
 		return all
 	}
 	return append(all,
-		row{name: "store/watch-fanout/1000", unit: "event/s", better: report.Higher, measure: func(ctx context.Context, on *bed) (float64, error) { return on.watchFanout(ctx, 1000) }},
-		row{name: "store/memory/3", unit: "MiB", better: report.Lower, once: true, measure: func(ctx context.Context, on *bed) (float64, error) { return on.memory(ctx) }},
-		row{name: "store/restart/100k", unit: "s", better: report.Lower, measure: func(ctx context.Context, on *bed) (float64, error) { return on.restart(ctx, 100_000) }},
-		row{name: "store/leader-kill-gap/p99", unit: "s", better: report.Lower, once: true, measure: func(ctx context.Context, on *bed) (float64, error) { return on.leaderKillGap(ctx, c.Kills) }},
+		row{Name: "store/watch-fanout/1000", Unit: "event/s", Better: report.Higher, Measure: func(ctx context.Context, on *bed) (float64, error) { return on.watchFanout(ctx, 1000) }},
+		row{Name: "store/memory/3", Unit: "MiB", Better: report.Lower, Once: true, Measure: func(ctx context.Context, on *bed) (float64, error) { return on.memory(ctx) }},
+		row{Name: "store/restart/100k", Unit: "s", Better: report.Lower, Measure: func(ctx context.Context, on *bed) (float64, error) { return on.restart(ctx, 100_000) }},
+		row{Name: "store/leader-kill-gap/p99", Unit: "s", Better: report.Lower, Once: true, Measure: func(ctx context.Context, on *bed) (float64, error) { return on.leaderKillGap(ctx, c.Kills) }},
 	)
 }
 

@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"time"
 
@@ -17,48 +15,31 @@ import (
 
 // Config says what is measured and how long.
 type Config struct {
+	report.Plan
 	Ours, Peer storefleet.Kind
 	// Folder takes the members' data; it should be on a disk, not in memory.
 	Folder string
-	// Duration of one measurement of a row, Rounds of them for each kind; the
-	// median counts.
+	// Duration of one measurement.
 	Duration time.Duration
-	Rounds   int
 	// Kills of the leader for its row.
 	Kills int
-	// Only the rows whose name matches.
-	Only          *regexp.Regexp
-	Out, Progress io.Writer
 }
 
-// row is one figure, measured once for one kind at a time.
-type row struct {
-	name   string
-	unit   string
-	better report.Better
-	// once is for rows that take their rounds themselves.
-	once    bool
-	measure func(ctx context.Context, on *bed) (float64, error)
-}
+type row = report.Measured[*bed]
 
 // Run measures all rows, the fleets of one member first.
 func Run(ctx context.Context, c Config) error {
 	if c.Duration <= 0 || c.Rounds < 1 || c.Kills < 1 {
 		return errors.New("bench store: duration, rounds and kills must be positive")
 	}
-	any := false
 	for _, members := range []int{1, 3} {
-		rows := slices.DeleteFunc(rows(members, c), func(r row) bool { return !c.Only.MatchString(r.name) })
+		rows := slices.DeleteFunc(rows(members, c), func(r row) bool { return !c.Wants(r.Name) })
 		if len(rows) == 0 {
 			continue
 		}
-		any = true
 		if err := c.runFleets(ctx, members, rows); err != nil {
 			return err
 		}
-	}
-	if !any {
-		return fmt.Errorf("bench store: no row matches %q", c.Only)
 	}
 	return nil
 }
@@ -84,34 +65,9 @@ func (c Config) runFleets(ctx context.Context, members int, rows []row) (err err
 		}
 	}
 	for _, r := range rows {
-		if err := c.runRow(ctx, r, beds); err != nil {
-			return fmt.Errorf("%s: %w", r.name, err)
+		if err := r.Run(ctx, c.Plan, beds[0], beds[1]); err != nil {
+			return err
 		}
 	}
 	return nil
-}
-
-func (c Config) runRow(ctx context.Context, r row, beds []*bed) error {
-	rounds := c.Rounds
-	if r.once {
-		rounds = 1
-	}
-	measured := make([][]float64, len(beds))
-	for round := range rounds {
-		for turn := range beds {
-			i := (turn + round) % len(beds) // who goes first changes
-			value, err := r.measure(ctx, beds[i])
-			if err != nil {
-				return fmt.Errorf("%s: %w", beds[i].fleet.Kind.Name(), err)
-			}
-			measured[i] = append(measured[i], value)
-			fmt.Fprintf(c.Progress, "%s %s round %d of %d: %.4g %s\n", r.name, beds[i].fleet.Kind.Name(), round+1, rounds, value, r.unit)
-		}
-	}
-	return report.Row{Bench: r.name, Ours: median(measured[0]), Peer: c.Peer.Name(), Theirs: median(measured[1]), Unit: r.unit, Better: r.better}.Print(c.Out)
-}
-
-func median(values []float64) float64 {
-	slices.Sort(values)
-	return values[len(values)/2]
 }
