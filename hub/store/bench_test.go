@@ -58,3 +58,19 @@ func benchmark(b *testing.B, do func(context.Context, *clientv3.Client, int) err
 		}
 	}
 }
+
+// BenchmarkRange reads a page of 500 small objects, as a list does.
+func BenchmarkRange(b *testing.B) {
+	c := storetest.Start(b, 1, nil)
+	client := c.Client(c.Leader())
+	for i := range 1000 {
+		if _, err := client.Put(b.Context(), fmt.Sprintf("/range/%04d", i), strings.Repeat("v", 256)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		if _, err := client.Get(b.Context(), "/range/", clientv3.WithPrefix(), clientv3.WithLimit(500)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -183,7 +183,7 @@ func (s *server) stop() error {
 		if err := p.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			failed = append(failed, err)
 		}
-		<-s.ended
+		<-s.ended //nolint:errcheck // it was killed
 	}
 	return errors.Join(failed...)
 }
