@@ -194,6 +194,9 @@ func (l *Leaser) Run(ctx context.Context, term uint64) error {
 		if err := l.renew(ctx, r); err != nil && ctx.Err() == nil {
 			l.config.Logger.Warn("leases were not renewed", "term", term, "error", err)
 		}
+		if len(r.clusters) == 0 {
+			continue // whoever is heard next need not wait
+		}
 		timer.Reset(max(0, l.config.Batch-(l.config.Clock()-started)))
 		select {
 		case <-ctx.Done():
