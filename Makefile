@@ -39,7 +39,7 @@ deps: ## Install the Debian packages that are missing
 build: ## Build every program into bin/ (the first time compiles Kubernetes: about 6 minutes on 2 cores)
 	$(GO) build -ldflags '-X tripod.dev/tripod/hub.Version=$(VERSION) -X main.version=$(VERSION)' -o bin/ ./cmd/...
 	$(GO) build -ldflags '$(KUBERNETES_LDFLAGS)' -o bin/kubernode ./test/multikind/kubernode
-	$(GO) build -o bin/multikind ./test/multikind
+	$(GO) build -o bin/ ./test/multikind ./test/storemember
 	$(GO) build -ldflags '-s -w' -o bin/pause ./test/multikind/image/pause
 	$(GO) build -ldflags '-s -w' -o bin/ledger-api ./test/multikind/image/ledgerapi
 	cd test/multikind/coredns && $(GO) build -ldflags '-s -w' -o ../../../bin/coredns .
@@ -72,7 +72,7 @@ test-unit: deps build ## Only what needs no lab
 
 .PHONY: bench-store
 bench-store: build ## Measure the hub's store beside etcd, a JSON line a row; BENCH="--only 'put/3'" chooses
-	$(GO) build -o bin/ ./test/bench ./test/storemember
+	$(GO) build -o bin/bench ./test/bench
 	@bin/bench store $(BENCH)
 
 .PHONY: verify

@@ -17,14 +17,14 @@ import (
 
 func up(which *selection) *cobra.Command {
 	config := lab.Config{}
-	nodes := ""
+	nodes, store := "", ""
 	hub := true
 	command := &cobra.Command{
 		Use:   "up",
 		Short: "Boot or repair the lab; return when all of it is ready",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			config.Name, config.StateRoot, config.Nodes = which.name, which.stateRoot, lab.Nodes(nodes)
+			config.Name, config.StateRoot, config.Nodes, config.Store = which.name, which.stateRoot, lab.Nodes(nodes), lab.Store(store)
 			if cmd.Flags().Changed("hub") {
 				config.Hub = &hub
 			}
@@ -38,6 +38,7 @@ func up(which *selection) *cobra.Command {
 		},
 	}
 	command.Flags().StringSliceVar(&config.Centers, "centers", nil, "centers as REGION-NUMBER (default north-1,north-2,south-1 in a new lab)")
+	command.Flags().StringVar(&store, "store", "", "etcd, or tripod: the clusters keep their objects in the hub's store (default etcd in a new lab)")
 	command.Flags().StringVar(&nodes, "nodes", "", "real: clusters run pods; none: control planes only (default real in a new lab)")
 	command.Flags().BoolVar(&hub, "hub", true, "run a hub member and an agent in each center")
 	return command

@@ -30,7 +30,7 @@ const (
 
 // ControlPlane is what must run first in a center, in start order.
 func (p Plan) ControlPlane() []machine.Process {
-	return []machine.Process{p.etcd(), p.apiServer()}
+	return []machine.Process{p.store(), p.apiServer()}
 }
 
 // Controllers need the API server to be ready.
@@ -80,8 +80,7 @@ func (p Plan) apiServer() machine.Process {
 	serving, servingKey := pair("apiserver")
 	kubeletClient, kubeletClientKey := pair("apiserver-kubelet-client")
 	proxyClient, proxyClientKey := pair("front-proxy-client")
-	return kubernode(APIServer, "kube-apiserver",
-		fmt.Sprintf("--etcd-servers=http://127.0.0.1:%d", EtcdPort),
+	return kubernode(APIServer, "kube-apiserver", append(p.storeFlags(),
 		fmt.Sprintf("--secure-port=%d", APIServerPort),
 		"--advertise-address="+p.Address.String(),
 		"--service-cluster-ip-range="+p.ServiceCIDR.String(),
@@ -107,7 +106,7 @@ func (p Plan) apiServer() machine.Process {
 		"--enable-admission-plugins=NodeRestriction",
 		"--allow-privileged=true",
 		"--profiling=false",
-	)
+	)...)
 }
 
 func (p Plan) controllerManager() machine.Process {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	_ "embed"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"text/template"
@@ -116,6 +117,13 @@ func (p Plan) render() (map[string][]byte, error) {
 		}
 		files[name] = content
 	}
+	if p.HubStore {
+		content, err := p.storeConfig()
+		if err != nil {
+			return nil, err
+		}
+		files[storeFile] = content
+	}
 	return files, nil
 }
 
@@ -146,7 +154,7 @@ func (p Plan) certificates(folder string) (*pki.Authority, error) {
 	if err := pki.SigningKey(folder, "service-account"); err != nil {
 		return nil, err
 	}
-	for name, request := range map[string]pki.Request{
+	requests := map[string]pki.Request{
 		"apiserver": {CommonName: "kube-apiserver", Hosts: []string{
 			"127.0.0.1", "localhost", p.Address.String(), p.KubernetesAddress().String(), p.Name,
 			"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
@@ -154,7 +162,9 @@ func (p Plan) certificates(folder string) (*pki.Authority, error) {
 		"apiserver-kubelet-client": {CommonName: "kube-apiserver-kubelet-client", Organizations: []string{"system:masters"}},
 		"kubelet-serving": {CommonName: "system:node:" + p.Name, Organizations: []string{"system:nodes"},
 			Hosts: []string{p.Name, p.Address.String()}},
-	} {
+	}
+	maps.Copy(requests, p.storeCertificates())
+	for name, request := range requests {
 		if _, err := ca.Issue(name, request); err != nil {
 			return nil, err
 		}

@@ -42,6 +42,9 @@ type Plan struct {
 	Bridge      string
 	PodCIDR     netip.Prefix
 	ServiceCIDR netip.Prefix
+	// HubStore says that the cluster keeps its objects in a member of the hub's store
+	// instead of etcd.
+	HubStore bool
 	// Cgroup is the center's path below every cgroup hierarchy.
 	Cgroup cgroup.Group
 }

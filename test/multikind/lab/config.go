@@ -45,9 +45,21 @@ type Config struct {
 	// Centers are the names of the centers, each REGION-NUMBER.
 	Centers []string
 	Nodes   Nodes
+	// Store is where the clusters' API servers keep their objects; empty is "as it is
+	// now", etcd in a new lab.
+	Store Store
 	// Hub says whether each center has a hub member and an agent; nil is "as it is now".
 	Hub *bool
 }
+
+// Store is what an API server keeps its objects in.
+type Store string
+
+// Upstream's etcd, or the hub's own store in its place.
+const (
+	StoreEtcd   Store = "etcd"
+	StoreTripod Store = "tripod"
+)
 
 // DefaultCenters are two in the same city and a remote one.
 func DefaultCenters() []string { return []string{"north-1", "north-2", "south-1"} }
@@ -80,6 +92,9 @@ func (c Config) Validate() error {
 	}
 	if !slices.Contains([]Nodes{"", NodesReal, NodesNone}, c.Nodes) {
 		wrong = append(wrong, fmt.Errorf("nodes %q must be %q or %q", c.Nodes, NodesReal, NodesNone))
+	}
+	if !slices.Contains([]Store{"", StoreEtcd, StoreTripod}, c.Store) {
+		wrong = append(wrong, fmt.Errorf("store %q must be %q or %q", c.Store, StoreEtcd, StoreTripod))
 	}
 	return errors.Join(wrong...)
 }

@@ -106,6 +106,7 @@ func programs() []program {
 	return []program{
 		{name: "multikind", folder: "test/multikind", when: always},
 		{name: "kubernode", folder: "test/multikind/kubernode", ldflags: versionFlags, when: always},
+		{name: "storemember", folder: "test/storemember", when: func(s state) bool { return s.Store == StoreTripod }},
 		{name: "pause", folder: "test/multikind/image/pause", ldflags: "-s -w", when: pods},
 		{name: "ledger-api", folder: "test/multikind/image/ledgerapi", ldflags: "-s -w", when: pods},
 		{name: "coredns", folder: ".", module: "test/multikind/coredns", ldflags: "-s -w", when: pods},

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,6 +27,7 @@ type state struct {
 	Centers []string          `json:"centers"`
 	Nodes   Nodes             `json:"nodes"`
 	Hub     bool              `json:"hub"`
+	Store   Store             `json:"store,omitempty"` // empty is etcd
 	Cuts    []fault.Direction `json:"cuts,omitempty"`
 }
 
@@ -62,8 +64,16 @@ func open(config Config) (*Lab, error) {
 	if err := json.Unmarshal(content, &l.state); err != nil {
 		return nil, fmt.Errorf("read state of lab %s: %w", config.Name, err)
 	}
+	return l, l.layOut()
+}
+
+// layOut makes the plans of the centers from the state.
+func (l *Lab) layOut() (err error) {
 	l.plans, err = center.Plans(l.name, l.state.Index, l.state.Centers)
-	return l, err
+	for i := range l.plans {
+		l.plans[i].HubStore = l.state.Store == StoreTripod
+	}
+	return err
 }
 
 // create makes a new lab's state, or changes that of an existing one to config.
@@ -73,7 +83,7 @@ func create(config Config) (*Lab, error) {
 		if config.Centers == nil {
 			config.Centers = DefaultCenters()
 		}
-		l = &Lab{name: config.Name, root: config.StateRoot, state: state{Centers: config.Centers, Nodes: NodesReal, Hub: true}}
+		l = &Lab{name: config.Name, root: config.StateRoot, state: state{Centers: config.Centers, Nodes: NodesReal, Hub: true, Store: config.Store}}
 		l.state.Index, err = freeIndex(config)
 	}
 	if err != nil {
@@ -83,6 +93,10 @@ func create(config Config) (*Lab, error) {
 		return nil, fmt.Errorf("lab %s has the centers %v, not %v; run multikind down first, or use another --name",
 			l.name, l.state.Centers, config.Centers)
 	}
+	if config.Store != "" && config.Store != cmp.Or(l.state.Store, StoreEtcd) {
+		return nil, fmt.Errorf("the clusters of lab %s keep their objects in %s, not in %s; run multikind down first, or use another --name",
+			l.name, cmp.Or(l.state.Store, StoreEtcd), config.Store)
+	}
 	if config.Nodes != "" {
 		l.state.Nodes = config.Nodes
 	}
@@ -90,7 +104,7 @@ func create(config Config) (*Lab, error) {
 		l.state.Hub = *config.Hub
 	}
 	l.state.BinDir = config.BinDir
-	if l.plans, err = center.Plans(l.name, l.state.Index, l.state.Centers); err != nil {
+	if err := l.layOut(); err != nil {
 		return nil, err
 	}
 	return l, l.save()
