@@ -28,13 +28,10 @@ type disk struct {
 	log   *guardedLog
 	// logMeta is closed here because raft-wal 0.4.0 leaves it open, locked.
 	logMeta   metadb.BoltMetaDB
-	cache     *raft.LogCache
+	recent    *recentLog
 	snapshots raft.SnapshotStore
 	slog      *slog.Logger
 }
-
-// cachedEntries are kept in memory for replication and for reads' confirmation.
-const cachedEntries = 2048
 
 func openDisk(cfg Config) (_ *disk, err error) {
 	d := &disk{dir: cfg.DataDir, slog: cfg.Logger}
@@ -61,9 +58,7 @@ func openDisk(cfg Config) (_ *disk, err error) {
 		return nil, fmt.Errorf("store: open the Raft log in %s: %w: remove this member's data directory and let it catch up from the others", logDir, err)
 	}
 	d.log = &guardedLog{WAL: w, space: d.space}
-	if d.cache, err = raft.NewLogCache(cachedEntries, d.log); err != nil {
-		return nil, fmt.Errorf("store: cache the Raft log: %w", err)
-	}
+	d.recent = newRecentLog(d.log, recentBytes)
 	d.snapshots, err = raft.NewFileSnapshotStoreWithLogger(filepath.Join(cfg.DataDir, "raft"), 2, raftLogTo(cfg.Logger))
 	if err != nil {
 		return nil, fmt.Errorf("store: open snapshots: %w", err)
@@ -180,7 +175,7 @@ func (d *disk) start(cfg Config, m *machine, transport raft.Transport, changes c
 		}
 	}
 	start := time.Now()
-	r, err := raft.NewRaft(c, m, d.cache, d.log, d.snapshots, transport)
+	r, err := raft.NewRaft(c, m, d.recent, d.log, d.snapshots, transport)
 	if err != nil {
 		return nil, fmt.Errorf("store: start Raft: %w", err)
 	}

@@ -111,7 +111,7 @@ func join(s *Store, metrics *metrics) error {
 	s.leaders.raft, s.leaders.propose, s.leaders.ended = s.raft, s.proposer.propose, s.transport.endWaits
 	s.proposer.raft = s.raft
 	r := s.reader
-	r.self, r.raft, r.logs, r.machine, r.leaders = raft.ServerID(cfg.Name), s.raft, s.disk.cache, s.machine, s.leaders
+	r.self, r.raft, r.logs, r.machine, r.leaders = raft.ServerID(cfg.Name), s.raft, s.disk.recent, s.machine, s.leaders
 	r.peers, r.transport, r.timeout, r.metrics = s.peers, s.transport, cfg.RequestTimeout, metrics
 	return nil
 }
