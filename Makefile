@@ -11,6 +11,9 @@ CONTROLLER_GEN := $(GO) run sigs.k8s.io/controller-tools/cmd/controller-gen@v0.2
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT := bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
+# A peer of the benchmarks; SQLite needs a C compiler.
+KINE_VERSION := v0.16.4
+
 # Debian packages that building, tests and the lab need; bin/multikind installs
 # what the lab needs by itself too.
 PACKAGES := containerd runc containernetworking-plugins iproute2 iptables nftables conntrack \
@@ -72,7 +75,8 @@ test-unit: deps build ## Only what needs no lab
 
 .PHONY: bench-store
 bench-store: build ## Measure the hub's store beside etcd, a JSON line a row; BENCH="--only 'put/3'" chooses
-	$(GO) build -o bin/bench ./test/bench
+	CGO_ENABLED=1 GOBIN=$(CURDIR)/bin $(GO) install github.com/k3s-io/kine@$(KINE_VERSION)
+	$(GO) build -ldflags '-X main.kineVersion=$(KINE_VERSION)' -o bin/bench ./test/bench
 	@bin/bench store $(BENCH)
 
 .PHONY: verify

@@ -21,6 +21,9 @@ import (
 	"tripod.dev/tripod/test/storefleet"
 )
 
+// kineVersion is set by the linker.
+var kineVersion = "unknown"
+
 func main() { os.Exit(run()) }
 
 func run() int {
@@ -65,7 +68,8 @@ func benchStore() *cobra.Command {
 				defer func() { _ = os.RemoveAll(folder) }()
 			}
 			err = store.Run(cmd.Context(), store.Config{Plan: plan, Folder: folder, Duration: duration, Kills: kills,
-				Ours: storefleet.Ours{Program: filepath.Join(bin, "storemember")}, Peer: storefleet.Etcd{Program: filepath.Join(bin, "kubernode")}})
+				Ours: storefleet.Ours{Program: filepath.Join(bin, "storemember")}, Peer: storefleet.Etcd{Program: filepath.Join(bin, "kubernode")},
+				Small: storefleet.Kine{Program: filepath.Join(bin, "kine"), Version: kineVersion}})
 			if err != nil {
 				return err
 			}

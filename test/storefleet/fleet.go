@@ -140,6 +140,9 @@ func (f *Fleet) Client(members ...*Member) (*clientv3.Client, error) {
 
 // Leader asks the running members who leads.
 func (f *Fleet) Leader(ctx context.Context) (*Member, error) {
+	if len(f.Members) == 1 {
+		return f.Members[0], nil
+	}
 	var problems []error
 	for _, m := range f.Members {
 		if !m.running() {

@@ -83,3 +83,24 @@ func (e Etcd) command(f *Fleet, i int) (string, []string, error) {
 func (Etcd) admin() pki.Request { return pki.Request{CommonName: "root"} }
 
 func (Etcd) server(name string) pki.Request { return pki.Request{CommonName: name, Hosts: loopback} }
+
+// Kine runs one member of kine on SQLite, which k3s has in etcd's place. It
+// understands the requests of an API server and no others.
+type Kine struct{ Program, Version string }
+
+// Name implements Kind.
+func (k Kine) Name() string { return "kine " + k.Version + " with SQLite" }
+
+func (k Kine) command(f *Fleet, i int) (string, []string, error) {
+	m := f.Members[i]
+	pair := filepath.Join(f.folder, m.name)
+	return k.Program, []string{
+		"--endpoint", "sqlite://" + filepath.Join(m.Folder, "state.db") + "?_journal=WAL&cache=shared&_busy_timeout=30000&_txlock=immediate",
+		"--listen-address", strings.Replace(m.URL(), "https://", "tcp://", 1),
+		"--server-cert-file", pair + ".crt", "--server-key-file", pair + ".key", "--metrics-bind-address", "0",
+	}, nil
+}
+
+func (Kine) admin() pki.Request { return pki.Request{CommonName: "root"} }
+
+func (Kine) server(name string) pki.Request { return pki.Request{CommonName: name, Hosts: loopback} }

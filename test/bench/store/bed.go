@@ -59,7 +59,7 @@ func (b *bed) write(ctx context.Context, n int, name func(int) string) error {
 				for i := from; i < min(from+inOne, n); i++ {
 					puts = append(puts, clientv3.OpPut(name(i), value))
 				}
-				_, failed[w] = open[w].Txn(ctx).Then(puts...).Commit()
+				failed[w] = b.commit(ctx, open[w], puts)
 			}
 		})
 	}
@@ -67,6 +67,22 @@ func (b *bed) write(ctx context.Context, n int, name func(int) string) error {
 	for _, err := range failed {
 		if err != nil {
 			return fmt.Errorf("write objects: %w", err)
+		}
+	}
+	return nil
+}
+
+// commit writes in one transaction, or one by one where only what an API server
+// does is understood.
+func (b *bed) commit(ctx context.Context, c *clientv3.Client, puts []clientv3.Op) error {
+	if b.fleet.Kind != b.config.Small {
+		_, err := c.Txn(ctx).Then(puts...).Commit()
+		return err
+	}
+	for _, put := range puts {
+		created := clientv3.Compare(clientv3.ModRevision(string(put.KeyBytes())), "=", 0)
+		if _, err := c.Txn(ctx).If(created).Then(put).Commit(); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"time"
 
@@ -17,6 +18,8 @@ import (
 type Config struct {
 	report.Plan
 	Ours, Peer storefleet.Kind
+	// Small is a second peer, for the rows of one member that an API server needs.
+	Small storefleet.Kind
 	// Folder takes the members' data; it should be on a disk, not in memory.
 	Folder string
 	// Duration of one measurement.
@@ -44,16 +47,23 @@ func Run(ctx context.Context, c Config) error {
 	return nil
 }
 
+// smallRows are what an API server asks of its store. A plain put is not among them.
+var smallRows = regexp.MustCompile(`^store/(txn/1/c=(1|16|256)/|get-linearizable/1/c=(1|16|256)/|range/1/)`)
+
 // runFleets measures rows on a fleet of each kind, both of that many members.
 func (c Config) runFleets(ctx context.Context, members int, rows []row) (err error) {
+	kinds := []storefleet.Kind{c.Ours, c.Peer}
+	if members == 1 && slices.ContainsFunc(rows, func(r row) bool { return smallRows.MatchString(r.Name) }) {
+		kinds = append(kinds, c.Small)
+	}
 	var beds []*bed
 	defer func() {
 		for _, b := range beds {
 			err = errors.Join(err, b.close())
 		}
 	}()
-	for i, kind := range []storefleet.Kind{c.Ours, c.Peer} {
-		folder := filepath.Join(c.Folder, fmt.Sprintf("%d-members", members), []string{"ours", "theirs"}[i])
+	for i, kind := range kinds {
+		folder := filepath.Join(c.Folder, fmt.Sprintf("%d-members", members), []string{"ours", "peer", "small"}[i])
 		f, err := storefleet.Start(ctx, kind, members, folder)
 		if err != nil {
 			return err
@@ -67,6 +77,11 @@ func (c Config) runFleets(ctx context.Context, members int, rows []row) (err err
 	for _, r := range rows {
 		if err := r.Run(ctx, c.Plan, beds[0], beds[1]); err != nil {
 			return err
+		}
+		if len(beds) > 2 && smallRows.MatchString(r.Name) {
+			if err := r.Run(ctx, c.Plan, beds[0], beds[2]); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
