@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+func newFailoverCommand(door *connection) *cobra.Command {
+	var to string
+	var detach bool
+	c := &cobra.Command{
+		Use:   "failover NAMESPACE/APPLICATION [--to CLUSTER]",
+		Short: "Move an application away from where it is active, and follow the run",
+		Long: `Move an application away from where it is active, and follow the run.
+
+The primary is fenced first, and its stop is proven, whether it is healthy or
+not: users notice a short pause. Without --to the engine takes the best target. A
+target that may lack acknowledged writes, is in another region or has just
+changed needs the approval of another person: the run then says so and waits.`,
+		Example: "  tripodctl failover pay/ledger --to north-2",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name, err := namespacedName(args[0])
+			if err != nil {
+				return err
+			}
+			api, err := door.client()
+			if err != nil {
+				return err
+			}
+			run, err := orderFailover(cmd.Context(), api, name, to)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "run %s\n", run)
+			if detach {
+				return nil
+			}
+			return followRun(cmd.Context(), api, run, cmd.OutOrStdout())
+		},
+	}
+	c.Flags().StringVar(&to, "to", "", "the cluster that takes over; empty lets the engine choose")
+	c.Flags().BoolVar(&detach, "detach", false, "do not follow the run")
+	return c
+}
+
+// orderFailover creates the run and returns its name.
+func orderFailover(ctx context.Context, api client.Client, name types.NamespacedName, to string) (string, error) {
+	from, err := activeIn(ctx, api, name)
+	if err != nil {
+		return "", err
+	}
+	if from == to {
+		return "", fmt.Errorf("application %s is active in %s already", name, to)
+	}
+	run := &v1alpha1.RecoveryRun{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: fmt.Sprintf("%s.%s.ordered-", name.Namespace, name.Name)},
+		Spec: v1alpha1.RecoveryRunSpec{
+			Application: v1alpha1.ApplicationReference{Namespace: name.Namespace, Name: name.Name},
+			Action:      v1alpha1.ActionFailover,
+			From:        v1alpha1.Place{Cluster: from}, To: v1alpha1.Place{Cluster: to},
+		},
+	}
+	if err := api.Create(ctx, run); err != nil {
+		return "", fmt.Errorf("order the failover of %s: %w", name, err)
+	}
+	return run.Name, nil
+}
+
+// activeIn is the cluster with the primaries of an application's datasets.
+func activeIn(ctx context.Context, api client.Client, name types.NamespacedName) (string, error) {
+	var app v1alpha1.Application
+	if err := api.Get(ctx, name, &app); err != nil {
+		return "", fmt.Errorf("get application %s: %w; `tripodctl apps` lists them", name, err)
+	}
+	if len(app.Spec.Datasets) == 0 {
+		return "", fmt.Errorf("application %s has no dataset, so no role moves: its routes follow what is healthy by themselves", name)
+	}
+	var dataset v1alpha1.Dataset
+	if err := api.Get(ctx, types.NamespacedName{Namespace: name.Namespace, Name: app.Spec.Datasets[0]}, &dataset); err != nil {
+		return "", fmt.Errorf("get dataset %s of application %s: %w", app.Spec.Datasets[0], name, err)
+	}
+	if dataset.Status.Primary == "" {
+		return "", errors.New("dataset " + dataset.Name + " of application " + name.String() + " has no primary yet: see its conditions")
+	}
+	return dataset.Status.Primary, nil
+}
