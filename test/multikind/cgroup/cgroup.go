@@ -51,7 +51,7 @@ func (g Group) Make() error {
 			}
 			if hierarchy == "cpu" && folder == filepath.Join(mountPoint, hierarchy, filepath.Dir(string(g))) {
 				// A group weighs as much as one process outside of it; a lab is several machines.
-				if err := os.WriteFile(filepath.Join(folder, "cpu.shares"), []byte(labShares), 0o644); err != nil {
+				if err := set(filepath.Join(folder, "cpu.shares"), []byte(labShares)); err != nil {
 					return fmt.Errorf("weigh cgroup: %w", err)
 				}
 			}
@@ -74,7 +74,7 @@ func (g Group) Add(pid int) error {
 	}
 	for _, hierarchy := range hierarchies {
 		file := filepath.Join(mountPoint, hierarchy, string(g), system, "cgroup.procs")
-		if err := os.WriteFile(file, []byte(strconv.Itoa(pid)), 0o644); err != nil {
+		if err := set(file, []byte(strconv.Itoa(pid))); err != nil {
 			return fmt.Errorf("join cgroup: %w", err)
 		}
 	}
@@ -234,11 +234,24 @@ func inherit(parent, child string, files ...string) error {
 		if err != nil {
 			return fmt.Errorf("read cgroup: %w", err)
 		}
-		if err := os.WriteFile(filepath.Join(child, file), value, 0o644); err != nil {
+		if err := set(filepath.Join(child, file), value); err != nil {
 			return fmt.Errorf("set cgroup: %w", err)
 		}
 	}
 	return nil
+}
+
+// set writes a cgroup's file. A folder that another goroutine has just made is there
+// a moment before its group is, and answers ENODEV until then.
+func set(file string, value []byte) error {
+	ticker := time.NewTicker(poll)
+	defer ticker.Stop()
+	for deadline := time.Now().Add(time.Second); ; <-ticker.C {
+		err := os.WriteFile(file, value, 0o644)
+		if !errors.Is(err, unix.ENODEV) || time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 // removeTree removes root and all below it. It reports whether nothing is left.

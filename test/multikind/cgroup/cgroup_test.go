@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -96,5 +97,30 @@ func TestAGroupThatIsNotThereIsEmpty(t *testing.T) {
 	}
 	if children, err := Group("tripod-lab-nowhere").Children(); err != nil || len(children) != 0 {
 		t.Errorf("children %v, %v", children, err)
+	}
+}
+
+// The centers of a lab are brought up at once, and share the lab's group.
+func TestGroupsOfOneLabAreMadeAtOnce(t *testing.T) {
+	needsRoot(t)
+	for round := range 30 {
+		lab := Group("tripod-lab-test-" + strconv.Itoa(os.Getpid()) + "-" + strconv.Itoa(round))
+		groups := []Group{lab + "/a-1", lab + "/a-2", lab + "/b-1", lab + "/b-2"}
+		failed := make([]error, len(groups))
+		var making sync.WaitGroup
+		for i, g := range groups {
+			making.Go(func() { failed[i] = g.Make() })
+		}
+		making.Wait()
+		for i, g := range groups {
+			if failed[i] != nil {
+				t.Errorf("make %s: %v", g, failed[i])
+			}
+		}
+		for _, g := range append(groups, lab) {
+			if err := g.Remove(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
