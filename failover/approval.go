@@ -19,8 +19,8 @@ type Approved struct {
 
 // CountApprovals judges the approvals of subject (a run, or a dataset's copy to
 // be discarded) for step. The approver is who the server stamped. The requester
-// does not count, nor does an approval that is older than the policy's expiry,
-// was made before since, or accepts less loss than was shown.
+// counts only to withdraw the request. An approval does not count that is older than
+// the policy's expiry, was made before since, or accepts less loss than was shown.
 func CountApprovals(s *Snapshot, policy v1alpha1.ApprovalPolicy, subject, step, requester string, since time.Time, loss *v1alpha1.LossEstimate) Approved {
 	out := Approved{}
 	required := int(max(1, policy.Required))
@@ -58,7 +58,7 @@ func discount(s *Snapshot, policy v1alpha1.ApprovalPolicy, a *v1alpha1.Approval,
 	switch {
 	case a.Spec.Approver == "":
 		return "the server stamped no approver"
-	case a.Spec.Approver == requester:
+	case a.Spec.Approver == requester && a.Spec.Decision != v1alpha1.DecisionReject:
 		return "the requester cannot approve"
 	case s.Now.Sub(made) > expire:
 		return "it has expired"

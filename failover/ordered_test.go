@@ -79,6 +79,18 @@ func TestAnOrderedFailoverToAnAsynchronousCopyNeedsAnotherPerson(t *testing.T) {
 	}
 }
 
+func TestWhoOrderedAFailoverMayWithdrawIt(t *testing.T) {
+	w := newWorld(t).steady()
+	w.order("south-1")
+	w.beats(5)
+	w.approve("ann", 0)
+	w.s.Approvals[len(w.s.Approvals)-1].Spec.Decision = v1alpha1.DecisionReject
+	w.beats(5)
+	if run := w.run(); run.Status.Phase != v1alpha1.RunAborted || run.Status.Reason != ReasonRejected || w.db().Status.Epoch != 1 {
+		t.Fatalf("run is %s %s: %s; epoch %d", run.Status.Phase, run.Status.Reason, run.Status.Message, w.db().Status.Epoch)
+	}
+}
+
 func TestAnOrderedFailoverToNowhereSaysWhy(t *testing.T) {
 	w := newWorld(t).steady()
 	w.order("east-1")

@@ -21,7 +21,7 @@ func newApproveCommand(door *connection) *cobra.Command {
 		Long: `Approve or reject a recovery run that waits for a person.
 
 The hub stamps who approved from the identity it authenticated; the one who
-requested a run cannot approve it. Where the promotion may lose writes, the
+requested a run cannot approve it, but may withdraw it with --reject. Where the promotion may lose writes, the
 approval must accept at least the loss that "tripodctl run RUN" shows.
 
 A copy that has diverged from its primary waits for a person, too: its dataset's

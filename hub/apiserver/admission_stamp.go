@@ -20,7 +20,7 @@ import (
 const maxApproverGroups = 64
 
 // stamp writes who made an Approval or a RecoveryRun, and refuses an approval
-// by who asked for the run (safety.md section 10).
+// by who asked for the run (safety.md section 10), who may only withdraw it.
 type stamp struct {
 	*admission.Handler
 	runs, datasets dynamic.NamespaceableResourceInterface
@@ -92,7 +92,8 @@ func (s *stamp) Validate(ctx context.Context, a admission.Attributes, _ admissio
 		return apierrors.NewInternalError(fmt.Errorf("read run %q to check its requester: %w", name, err))
 	}
 	requester, _, _ := unstructured.NestedString(run.Object, "spec", "requester")
-	if requester != "" && requester == a.GetUserInfo().GetName() {
+	decision, _, _ := unstructured.NestedString(object.Object, "spec", "decision")
+	if requester != "" && requester == a.GetUserInfo().GetName() && decision != string(v1alpha1.DecisionReject) {
 		return admission.NewForbidden(a, fmt.Errorf("%q asked for run %q and cannot approve it: another person has to", requester, name))
 	}
 	return nil

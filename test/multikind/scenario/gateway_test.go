@@ -271,19 +271,8 @@ func serviceAccount(t *testing.T, f *Fleet) {
 		return strings.TrimSpace(must(t)(f.Kubectl(t.Context(), nil, append([]string{"--context", "hub"}, arguments...)...)))
 	}
 	hub("create", "namespace", guest)
-	hub("create", "-n", guest, "serviceaccount", "robot")
+	path := serviceAccountKubeconfig(t, f, guest, "robot")
 	hub("create", "clusterrolebinding", guest, "--clusterrole", "tripod:viewer", "--serviceaccount", guest+":robot")
-	token := hub("create", "-n", guest, "token", "robot")
-	// A kubeconfig of its own: a client certificate would win over the token.
-	path := filepath.Join(t.TempDir(), "robot.kubeconfig")
-	server := hub("config", "view", "--minify", "--raw", "-o", "jsonpath={.clusters[0].cluster.server}")
-	authority := hub("config", "view", "--minify", "--raw", "-o", "jsonpath={.clusters[0].cluster.certificate-authority-data}")
-	text := fmt.Sprintf(`{apiVersion: v1, kind: Config, current-context: robot,
-clusters: [{name: hub, cluster: {server: %q, certificate-authority-data: %q}}],
-users: [{name: robot, user: {token: %q}}], contexts: [{name: robot, context: {cluster: hub, user: robot}}]}`, server, authority, token)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	robot := func(arguments ...string) (string, error) {
 		return f.Kubectl(t.Context(), nil, append([]string{"--kubeconfig", path}, arguments...)...)
 	}
@@ -303,6 +292,28 @@ users: [{name: robot, user: {token: %q}}], contexts: [{name: robot, context: {cl
 	if out, err := robot("get", "--raw", "/clusters/south-1/api/v1/namespaces"); err == nil {
 		t.Errorf("a service account without a right to it reached a cluster: %s", out)
 	}
+}
+
+// serviceAccountKubeconfig makes a service account in a namespace of the hub and
+// returns a kubeconfig with its token alone: a client certificate would win.
+func serviceAccountKubeconfig(t *testing.T, f *Fleet, namespace, name string) string {
+	t.Helper()
+	hub := func(arguments ...string) string {
+		t.Helper()
+		return strings.TrimSpace(must(t)(f.Kubectl(t.Context(), nil, append([]string{"--context", "hub"}, arguments...)...)))
+	}
+	hub("create", "-n", namespace, "serviceaccount", name)
+	token := hub("create", "-n", namespace, "token", name)
+	server := hub("config", "view", "--minify", "--raw", "-o", "jsonpath={.clusters[0].cluster.server}")
+	authority := hub("config", "view", "--minify", "--raw", "-o", "jsonpath={.clusters[0].cluster.certificate-authority-data}")
+	text := fmt.Sprintf(`{apiVersion: v1, kind: Config, current-context: hub,
+clusters: [{name: hub, cluster: {server: %q, certificate-authority-data: %q}}],
+users: [{name: %[4]q, user: {token: %[3]q}}], contexts: [{name: hub, context: {cluster: hub, user: %[4]q}}]}`, server, authority, token, name)
+	path := filepath.Join(t.TempDir(), name+".kubeconfig")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // follow starts kubectl and returns what it prints, line by line. end stops it
