@@ -81,6 +81,9 @@ func (s *machine) applyEntry(entry *raft.Log) *Result {
 	if s.halted.Load() {
 		return &Result{Index: entry.Index, Term: entry.Term, Err: ErrHalted}
 	}
+	if err := s.fail.At(BeforeApply); err != nil {
+		return s.stop(entry, err)
+	}
 	replayed := entry.Index <= s.index.ConsistentIndex()
 	if entry.Type != raft.LogCommand {
 		if !replayed {
@@ -91,9 +94,7 @@ func (s *machine) applyEntry(entry *raft.Log) *Result {
 	result := &Result{Index: entry.Index, Term: entry.Term}
 	command, err := decodeCommand(entry.Data)
 	if err != nil {
-		s.halt(fmt.Errorf("store: entry %d of term %d cannot be applied: %w", entry.Index, entry.Term, err))
-		result.Err = ErrHalted
-		return result
+		return s.stop(entry, err)
 	}
 	if op, ok := command.GetOp().(*raftlogv1.Command_LeaseRenewal); ok {
 		s.renew(op.LeaseRenewal, result)
@@ -108,7 +109,16 @@ func (s *machine) applyEntry(entry *raft.Log) *Result {
 	if s.index.ConsistentIndex() < entry.Index {
 		s.index.SetConsistentIndex(entry.Index, entry.Term)
 	}
+	if err := s.fail.At(AfterApply); err != nil {
+		return s.stop(entry, err)
+	}
 	return result
+}
+
+// stop ends applying at entry for good.
+func (s *machine) stop(entry *raft.Log, err error) *Result {
+	s.halt(fmt.Errorf("store: entry %d of term %d cannot be applied: %w", entry.Index, entry.Term, err))
+	return &Result{Index: entry.Index, Term: entry.Term, Err: ErrHalted}
 }
 
 func (s *machine) execute(command *raftlogv1.Command, result *Result) {
@@ -130,9 +140,7 @@ func (s *machine) execute(command *raftlogv1.Command, result *Result) {
 		})
 	case *raftlogv1.Command_Compact:
 		run(op.Compact, &pb.CompactionRequest{}, result, func(r *pb.CompactionRequest) (*pb.CompactionResponse, error) {
-			done, err := s.kv.Compact(traceutil.TODO(), r.Revision)
-			result.physical = done
-			return &pb.CompactionResponse{Header: s.header()}, err
+			return s.compact(r.Revision, result)
 		})
 	case *raftlogv1.Command_LeaseGrant:
 		run(op.LeaseGrant, &pb.LeaseGrantRequest{}, result, func(r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
@@ -159,6 +167,20 @@ func (s *machine) execute(command *raftlogv1.Command, result *Result) {
 	case *raftlogv1.Command_StartIncarnation:
 		result.Err = s.startIncarnation(op.StartIncarnation)
 	}
+}
+
+func (s *machine) compact(revision int64, result *Result) (*pb.CompactionResponse, error) {
+	if err := s.fail.At(BeforeCompact); err != nil {
+		s.halt(err)
+		return nil, ErrHalted
+	}
+	done, err := s.kv.Compact(traceutil.TODO(), revision)
+	result.physical = done
+	if err := s.fail.At(AfterCompact); err != nil {
+		s.halt(err)
+		return nil, ErrHalted
+	}
+	return &pb.CompactionResponse{Header: s.header()}, err
 }
 
 // run decodes a request, executes it and keeps the response if it succeeded. A

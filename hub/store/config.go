@@ -102,6 +102,9 @@ type Config struct {
 	// committed, so that a new leader does not start them afresh.
 	LeaseCheckpoint time.Duration
 
+	// Fail makes steps fail in tests; nil in production.
+	Fail Failpoints
+
 	Logger *slog.Logger
 	// Registerer takes the store's metrics; nil registers none.
 	Registerer prometheus.Registerer

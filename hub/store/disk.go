@@ -112,8 +112,9 @@ func (s *space) run(ctx context.Context) {
 // member then stops, with fail, rather than limp.
 type guardedLog struct {
 	*wal.WAL
-	space *space
-	fail  func(error)
+	space  *space
+	fail   func(error)
+	points Failpoints
 }
 
 // StoreLog implements raft.LogStore.
@@ -128,7 +129,7 @@ func (g *guardedLog) StoreLogs(entries []*raft.Log) error {
 	for _, e := range entries {
 		size += int64(len(e.Data))
 	}
-	if err := g.WAL.StoreLogs(entries); err != nil {
+	if err := g.append(entries); err != nil {
 		err = fmt.Errorf("store: write the Raft log under %s: %w: mend the disk and start this member again", g.space.path, err)
 		g.fail(err)
 		return err
@@ -136,4 +137,14 @@ func (g *guardedLog) StoreLogs(entries []*raft.Log) error {
 	// The log and later bbolt each take a copy.
 	g.space.free.Add(-2 * size)
 	return nil
+}
+
+func (g *guardedLog) append(entries []*raft.Log) error {
+	if err := g.points.At(BeforeLogAppend); err != nil {
+		return err
+	}
+	if err := g.WAL.StoreLogs(entries); err != nil {
+		return err
+	}
+	return g.points.At(AfterLogAppend)
 }

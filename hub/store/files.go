@@ -53,11 +53,11 @@ func openDisk(cfg Config) (_ *disk, err error) {
 	if d.space, err = newSpace(cfg.DataDir, cfg.SpaceReserve, cfg.Logger); err != nil {
 		return nil, err
 	}
-	w, err := wal.Open(logDir, wal.WithSegmentSize(cfg.SegmentBytes), wal.WithMetaStore(&d.logMeta), wal.WithSegmentFiler(newSegments(logDir)), wal.WithLogger(raftLogTo(cfg.Logger)))
+	w, err := wal.Open(logDir, wal.WithSegmentSize(cfg.SegmentBytes), wal.WithMetaStore(&d.logMeta), wal.WithSegmentFiler(newSegments(logDir, cfg.Fail)), wal.WithLogger(raftLogTo(cfg.Logger)))
 	if err != nil {
 		return nil, fmt.Errorf("store: open the Raft log in %s: %w: remove this member's data directory and let it catch up from the others", logDir, err)
 	}
-	d.log = &guardedLog{WAL: w, space: d.space}
+	d.log = &guardedLog{WAL: w, space: d.space, points: cfg.Fail}
 	d.recent = newRecentLog(d.log, recentBytes)
 	d.snapshots, err = raft.NewFileSnapshotStoreWithLogger(filepath.Join(cfg.DataDir, "raft"), 2, raftLogTo(cfg.Logger))
 	if err != nil {

@@ -42,6 +42,7 @@ type machine struct {
 	onRenewal func(RenewalApplied)
 	onRestore func()
 	metrics   *metrics
+	fail      Failpoints
 
 	index  cindex.ConsistentIndexer
 	hooks  backend.Hooks
@@ -83,11 +84,12 @@ func openMachine(cfg Config, m *metrics) (*machine, error) {
 		onRenewal: cfg.OnRenewal,
 		onRestore: cfg.OnRestore,
 		metrics:   m,
+		fail:      cfg.Fail,
 		progress:  wait.NewTimeList(),
 		haltErr:   make(chan error, 1),
 	}
 	s.index = cindex.NewConsistentIndex(nil)
-	s.hooks = storage.NewBackendHooks(s.zap, s.index)
+	s.hooks = s.commitHooks()
 	if err := checkFile(path); err != nil {
 		return nil, err
 	}
@@ -103,6 +105,20 @@ func openMachine(cfg Config, m *metrics) (*machine, error) {
 	s.be.SetTxPostLockInsideApplyHook(s.entering)
 	s.loadMeta()
 	return s, nil
+}
+
+// commitHooks write the applied index with its effects.
+func (s *machine) commitHooks() backend.Hooks {
+	hooks := storage.NewBackendHooks(s.zap, s.index)
+	if s.fail == nil {
+		return hooks
+	}
+	return backend.NewHooks(func(tx backend.UnsafeReadWriter) {
+		if err := s.fail.At(BeforeCommit); err != nil {
+			s.zap.Fatal("failed to commit tx", zap.Error(err)) // as etcd's backend does
+		}
+		hooks.OnPreCommitUnsafe(tx)
+	})
 }
 
 // minLeaseTTL is etcd's rule: a lease outlives one and a half elections.

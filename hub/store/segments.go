@@ -12,8 +12,12 @@ import (
 // block"). Such a file is scanned instead, as the last file of a log always is.
 type segments struct{ types.SegmentFiler }
 
-func newSegments(dir string) segments {
-	return segments{segment.NewFiler(dir, fs.New())}
+func newSegments(dir string, fail Failpoints) segments {
+	var files types.VFS = fs.New()
+	if fail != nil {
+		files = failingFiles{files, fail}
+	}
+	return segments{segment.NewFiler(dir, files)}
 }
 
 // Open implements types.SegmentFiler.

@@ -30,6 +30,7 @@ var ErrBadSnapshot = errors.New("snapshot is corrupt or cut off")
 type machineSnapshot struct {
 	snap backend.Snapshot
 	log  func(written int64, took time.Duration)
+	fail Failpoints
 }
 
 // Snapshot implements raft.FSM. It commits what is pending and pins a bbolt
@@ -41,7 +42,7 @@ func (s *machine) Snapshot() (raft.FSMSnapshot, error) {
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return &machineSnapshot{snap: s.be.Snapshot(), log: func(n int64, took time.Duration) {
+	return &machineSnapshot{snap: s.be.Snapshot(), fail: s.fail, log: func(n int64, took time.Duration) {
 		s.log.Info("snapshot written", "bytes", n, "took", took)
 	}}, nil
 }
@@ -49,14 +50,24 @@ func (s *machine) Snapshot() (raft.FSMSnapshot, error) {
 // Persist implements raft.FSMSnapshot.
 func (m *machineSnapshot) Persist(sink raft.SnapshotSink) error {
 	start := time.Now()
-	if err := writeSnapshot(sink, m.snap); err != nil {
+	if err := m.write(sink); err != nil {
 		return errors.Join(fmt.Errorf("write snapshot: %w", err), sink.Cancel())
 	}
 	if err := sink.Close(); err != nil {
 		return fmt.Errorf("close snapshot: %w", err)
 	}
 	m.log(m.snap.Size(), time.Since(start))
-	return nil
+	return m.fail.At(AfterSnapshotSave)
+}
+
+func (m *machineSnapshot) write(sink io.Writer) error {
+	if err := m.fail.At(BeforeSnapshotSave); err != nil {
+		return err
+	}
+	if err := writeSnapshot(sink, m.snap); err != nil {
+		return err
+	}
+	return m.fail.At(DuringSnapshotSave)
 }
 
 // Release implements raft.FSMSnapshot.
@@ -85,6 +96,9 @@ func writeSnapshot(w io.Writer, snap backend.Snapshot) error {
 // whole the present state is not touched.
 func (s *machine) Restore(source io.ReadCloser) error {
 	start := time.Now()
+	if err := s.fail.At(BeforeRestore); err != nil {
+		return err
+	}
 	received, index, err := receiveSnapshot(source, s.path)
 	if err != nil {
 		return err
@@ -95,7 +109,14 @@ func (s *machine) Restore(source io.ReadCloser) error {
 		s.log.Info("snapshot is not newer than the state and is not needed", "index", index)
 		return os.Remove(received)
 	}
+	if err := s.fail.At(DuringRestore); err != nil {
+		return err
+	}
 	if err := replaceFile(received, s.path); err != nil {
+		return err
+	}
+	if err := s.fail.At(AfterRestore); err != nil {
+		s.halt(err)
 		return err
 	}
 	fresh := s.openBackend()

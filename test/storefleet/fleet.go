@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -109,7 +110,7 @@ func (f *Fleet) issue(n int) error {
 // AwaitReady waits until every running member answers a linearizable read.
 func (f *Fleet) AwaitReady(ctx context.Context) error {
 	for _, m := range f.Members {
-		if m.running() {
+		if m.Running() {
 			if err := m.AwaitReady(ctx); err != nil {
 				return err
 			}
@@ -145,7 +146,7 @@ func (f *Fleet) Leader(ctx context.Context) (*Member, error) {
 	}
 	var problems []error
 	for _, m := range f.Members {
-		if !m.running() {
+		if !m.Running() {
 			continue
 		}
 		leads, err := m.leads(ctx)
@@ -196,13 +197,17 @@ func poll(ctx context.Context, try func(context.Context) error) error {
 	}
 }
 
+// freePort finds a port under the range that the kernel gives to outgoing
+// connections: one from that range could be taken again before the member, or its
+// restart, listens on it.
 func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
+	for range 1000 {
+		port := 15_000 + rand.IntN(17_000)
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			return port, l.Close()
+		}
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return 0, errors.New("no port between 15000 and 32000 is free")
 }
 
 // connected waits until c has a connection, so that dialling is not measured.

@@ -6,15 +6,21 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"tripod.dev/tripod/hub/store"
 	"tripod.dev/tripod/hub/store/etcdapi"
 	"tripod.dev/tripod/test/multikind/center/pki"
+	"tripod.dev/tripod/test/storefleet/failpoint"
 )
 
 // Ours runs the hub's store and its etcd API alone in a process: the program
 // storemember.
-type Ours struct{ Program string }
+type Ours struct {
+	Program string
+	// Configure may adjust what a member starts with; also called at a restart.
+	Configure func(*MemberConfig)
+}
 
 // Name implements Kind.
 func (Ours) Name() string { return "tripod" }
@@ -25,6 +31,21 @@ type MemberConfig struct {
 	Members               []store.Member
 	Bootstrap             bool
 	Authority, Pair       string // files; Pair without .crt and .key
+	Tuning                Tuning
+	// Routes says where to dial instead of a member's address.
+	Routes map[string]string
+	// Control is a unix socket on which failpoints are armed (package failpoint);
+	// empty: none. Armed are so from the start.
+	Control string
+	Armed   []failpoint.Arm
+}
+
+// Tuning is store.Config's of the same names; zero is the default.
+type Tuning struct {
+	SnapshotThreshold, TrailingLogs uint64
+	SnapshotInterval                time.Duration
+	SegmentBytes                    int
+	SpaceReserve                    uint64
 }
 
 func (o Ours) command(f *Fleet, i int) (string, []string, error) {
@@ -34,6 +55,9 @@ func (o Ours) command(f *Fleet, i int) (string, []string, error) {
 	for _, other := range f.Members {
 		c.Members = append(c.Members, store.Member{Name: other.name,
 			RaftAddress: strings.TrimPrefix(other.peerURL(), "https://"), PeerAddress: strings.TrimPrefix(other.URL(), "https://")})
+	}
+	if o.Configure != nil {
+		o.Configure(&c)
 	}
 	text, err := json.Marshal(c)
 	if err != nil {

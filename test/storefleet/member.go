@@ -24,6 +24,7 @@ type Member struct {
 	name         string
 	client, peer int // ports
 	process      *exec.Cmd
+	exited       chan struct{}
 	asked        *clientv3.Client
 }
 
@@ -32,7 +33,40 @@ func (m *Member) URL() string { return "https://127.0.0.1:" + strconv.Itoa(m.cli
 
 func (m *Member) peerURL() string { return "https://127.0.0.1:" + strconv.Itoa(m.peer) }
 
-func (m *Member) running() bool { return m.process != nil }
+// Name is the member's name.
+func (m *Member) Name() string { return m.name }
+
+// Addresses are where the other members reach it: for Raft and for the rest.
+func (m *Member) Addresses() (raft, peer string) {
+	return strings.TrimPrefix(m.peerURL(), "https://"), strings.TrimPrefix(m.URL(), "https://")
+}
+
+// Running says whether the process was started and has not ended.
+func (m *Member) Running() bool {
+	if m.process == nil {
+		return false
+	}
+	select {
+	case <-m.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+// Ended says whether the process has ended without having been killed by Kill.
+func (m *Member) Ended() bool { return m.process != nil && !m.Running() }
+
+// Exited is closed when the process has ended, by itself or not.
+func (m *Member) Exited() <-chan struct{} { return m.exited }
+
+// Signal sends a signal to the process.
+func (m *Member) Signal(s syscall.Signal) error {
+	if err := m.process.Process.Signal(s); err != nil {
+		return fmt.Errorf("send %s to %s: %w", s, m.name, err)
+	}
+	return nil
+}
 
 // Start runs the process; see AwaitReady.
 func (m *Member) Start() error {
@@ -54,11 +88,16 @@ func (m *Member) Start() error {
 	if err := process.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", m.name, err)
 	}
-	m.process = process
+	m.process, m.exited = process, make(chan struct{})
+	go func() {
+		_ = process.Wait() // how it ended is in its log
+		close(m.exited)
+	}()
 	return nil
 }
 
-// Kill ends the process with SIGKILL.
+// Kill ends the process with SIGKILL, if it has not ended, and returns when it is
+// gone.
 func (m *Member) Kill() error {
 	if m.process == nil {
 		return nil
@@ -68,7 +107,7 @@ func (m *Member) Kill() error {
 		m.asked = nil
 	}
 	err := m.process.Process.Kill()
-	_ = m.process.Wait() // it was killed
+	<-m.exited
 	m.process = nil
 	if err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("kill %s: %w", m.name, err)
@@ -78,18 +117,20 @@ func (m *Member) Kill() error {
 
 // AwaitReady waits until the member answers a linearizable read.
 func (m *Member) AwaitReady(ctx context.Context) error {
+	if err := poll(ctx, m.Serves); err != nil {
+		return fmt.Errorf("%s of %s is not ready, see its log in %s: %w", m.name, m.fleet.Kind.Name(), m.Folder, err)
+	}
+	return nil
+}
+
+// Serves asks the member for a linearizable read.
+func (m *Member) Serves(ctx context.Context) error {
 	c, err := m.connection()
 	if err != nil {
 		return err
 	}
-	err = poll(ctx, func(ctx context.Context) error {
-		_, err := c.Get(ctx, "ready")
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("%s of %s is not ready, see its log in %s: %w", m.name, m.fleet.Kind.Name(), m.Folder, err)
-	}
-	return nil
+	_, err = c.Get(ctx, "ready")
+	return err
 }
 
 func (m *Member) connection() (*clientv3.Client, error) {
@@ -103,14 +144,23 @@ func (m *Member) connection() (*clientv3.Client, error) {
 	return m.asked, nil
 }
 
-func (m *Member) leads(ctx context.Context) (bool, error) {
+// Status is what the member says of itself.
+func (m *Member) Status(ctx context.Context) (*clientv3.StatusResponse, error) {
 	c, err := m.connection()
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	status, err := c.Status(ctx, m.URL())
 	if err != nil {
-		return false, fmt.Errorf("ask %s for its status: %w", m.name, err)
+		return nil, fmt.Errorf("ask %s for its status: %w", m.name, err)
+	}
+	return status, nil
+}
+
+func (m *Member) leads(ctx context.Context) (bool, error) {
+	status, err := m.Status(ctx)
+	if err != nil {
+		return false, err
 	}
 	return status.Leader != 0 && status.Leader == status.Header.MemberId, nil
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"tripod.dev/tripod/hub/store"
 	"tripod.dev/tripod/hub/store/etcdapi"
 	"tripod.dev/tripod/test/storefleet"
+	"tripod.dev/tripod/test/storefleet/failpoint"
 )
 
 func main() { os.Exit(run()) }
@@ -63,19 +65,29 @@ func readMember(file string) (c storefleet.MemberConfig, identity *tls.Config, e
 
 func runMember(ctx context.Context, c storefleet.MemberConfig, identity *tls.Config) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	s, err := store.New(store.Config{Name: c.Name, DataDir: c.DataDir, Members: c.Members, Bootstrap: c.Bootstrap, TLS: identity, Logger: log})
+	storing, stop := context.WithCancel(ctx)
+	defer stop()
+	var serving sync.WaitGroup
+	var failpoints store.Failpoints
+	if c.Control != "" {
+		points := failpoint.New(c.Armed...)
+		failpoints = points.Reach
+		serving.Go(func() {
+			if err := points.Serve(storing, c.Control); err != nil {
+				log.Error("failpoints are not served", "error", err)
+			}
+		})
+	}
+	s, err := store.New(storeConfig(c, identity, failpoints, log))
 	if err != nil {
 		return err
 	}
-	storing, stop := context.WithCancel(ctx)
-	defer stop()
-	api, err := etcdapi.New(s, etcdapi.Config{Listen: []string{c.Client}, TLS: identity, Logger: log})
+	api, err := etcdapi.New(s, etcdapi.Config{Listen: []string{c.Client}, TLS: identity, Logger: log, Fail: failpoints})
 	if err != nil {
 		stop()
 		return errors.Join(err, s.Run(storing))
 	}
 	var served error
-	var serving sync.WaitGroup
 	serving.Go(func() {
 		served = api.Run(storing)
 		stop()
@@ -84,4 +96,23 @@ func runMember(ctx context.Context, c storefleet.MemberConfig, identity *tls.Con
 	stop()
 	serving.Wait()
 	return errors.Join(served, stored)
+}
+
+func storeConfig(c storefleet.MemberConfig, identity *tls.Config, failpoints store.Failpoints, log *slog.Logger) store.Config {
+	t := c.Tuning
+	config := store.Config{
+		Name: c.Name, DataDir: c.DataDir, Members: c.Members, Bootstrap: c.Bootstrap, TLS: identity, Logger: log, Fail: failpoints,
+		SnapshotThreshold: t.SnapshotThreshold, TrailingLogs: t.TrailingLogs, SnapshotInterval: t.SnapshotInterval,
+		SegmentBytes: t.SegmentBytes, SpaceReserve: t.SpaceReserve,
+	}
+	if c.Routes != nil {
+		var d net.Dialer
+		config.Dial = func(ctx context.Context, address string) (net.Conn, error) {
+			if route, ok := c.Routes[address]; ok {
+				address = route
+			}
+			return d.DialContext(ctx, "tcp", address)
+		}
+	}
+	return config
 }

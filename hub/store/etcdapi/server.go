@@ -50,7 +50,9 @@ type Config struct {
 	MaxTxnOps int
 	// LeaderLoss is how long a stream that requires a leader lives without one.
 	LeaderLoss time.Duration
-	Logger     *slog.Logger
+	// Fail makes steps fail in tests; nil in production.
+	Fail   store.Failpoints
+	Logger *slog.Logger
 }
 
 func (c Config) withDefaults() Config {

@@ -59,7 +59,8 @@ func (s *watchServer) Watch(stream pb.Watch_WatchServer) error {
 	}
 	sender := &watchSender{stream: w, announced: map[mvcc.WatchID]struct{}{}, pending: map[mvcc.WatchID][]*pb.WatchResponse{}}
 	var sending sync.WaitGroup
-	sending.Go(func() { w.sendLoop(sender) })
+	sent := make(chan error, 1)
+	sending.Go(func() { sent <- w.sendLoop(sender) })
 	received := make(chan error, 1)
 	go func() { received <- w.recvLoop() }()
 
@@ -69,6 +70,7 @@ func (s *watchServer) Watch(stream pb.Watch_WatchServer) error {
 		// What was asked for is answered before the stream ends.
 		close(w.control)
 		sending.Wait()
+	case err = <-sent:
 	case <-stream.Context().Done():
 		err = stream.Context().Err()
 	}
@@ -181,7 +183,9 @@ func filters(r *pb.WatchCreateRequest) []mvcc.FilterFunc {
 	return out
 }
 
-func (w *watchStream) sendLoop(sender *watchSender) {
+// sendLoop returns when the stream ends, or with the error of what could not be
+// sent: a client that misses a response must be told that the stream is over.
+func (w *watchStream) sendLoop(sender *watchSender) error {
 	// Jitter keeps the watches that a restarted client made together from being
 	// notified together for ever.
 	interval := w.server.cfg.ProgressInterval
@@ -190,17 +194,23 @@ func (w *watchStream) sendLoop(sender *watchSender) {
 	for {
 		select {
 		case resp, ok := <-w.events.Chan():
-			if !ok || sender.event(resp) != nil {
-				return
+			if !ok {
+				return nil
+			}
+			if err := sender.event(resp); err != nil {
+				return err
 			}
 		case resp, ok := <-w.control:
-			if !ok || sender.control(resp) != nil {
-				return
+			if !ok {
+				return nil
+			}
+			if err := sender.control(resp); err != nil {
+				return err
 			}
 		case <-tick.C:
 			w.requestProgress()
 		case <-w.closed:
-			return
+			return nil
 		}
 	}
 }

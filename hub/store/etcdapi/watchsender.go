@@ -2,11 +2,14 @@ package etcdapi
 
 import (
 	"context"
+	"math"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/storage/mvcc"
+
+	"tripod.dev/tripod/hub/store"
 )
 
 // watchSender is the sending side of a watch stream; one goroutine uses it.
@@ -78,10 +81,18 @@ func (s *watchSender) control(resp *pb.WatchResponse) error {
 
 func (s *watchSender) send(resp *pb.WatchResponse, fragment bool) error {
 	mvcc.ReportEventReceived(len(resp.Events))
-	if !fragment {
-		return s.stream.grpc.Send(resp)
+	cfg := s.stream.server.cfg
+	if err := cfg.Fail.At(store.BeforeWatchSend); err != nil {
+		return err
 	}
-	return sendFragments(resp, s.stream.server.cfg.MaxRequestBytes, s.stream.grpc.Send)
+	limit := math.MaxInt
+	if fragment {
+		limit = cfg.MaxRequestBytes
+	}
+	if err := sendFragments(resp, limit, s.stream.grpc.Send); err != nil {
+		return err
+	}
+	return cfg.Fail.At(store.AfterWatchSend)
 }
 
 // drain keeps etcd's gauge of pending events right.
