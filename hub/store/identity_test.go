@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -56,6 +57,37 @@ func TestMemberOfAnotherHubIsRefusedAndNamed(t *testing.T) {
 	}
 	if c.Members[2].Store.Revision() != 1 {
 		t.Fatal("the foreign member received data")
+	}
+}
+
+// TestAMemberThatHangsUpIsNotCalledForeign: a proxy or a process that is just being
+// killed closes connections too, and no certificate would help.
+func TestAMemberThatHangsUpIsNotCalledForeign(t *testing.T) {
+	logs := map[string]*lockedBuffer{"m0": {}, "m1": {}}
+	c := storetest.Start(t, 2, func(s *store.Config, _ *etcdapi.Config) {
+		s.Logger = slog.New(slog.NewTextHandler(logs[s.Name], nil))
+	})
+	c.Leader()
+	c.Members[1].Stop()
+	listener, err := net.Listen("tcp", c.Members[1].Address.RaftAddress)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.Close()
+		}
+	}()
+	c.Eventually("the member that hangs up is named", func() bool {
+		return strings.Contains(logs["m0"].String(), `greet member`)
+	})
+	if strings.Contains(logs["m0"].String(), "give it a certificate") {
+		t.Fatal("a certificate is asked for, which would not help")
 	}
 }
 

@@ -179,8 +179,11 @@ func (l *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (n
 	secured := tls.Client(conn, clientTLS(l.config, name))
 	if err := secured.HandshakeContext(ctx); err != nil {
 		_ = conn.Close()
+		if !isCertificateError(err) {
+			return nil, fmt.Errorf("greet member %q at %s: %w", name, address, err)
+		}
 		err = fmt.Errorf("member %q at %s does not prove to be one of this hub: %w: give it a certificate from this hub's CA, or mend the address", name, address, err)
-		if isCertificateError(err) && l.refused.say(name) {
+		if l.refused.say(name) {
 			l.log.Error("Raft peer refused", "member", name, "error", err)
 		}
 		return nil, err

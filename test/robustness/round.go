@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -62,6 +64,21 @@ type outcome struct {
 }
 
 func (o outcome) bad() bool { return len(o.violations) > 0 || o.failure != nil }
+
+// reason is in a word why the round is bad.
+func (o outcome) reason() string {
+	var rules []string
+	for _, v := range o.violations {
+		if !slices.Contains(rules, string(v.Rule)) {
+			rules = append(rules, string(v.Rule))
+		}
+	}
+	if o.failure != nil {
+		first, _, _ := strings.Cut(o.failure.Error(), "\n")
+		rules = append(rules, first)
+	}
+	return strings.Join(rules, "; ")
+}
 
 const (
 	// settling bounds the end of a round: leases run out, watches catch up.

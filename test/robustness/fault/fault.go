@@ -128,8 +128,12 @@ func (f *Fleet) Mend(ctx context.Context) error {
 			}
 			f.disarm(ctx, m)
 		}
+		if err := f.restart(m); err != nil {
+			return err
+		}
 	}
 	for _, m := range f.Members {
+		// What was done to it may end a member a little later.
 		for !f.serves(ctx, m) {
 			if err := f.restart(m); err != nil {
 				return err

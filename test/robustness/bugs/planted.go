@@ -1,0 +1,65 @@
+package bugs
+
+// All are the bugs that the suite must find.
+var All = []Bug{
+	{
+		Name: "the leader answers reads without asking a majority", File: "hub/store/read.go",
+		Old: "\tfor {\n\t\tif err := r.raft.VerifyLeader()",
+		New: "\tif since.IsZero() {\n\t\treturn 0, false\n\t}\n\tif len(servers) > 0 {\n\t\treturn r.visible(commit), true\n\t}\n\tfor {\n\t\tif err := r.raft.VerifyLeader()",
+	}, {
+		Name: "linearizable reads are answered from the local state", File: "hub/store/etcdapi/kv.go",
+		Old: "if !r.Serializable {", New: "if false {",
+	}, {
+		Name: "a read does not wait until what it must see is applied", File: "hub/store/read.go",
+		Old: "if err := r.machine.waitApplied(ctx, index); err != nil {",
+		New: "if err := ctx.Err(); err != nil && index > 0 {",
+	}, {
+		Name: "a new leader answers before its barrier", File: "hub/store/leadership.go",
+		Old: "if err := w.raft.Barrier(0).Error(); err != nil {", New: "if err := ctx.Err(); err != nil {",
+	}, {
+		Name: "what the log holds at a restart is not applied", File: "hub/store/apply.go",
+		Old: "replayed := entry.Index <= s.index.ConsistentIndex()",
+		New: "replayed := entry.Index <= max(s.index.ConsistentIndex(), s.replayed)",
+	}, {
+		Name: "what the log holds at a restart is applied again", File: "hub/store/apply.go",
+		Old: "replayed := entry.Index <= s.index.ConsistentIndex()",
+		New: "replayed := false",
+	}, {
+		Name: "a snapshot claims an entry that it does not hold", File: "hub/store/snapshot.go",
+		Old: "\ts.loadMeta()\n\ts.advanced(",
+		New: "\ts.index.SetConsistentIndex(s.index.ConsistentIndex()+1, 1)\n\ts.loadMeta()\n\ts.advanced(",
+	}, {
+		Name: "a write of unknown outcome is proposed again", File: "hub/store/propose.go",
+		Old: "if proposed || !retriable(err) {", New: "if !retriable(err) && !errors.Is(err, ErrOutcomeUnknown) {",
+	}, {
+		Name: "a put that failed is acknowledged", File: "hub/store/etcdapi/kv.go",
+		Old: "store.Put(r))\n\tif err != nil {\n\t\treturn nil, err\n\t}",
+		New: "store.Put(r))\n\tif err != nil {\n\t\treturn &pb.PutResponse{Header: s.header.new(0)}, nil\n\t}",
+	}, {
+		Name: "transactions do not look at what they expect", File: "hub/store/apply.go",
+		Old: "resp, _, err := txn.Txn(", New: "r.Compare = nil\n\t\t\tresp, _, err := txn.Txn(",
+	}, {
+		Name: "a watch begins one revision late", File: "hub/store/etcdapi/watch.go",
+		Old: "\tkey, end := watchRange(r)\n", New: "\tkey, end := watchRange(r)\n\tif r.StartRevision > 1 {\n\t\tr.StartRevision++\n\t}\n",
+	}, {
+		Name: "events that come before a watch is announced are lost", File: "hub/store/etcdapi/watchsender.go",
+		Old: "s.pending[resp.WatchID] = append(s.pending[resp.WatchID], out)\n", New: "",
+	}, {
+		Name: "the last of many events is lost", File: "hub/store/etcdapi/watchsender.go",
+		Old: "\tmvcc.ReportEventReceived(len(resp.Events))\n\tcfg :=",
+		New: "\tif n := len(resp.Events); n > 5 {\n\t\tresp.Events = resp.Events[:n-1]\n\t}\n\tcfg :=",
+	}, {
+		Name: "progress is told that has not been made", File: "hub/store/etcdapi/watchsender.go",
+		Old: "\t// A progress notification", New: "\tif len(out.Events) == 0 && !out.Canceled {\n\t\tout.Header.Revision++\n\t}\n\t// A progress notification",
+	}, {
+		Name: "a compaction forgets one revision more", File: "hub/store/apply.go",
+		Old: "s.kv.Compact(traceutil.TODO(), revision)", New: "s.kv.Compact(traceutil.TODO(), revision+1)",
+	}, {
+		Name: "a lease ends at half its time", File: "hub/store/apply.go",
+		Old: "lease.LeaseID(r.ID), r.TTL)", New: "lease.LeaseID(r.ID), r.TTL/2)",
+	}, {
+		Name: "a renewal is answered and not done", File: "hub/store/leases.go",
+		Old: "ttl, err = l.machine.lessor.Renew(lease.LeaseID(id))",
+		New: "if found := l.machine.lessor.Lookup(lease.LeaseID(id)); found != nil {\n\t\tttl, err = found.TTL(), nil\n\t} else {\n\t\terr = lease.ErrLeaseNotFound\n\t}",
+	},
+}
