@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/raft"
-	wal "github.com/hashicorp/raft-wal"
 	"golang.org/x/sys/unix"
 )
 
@@ -105,46 +103,4 @@ func (s *space) run(ctx context.Context) {
 			}
 		}
 	}
-}
-
-// guardedLog is the Raft log behind the space check. A write that fails in the
-// log itself leaves raft-wal unable to append until it is opened again, so the
-// member then stops, with fail, rather than limp.
-type guardedLog struct {
-	*wal.WAL
-	space  *space
-	fail   func(error)
-	points Failpoints
-}
-
-// StoreLog implements raft.LogStore.
-func (g *guardedLog) StoreLog(entry *raft.Log) error { return g.StoreLogs([]*raft.Log{entry}) }
-
-// StoreLogs implements raft.LogStore: the entries are on disk when it returns.
-func (g *guardedLog) StoreLogs(entries []*raft.Log) error {
-	if err := g.space.check(g.space.reserve / 2); err != nil {
-		return err
-	}
-	var size int64
-	for _, e := range entries {
-		size += int64(len(e.Data))
-	}
-	if err := g.append(entries); err != nil {
-		err = fmt.Errorf("store: write the Raft log under %s: %w: mend the disk and start this member again", g.space.path, err)
-		g.fail(err)
-		return err
-	}
-	// The log and later bbolt each take a copy.
-	g.space.free.Add(-2 * size)
-	return nil
-}
-
-func (g *guardedLog) append(entries []*raft.Log) error {
-	if err := g.points.At(BeforeLogAppend); err != nil {
-		return err
-	}
-	if err := g.WAL.StoreLogs(entries); err != nil {
-		return err
-	}
-	return g.points.At(AfterLogAppend)
 }

@@ -57,7 +57,10 @@ func openDisk(cfg Config) (_ *disk, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: open the Raft log in %s: %w: remove this member's data directory and let it catch up from the others", logDir, err)
 	}
-	d.log = &guardedLog{WAL: w, space: d.space, points: cfg.Fail}
+	d.log = &guardedLog{WAL: w, space: d.space, points: cfg.Fail, fail: func(error) {}}
+	if err := d.log.verify(); err != nil {
+		return nil, err
+	}
 	d.recent = newRecentLog(d.log, recentBytes)
 	d.snapshots, err = raft.NewFileSnapshotStoreWithLogger(filepath.Join(cfg.DataDir, "raft"), 2, raftLogTo(cfg.Logger))
 	if err != nil {

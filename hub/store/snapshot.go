@@ -217,17 +217,6 @@ func fileIndex(path string) (uint64, error) {
 	return index, err
 }
 
-// checkFile reports in words what etcd's backend would panic about.
-func checkFile(path string) error {
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if _, err := fileIndex(path); err != nil {
-		return fmt.Errorf("store: the database does not open: %w: remove this member's data directory and let it catch up from the others, or restore a backup", err)
-	}
-	return nil
-}
-
 func replaceFile(from, to string) error {
 	if err := os.Rename(from, to); err != nil {
 		return fmt.Errorf("put snapshot in place: %w", err)
