@@ -102,6 +102,9 @@ type Config struct {
 	// committed, so that a new leader does not start them afresh.
 	LeaseCheckpoint time.Duration
 
+	// AuditInterval is how often the data are compared with the other members'.
+	AuditInterval time.Duration
+
 	// Fail makes steps fail in tests; nil in production.
 	Fail Failpoints
 
@@ -138,6 +141,9 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.LeaseCheckpoint == 0 {
 		c.LeaseCheckpoint = 5 * time.Minute
+	}
+	if c.AuditInterval == 0 {
+		c.AuditInterval = 10 * time.Minute
 	}
 	if c.Dial == nil {
 		var d net.Dialer

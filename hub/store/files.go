@@ -19,6 +19,7 @@ import (
 //
 //	LOCK                held while a process uses the directory
 //	name                the member that it belongs to
+//	altered             why the data are not to be used; see auditor
 //	raft/log            Raft's log, votes and term
 //	raft/snapshots      Raft's snapshots
 type disk struct {
@@ -50,12 +51,15 @@ func openDisk(cfg Config) (_ *disk, err error) {
 	if err := claimName(cfg.DataDir, cfg.Name); err != nil {
 		return nil, err
 	}
+	if err := refuseAltered(cfg.DataDir); err != nil {
+		return nil, err
+	}
 	if d.space, err = newSpace(cfg.DataDir, cfg.SpaceReserve, cfg.Logger); err != nil {
 		return nil, err
 	}
 	w, err := wal.Open(logDir, wal.WithSegmentSize(cfg.SegmentBytes), wal.WithMetaStore(&d.logMeta), wal.WithSegmentFiler(newSegments(logDir, cfg.Fail)), wal.WithLogger(raftLogTo(cfg.Logger)))
 	if err != nil {
-		return nil, fmt.Errorf("store: open the Raft log in %s: %w: remove this member's data directory and let it catch up from the others", logDir, err)
+		return nil, fmt.Errorf("store: open the Raft log in %s: %w: %s", logDir, err, startAfresh)
 	}
 	d.log = &guardedLog{WAL: w, space: d.space, points: cfg.Fail, fail: func(error) {}}
 	if err := d.log.verify(); err != nil {

@@ -57,11 +57,19 @@ func (m *Maintenance) Compacted(ctx context.Context, result *Result) error {
 
 // Alarms lists what is wrong with this member in words; empty if nothing is.
 func (m *Maintenance) Alarms() []string {
+	var out []string
 	if err := m.store.space.check(m.store.space.reserve); err != nil {
-		return []string{err.Error()}
+		out = append(out, err.Error())
 	}
-	return nil
+	if differ := m.store.auditor.alarm.Load(); differ != nil {
+		out = append(out, *differ)
+	}
+	return out
 }
+
+// Differs says whether this member's data are not those of another member, and no
+// majority tells which are right.
+func (m *Maintenance) Differs() bool { return m.store.auditor.alarm.Load() != nil }
 
 // Snapshot makes Raft write a snapshot now and drop the log before it.
 func (m *Maintenance) Snapshot() error {

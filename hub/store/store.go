@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,6 +45,7 @@ type Store struct {
 	reader    *reader
 	proposer  *proposer
 	leases    *Leases
+	auditor   *auditor
 }
 
 // New opens or creates the member's data and joins Raft. On success the caller
@@ -89,6 +91,7 @@ func join(s *Store, metrics *metrics) error {
 	}))
 	changes := make(chan bool, 64)
 	s.peers = newPeers(cfg)
+	s.auditor = newAuditor(cfg, s.machine, s.peers)
 	s.leaders = newLeaderWatch(cfg.Timing.Election, s.machine, changes, s.log)
 	s.leaders.replaced = s.peers.abandon
 	s.reader = newReader()
@@ -110,6 +113,9 @@ func join(s *Store, metrics *metrics) error {
 	}
 	s.leaders.raft, s.leaders.propose, s.leaders.ended = s.raft, s.proposer.propose, s.transport.endWaits
 	s.proposer.raft = s.raft
+	s.auditor.voters = func() []raft.Server {
+		return slices.DeleteFunc(s.raft.GetConfiguration().Configuration().Servers, func(m raft.Server) bool { return m.Suffrage != raft.Voter })
+	}
 	r := s.reader
 	r.self, r.raft, r.logs, r.machine, r.leaders = raft.ServerID(cfg.Name), s.raft, s.disk.recent, s.machine, s.leaders
 	r.peers, r.transport, r.timeout, r.metrics = s.peers, s.transport, cfg.RequestTimeout, metrics
@@ -122,7 +128,7 @@ func (s *Store) Run(ctx context.Context) error {
 	background, stop := context.WithCancel(context.Background())
 	defer stop()
 	var wg sync.WaitGroup
-	for _, run := range []func(context.Context){s.leaders.run, s.reader.run, s.leases.run, s.space.run, s.yield} {
+	for _, run := range []func(context.Context){s.leaders.run, s.reader.run, s.leases.run, s.space.run, s.yield, s.auditor.run} {
 		wg.Go(func() { run(background) })
 	}
 	var failure error
@@ -212,6 +218,11 @@ func (s *Store) StartIncarnation(ctx context.Context, n uint64, reason string) e
 // Linearize returns when local reads include every write that any member
 // acknowledged before the call.
 func (s *Store) Linearize(ctx context.Context) error { return s.reader.linearize(ctx) }
+
+// AwaitAudit returns when the data that this member started with have been
+// compared with those of the others, or that took too long because they cannot be
+// reached. Until then nothing should be served from them.
+func (s *Store) AwaitAudit(ctx context.Context) error { return s.auditor.await(ctx) }
 
 // VerifyLeader proves by a majority that this member still leads (ErrNotLeader).
 func (s *Store) VerifyLeader(ctx context.Context) error { return s.reader.verify(ctx) }

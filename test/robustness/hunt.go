@@ -38,6 +38,7 @@ func bugsCommand() *cobra.Command {
 	c.Flags().StringVar(&h.only, "only", h.only, "plant only the bugs whose name matches this regular expression")
 	c.Flags().StringVar(&h.root, "root", h.root, "the top of the repository")
 	c.Flags().DurationVar(&h.patience, "patience", h.patience, "how long a bug may stay unfound")
+	c.Flags().IntVar(&h.members, "members", h.members, "how many members; 0: three or five, by the seed")
 	c.Flags().Uint64Var(&h.seed, "seed", h.seed, "the seed of the first round against each bug")
 	return c
 }

@@ -51,13 +51,18 @@ func (s *maintenanceServer) Status(context.Context, *pb.StatusRequest) (*pb.Stat
 	return resp, nil
 }
 
-// Alarm implements pb.MaintenanceServer. The only alarm, NOSPACE, follows the
-// free space and goes by itself; activating and disarming do nothing.
+// Alarm implements pb.MaintenanceServer. Alarms follow what is wrong and go by
+// themselves; activating and disarming do nothing.
 func (s *maintenanceServer) Alarm(_ context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse, error) {
 	resp := &pb.AlarmResponse{Header: s.header.new(0)}
-	if len(s.store.Maintenance().Alarms()) > 0 && (r.Alarm == pb.AlarmType_NONE || r.Alarm == pb.AlarmType_NOSPACE) {
-		resp.Alarms = []*pb.AlarmMember{{MemberID: s.store.Membership().SelfID(), Alarm: pb.AlarmType_NOSPACE}}
+	id := s.store.Membership().SelfID()
+	raise := func(alarm pb.AlarmType, is bool) {
+		if is && (r.Alarm == pb.AlarmType_NONE || r.Alarm == alarm) {
+			resp.Alarms = append(resp.Alarms, &pb.AlarmMember{MemberID: id, Alarm: alarm})
+		}
 	}
+	raise(pb.AlarmType_NOSPACE, s.store.Membership().Progress().LowOnSpace)
+	raise(pb.AlarmType_CORRUPT, s.store.Maintenance().Differs())
 	return resp, nil
 }
 

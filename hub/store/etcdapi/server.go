@@ -198,11 +198,26 @@ func (a *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if requiresLeader(ctx) && a.store.Membership().LeaderID() == 0 {
 		return nil, store.Status(store.ErrNoLeader)
 	}
+	if err := a.awaitAudit(ctx, info.FullMethod); err != nil {
+		return nil, err
+	}
 	return handler(ctx, req)
+}
+
+// awaitAudit keeps those who want the member's data waiting while it compares them
+// with the other members', which takes a moment after a start.
+func (a *Server) awaitAudit(ctx context.Context, method string) error {
+	if !strings.HasPrefix(method, "/etcdserverpb.KV/") && !strings.HasPrefix(method, "/etcdserverpb.Watch/") {
+		return nil
+	}
+	return store.Status(a.store.AwaitAudit(ctx))
 }
 
 func (a *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	if err := authorize(ss.Context(), info.FullMethod); err != nil {
+		return err
+	}
+	if err := a.awaitAudit(ss.Context(), info.FullMethod); err != nil {
 		return err
 	}
 	if !requiresLeader(ss.Context()) {
