@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -46,7 +47,9 @@ func TestAMemberWithAlteredDataNeverServesThem(t *testing.T) {
 	victim.Stop()
 	flipInValue(t, victim, "balance-07")
 	victim.Start()
-	if get, err := c.Client(victim).Get(ctx, "k7"); err == nil && string(get.Kvs[0].Value) != "balance-07" {
+	reading, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if get, err := c.Client(victim).Get(reading, "k7"); err == nil && string(get.Kvs[0].Value) != "balance-07" {
 		t.Fatalf("served %q", get.Kvs[0].Value)
 	}
 	if err := victim.Ended(); err == nil || !strings.Contains(err.Error(), victim.Dir) || !strings.Contains(err.Error(), "remove this member's data directory") {

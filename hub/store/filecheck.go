@@ -14,7 +14,7 @@ import (
 	"go.etcd.io/etcd/server/v3/storage/schema"
 )
 
-// checkFile reads the whole database and reports in words what bbolt and etcd's
+// checkFile reads a whole database and reports in words what bbolt and etcd's
 // backend would panic about, or not notice: pages that do not hang together and
 // values that are no values. A bit that was flipped inside a value is not noticed
 // here; see auditor.
@@ -22,14 +22,14 @@ func checkFile(path string) error {
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	if err := inspect(path); err != nil {
+	if err := withoutPanic(func() error { return inspect(path) }); err != nil {
 		return fmt.Errorf("store: the database %s cannot be used: %w: %s", path, err, startAfresh)
 	}
 	return nil
 }
 
-// inspect turns the panics and faults of reading a damaged file into errors.
-func inspect(path string) (err error) {
+// withoutPanic turns the panics and faults of reading damaged files into errors.
+func withoutPanic(read func() error) (err error) {
 	// A page number that was altered may lead out of the mapped file.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -37,6 +37,10 @@ func inspect(path string) (err error) {
 			err = fmt.Errorf("%w: %v", errAltered, p)
 		}
 	}()
+	return read()
+}
+
+func inspect(path string) error {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, Timeout: time.Second})
 	if err != nil {
 		return fmt.Errorf("open: %w", err)

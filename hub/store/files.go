@@ -57,20 +57,34 @@ func openDisk(cfg Config) (_ *disk, err error) {
 	if d.space, err = newSpace(cfg.DataDir, cfg.SpaceReserve, cfg.Logger); err != nil {
 		return nil, err
 	}
-	w, err := wal.Open(logDir, wal.WithSegmentSize(cfg.SegmentBytes), wal.WithMetaStore(&d.logMeta), wal.WithSegmentFiler(newSegments(logDir, cfg.Fail)), wal.WithLogger(raftLogTo(cfg.Logger)))
-	if err != nil {
-		return nil, fmt.Errorf("store: open the Raft log in %s: %w: %s", logDir, err, startAfresh)
-	}
-	d.log = &guardedLog{WAL: w, space: d.space, points: cfg.Fail, fail: func(error) {}}
-	if err := d.log.verify(); err != nil {
+	if err := d.openLog(cfg, logDir); err != nil {
 		return nil, err
 	}
 	d.recent = newRecentLog(d.log, recentBytes)
-	d.snapshots, err = raft.NewFileSnapshotStoreWithLogger(filepath.Join(cfg.DataDir, "raft"), 2, raftLogTo(cfg.Logger))
-	if err != nil {
-		return nil, fmt.Errorf("store: open snapshots: %w", err)
+	if d.snapshots, err = openSnapshots(cfg.DataDir, cfg.Logger); err != nil {
+		return nil, err
 	}
 	return d, nil
+}
+
+// openLog opens the Raft log and reads it whole.
+func (d *disk) openLog(cfg Config, dir string) error {
+	if err := checkFile(filepath.Join(dir, "wal-meta.db")); err != nil {
+		return err
+	}
+	err := withoutPanic(func() error {
+		w, err := wal.Open(dir, wal.WithSegmentSize(cfg.SegmentBytes), wal.WithMetaStore(&d.logMeta),
+			wal.WithSegmentFiler(newSegments(dir, cfg.Fail)), wal.WithLogger(raftLogTo(cfg.Logger)))
+		if err != nil {
+			return err
+		}
+		d.log = &guardedLog{WAL: w, space: d.space, points: cfg.Fail, fail: func(error) {}}
+		return d.log.verify()
+	})
+	if err != nil {
+		return fmt.Errorf("store: open the Raft log in %s: %w: %s", dir, err, startAfresh)
+	}
+	return nil
 }
 
 func lockDir(dir string) (*os.File, error) {
@@ -118,6 +132,9 @@ func (d *disk) reconcile(m *machine) error {
 	}
 	applied := m.applied.Load()
 	m.replayed = last
+	if err := d.continuous(snapshots); err != nil {
+		return err
+	}
 	if len(snapshots) > 0 {
 		newest := snapshots[0]
 		last = max(last, newest.Index)
@@ -129,8 +146,24 @@ func (d *disk) reconcile(m *machine) error {
 		}
 	}
 	if applied > last {
-		return fmt.Errorf("store: the database in %s has applied entry %d but the Raft log ends at %d, so part of the log is lost: remove this member's data directory and let it catch up from the others",
-			d.dir, applied, last)
+		return fmt.Errorf("store: the database in %s has applied entry %d but the Raft log ends at %d, so part of the log is lost: %s",
+			d.dir, applied, last, startAfresh)
+	}
+	return nil
+}
+
+// continuous says whether the log begins where the newest snapshot ends, or before.
+func (d *disk) continuous(snapshots []*raft.SnapshotMeta) error {
+	first, err := d.log.FirstIndex()
+	if err != nil {
+		return fmt.Errorf("store: read the Raft log: %w", err)
+	}
+	end := uint64(0)
+	if len(snapshots) > 0 {
+		end = snapshots[0].Index
+	}
+	if first > end+1 {
+		return fmt.Errorf("store: the Raft log in %s begins at entry %d and the newest snapshot ends at %d: what is between is lost: %s", d.dir, first, end, startAfresh)
 	}
 	return nil
 }
@@ -158,7 +191,7 @@ func (d *disk) restore(m *machine, meta *raft.SnapshotMeta) error {
 		err = m.Restore(source)
 	}
 	if err != nil {
-		return fmt.Errorf("store: snapshot %s is newer than the database and cannot be used: %w: remove this member's data directory and let it catch up from the others, or restore a backup", path, err)
+		return fmt.Errorf("store: snapshot %s is newer than the database and cannot be used: %w: %s", path, err, startAfresh)
 	}
 	return nil
 }

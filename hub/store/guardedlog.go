@@ -112,11 +112,11 @@ func unseal(index uint64, entry *raft.Log) error {
 func (g *guardedLog) verify() error {
 	first, err := g.FirstIndex()
 	if err != nil {
-		return fmt.Errorf("store: read the Raft log under %s: %w", g.space.path, err)
+		return err
 	}
 	last, err := g.LastIndex()
 	if err != nil {
-		return fmt.Errorf("store: read the Raft log under %s: %w", g.space.path, err)
+		return err
 	}
 	for index := first; index <= last && index > 0; index++ {
 		var entry raft.Log
@@ -125,7 +125,7 @@ func (g *guardedLog) verify() error {
 			err = unseal(index, &entry)
 		}
 		if err != nil {
-			return fmt.Errorf("store: entry %d of the Raft log under %s: %w: %s", index, g.space.path, err, startAfresh)
+			return fmt.Errorf("entry %d: %w", index, err)
 		}
 	}
 	return nil

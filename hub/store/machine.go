@@ -93,6 +93,14 @@ func openMachine(cfg Config, m *metrics) (*machine, error) {
 	if err := checkFile(path); err != nil {
 		return nil, err
 	}
+	if err := withoutPanic(func() error { s.open(cfg); return nil }); err != nil {
+		return nil, fmt.Errorf("store: open the database %s: %w: %s", path, err, startAfresh)
+	}
+	return s, nil
+}
+
+// open reads the database into memory; etcd's packages panic if it makes no sense.
+func (s *machine) open(cfg Config) {
 	s.be = s.openBackend()
 	s.index.SetBackend(s.be)
 	s.applied.Store(s.index.ConsistentIndex())
@@ -104,7 +112,6 @@ func openMachine(cfg Config, m *metrics) (*machine, error) {
 	s.kv = mvcc.New(s.zap, s.be, s.lessor, mvcc.StoreConfig{})
 	s.be.SetTxPostLockInsideApplyHook(s.entering)
 	s.loadMeta()
-	return s, nil
 }
 
 // commitHooks write the applied index with its effects.

@@ -29,8 +29,9 @@ type plan struct {
 	steps   []fault.Step
 }
 
-// newPlan draws a round of n faults; members and disks are drawn unless given.
-func newPlan(seed uint64, members, n int) plan {
+// newPlan draws a round of n faults of the kinds with these names, or of all. How
+// many members there are is drawn unless it is given.
+func newPlan(seed uint64, members, n int, names ...string) plan {
 	random := rand.New(rand.NewPCG(seed, 0))
 	p := plan{seed: seed, members: 3}
 	if random.IntN(4) == 0 {
@@ -46,7 +47,7 @@ func newPlan(seed uint64, members, n int) plan {
 		SnapshotInterval: time.Duration(200+random.IntN(800)) * time.Millisecond,
 		SegmentBytes:     64 << 10, SpaceReserve: 16 << 20,
 	}
-	p.steps = fault.Schedule(random, n, p.disks)
+	p.steps = fault.Schedule(random, n, p.disks, names...)
 	return p
 }
 
@@ -203,7 +204,7 @@ func (s *stage) close(ctx context.Context, kept bool) error {
 	s.network.Close()
 	for name, d := range s.disks {
 		if kept {
-			failed = append(failed, os.CopyFS(filepath.Join(s.folder, name+".kept"), os.DirFS(filepath.Join(s.folder, name))))
+			failed = append(failed, d.Keep(ctx, filepath.Join(s.folder, name+".kept")))
 		}
 		failed = append(failed, d.Unmount(context.WithoutCancel(ctx)))
 	}

@@ -19,6 +19,8 @@ type Bug struct {
 	// File is the source, from the top of the repository; Old, which is in it once,
 	// becomes New.
 	File, Old, New string
+	// Under names the faults under which it shows; none: it shows under any.
+	Under []string
 }
 
 // Build makes the program of a member with the bug in it. root is the top of the

@@ -4,8 +4,9 @@ package bugs
 var All = []Bug{
 	{
 		Name: "the leader answers reads without asking a majority", File: "hub/store/read.go",
-		Old: "\tfor {\n\t\tif err := r.raft.VerifyLeader()",
-		New: "\tif since.IsZero() {\n\t\treturn 0, false\n\t}\n\tif len(servers) > 0 {\n\t\treturn r.visible(commit), true\n\t}\n\tfor {\n\t\tif err := r.raft.VerifyLeader()",
+		Old:   "\tfor {\n\t\tif err := r.raft.VerifyLeader()",
+		New:   "\tif since.IsZero() {\n\t\treturn 0, false\n\t}\n\tif len(servers) > 0 {\n\t\treturn r.visible(commit), true\n\t}\n\tfor {\n\t\tif err := r.raft.VerifyLeader()",
+		Under: []string{"pause leader", "pause leader and cut"},
 	}, {
 		Name: "linearizable reads are answered from the local state", File: "hub/store/etcdapi/kv.go",
 		Old: "if !r.Serializable {", New: "if false {",
@@ -16,25 +17,31 @@ var All = []Bug{
 	}, {
 		Name: "a new leader answers before its barrier", File: "hub/store/leadership.go",
 		Old: "if err := w.raft.Barrier(0).Error(); err != nil {", New: "if err := ctx.Err(); err != nil {",
+		Under: []string{"kill leader", "cut leader", "pause leader"},
 	}, {
 		Name: "what the log holds at a restart is not applied", File: "hub/store/apply.go",
-		Old: "replayed := entry.Index <= s.index.ConsistentIndex()",
-		New: "replayed := entry.Index <= max(s.index.ConsistentIndex(), s.replayed)",
+		Old:   "replayed := entry.Index <= s.index.ConsistentIndex()",
+		New:   "replayed := entry.Index <= max(s.index.ConsistentIndex(), s.replayed)",
+		Under: []string{"kill follower", "kill leader", "kill all"},
 	}, {
 		Name: "what the log holds at a restart is applied again", File: "hub/store/apply.go",
-		Old: "replayed := entry.Index <= s.index.ConsistentIndex()",
-		New: "replayed := false",
+		Old:   "replayed := entry.Index <= s.index.ConsistentIndex()",
+		New:   "replayed := false",
+		Under: []string{"kill follower", "kill leader", "kill all"},
 	}, {
 		Name: "a snapshot claims an entry that it does not hold", File: "hub/store/snapshot.go",
-		Old: "\ts.loadMeta()\n\ts.advanced(",
-		New: "\ts.index.SetConsistentIndex(s.index.ConsistentIndex()+1, 1)\n\ts.loadMeta()\n\ts.advanced(",
+		Old:   "\ts.loadMeta()\n\ts.advanced(",
+		New:   "\ts.index.SetConsistentIndex(s.index.ConsistentIndex()+1, 1)\n\ts.loadMeta()\n\ts.advanced(",
+		Under: []string{"follower falls behind"},
 	}, {
 		Name: "a write of unknown outcome is proposed again", File: "hub/store/propose.go",
 		Old: "if proposed || !retriable(err) {", New: "if !retriable(err) && !errors.Is(err, ErrOutcomeUnknown) {",
+		Under: []string{"cut leader", "kill leader", "pause leader"},
 	}, {
 		Name: "a put that failed is acknowledged", File: "hub/store/etcdapi/kv.go",
-		Old: "store.Put(r))\n\tif err != nil {\n\t\treturn nil, err\n\t}",
-		New: "store.Put(r))\n\tif err != nil {\n\t\treturn &pb.PutResponse{Header: s.header.new(0)}, nil\n\t}",
+		Old:   "store.Put(r))\n\tif err != nil {\n\t\treturn nil, err\n\t}",
+		New:   "store.Put(r))\n\tif err != nil {\n\t\treturn &pb.PutResponse{Header: s.header.new(0)}, nil\n\t}",
+		Under: []string{"cut leader", "kill leader", "kill majority"},
 	}, {
 		Name: "transactions do not look at what they expect", File: "hub/store/apply.go",
 		Old: "resp, _, err := txn.Txn(", New: "r.Compare = nil\n\t\t\tresp, _, err := txn.Txn(",

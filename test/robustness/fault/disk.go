@@ -36,6 +36,14 @@ func (d *Disk) Unmount(ctx context.Context) error {
 	return nil
 }
 
+// Keep copies what is on the disk to folder.
+func (d *Disk) Keep(ctx context.Context, folder string) error {
+	if out, err := exec.CommandContext(context.WithoutCancel(ctx), "cp", "-a", d.folder, folder).CombinedOutput(); err != nil {
+		return fmt.Errorf("keep what is on the disk %s: %w: %s", d.folder, err, out)
+	}
+	return nil
+}
+
 func (d *Disk) filler() string { return filepath.Join(d.folder, "filler") }
 
 // Fill leaves that many KiB free.

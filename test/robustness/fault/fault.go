@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -81,15 +82,17 @@ type Step struct {
 	Before time.Duration
 }
 
-// Schedule draws n faults.
-func Schedule(random *rand.Rand, n int, disks bool) []Step {
+// Schedule draws n faults, of those with these names or of all.
+func Schedule(random *rand.Rand, n int, disks bool, names ...string) []Step {
+	kinds := slices.DeleteFunc(slices.Clone(Kinds), func(k Kind) bool {
+		return k.disk && !disks || len(names) > 0 && !slices.Contains(names, k.Name)
+	})
 	var steps []Step
-	for len(steps) < n {
-		kind := Kinds[random.IntN(len(Kinds))]
-		step := Step{Kind: kind, Seed: random.Uint64(), Before: time.Duration(200+random.IntN(800)) * time.Millisecond}
-		if disks || !kind.disk {
-			steps = append(steps, step)
-		}
+	for range n {
+		steps = append(steps, Step{
+			Kind: kinds[random.IntN(len(kinds))], Seed: random.Uint64(),
+			Before: time.Duration(200+random.IntN(800)) * time.Millisecond,
+		})
 	}
 	return steps
 }

@@ -30,7 +30,9 @@ func (t *Traffic) keep(ctx context.Context, random *rand.Rand, id int, member st
 		lease.ID, lease.TTL = int64(granted.ID), time.Duration(granted.TTL)*time.Second
 		for i := range 2 {
 			key := fmt.Sprintf("%s%s/%d/%d", Leased, member, n, i)
-			t.do(ctx, id, member, c, model.Request{Kind: model.Put, Key: key, Value: t.recorder.value(), Lease: lease.ID})
+			attempt, cancel := context.WithTimeout(ctx, patience)
+			t.do(attempt, id, member, c, model.Request{Kind: model.Put, Key: key, Value: t.recorder.value(), Lease: lease.ID})
+			cancel()
 		}
 		for range random.IntN(6) {
 			if !rest(ctx, time.Duration(300+random.IntN(900))*time.Millisecond) || !t.renew(ctx, c, &lease) {

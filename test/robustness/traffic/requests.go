@@ -21,7 +21,9 @@ func (t *Traffic) request(ctx context.Context, random *rand.Rand, id int, member
 			t.readPast(ctx, random, member, c)
 			continue
 		}
-		t.do(ctx, id, member, c, t.choose(random))
+		attempt, cancel := context.WithTimeout(ctx, patience/8+rand.N(patience))
+		t.do(attempt, id, member, c, t.choose(random))
+		cancel()
 	}
 }
 
@@ -47,12 +49,10 @@ func (t *Traffic) choose(random *rand.Rand) model.Request {
 	}
 }
 
-// do sends one request and records what came of it.
+// do sends one request, for as long as ctx allows, and records what came of it.
 func (t *Traffic) do(ctx context.Context, id int, member string, c *clientv3.Client, r model.Request) *model.Response {
-	attempt, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	o := model.Operation{Client: id, Member: member, Request: r, Call: t.recorder.now()}
-	response, err := send(attempt, c, r)
+	response, err := send(ctx, c, r)
 	o.Return = t.recorder.now()
 	if err != nil {
 		o.Error = err.Error()

@@ -27,8 +27,9 @@ const (
 const registers = 8
 
 // patience bounds one request. It is shorter than the store's own time-out, so
-// that some writes are given up while they are under way.
-const patience = 2 * time.Second
+// that some writes are given up while they are under way; some reads have to be
+// more patient than an election takes.
+const patience = 4 * time.Second
 
 // pause is between two requests of a client, at the most.
 const pause = 40 * time.Millisecond
