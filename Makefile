@@ -28,7 +28,7 @@ KUBERNETES_LDFLAGS := -s -w -X k8s.io/component-base/version.gitVersion=$(KUBERN
 
 .PHONY: help
 help: ## Explain every target
-	@awk 'BEGIN{FS=":.*## "} /^[a-z-]+:.*## /{printf "  make %-14s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN{FS=":.*## "} /^[a-z-]+:.*## /{printf "  make %-15s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
 
 .PHONY: deps
 deps: ## Install the Debian packages that are missing
@@ -78,6 +78,20 @@ bench-store: build ## Measure the hub's store beside etcd, a JSON line a row; BE
 	CGO_ENABLED=1 GOBIN=$(CURDIR)/bin $(GO) install github.com/k3s-io/kine@$(KINE_VERSION)
 	$(GO) build -ldflags '-X main.kineVersion=$(KINE_VERSION)' -o bin/bench ./test/bench
 	@bin/bench store $(BENCH)
+
+DURATION ?= 10m
+SEED ?= 0
+
+.PHONY: robustness
+robustness: ## Faults against the store, checked; DURATION=1h SEED=7 (0: by chance) DAMAGE=200
+	$(GO) build -o bin/ ./test/robustness ./test/storemember
+	bin/robustness damage --seed $(SEED) --cases $(or $(DAMAGE),60)
+	bin/robustness run --seed $(SEED) --duration $(DURATION)
+
+.PHONY: robustness-bugs
+robustness-bugs: ## Plant bugs in the store one by one: each must be found (about 15 minutes)
+	$(GO) build -o bin/ ./test/robustness
+	bin/robustness bugs
 
 .PHONY: verify
 verify: deps lint ## What CI runs beside the tests: formatting, vet, lint, generated code up to date

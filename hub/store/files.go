@@ -137,7 +137,9 @@ func (d *disk) reconcile(m *machine) error {
 	}
 	if len(snapshots) > 0 {
 		newest := snapshots[0]
-		last = max(last, newest.Index)
+		if last, err = d.forgetBefore(newest.Index, last); err != nil {
+			return err
+		}
 		// A crash came between keeping a received snapshot and restoring it.
 		if lastVisible(d, newest.Index) > applied {
 			if err := d.restore(m, newest); err != nil {
@@ -150,6 +152,26 @@ func (d *disk) reconcile(m *machine) error {
 			d.dir, applied, last, startAfresh)
 	}
 	return nil
+}
+
+// forgetBefore drops a log that ends at last, before the newest snapshot does: a
+// crash came between keeping a received snapshot and dropping what it replaces, and
+// the log takes no entry that does not follow its last. It returns where log and
+// snapshot end together.
+func (d *disk) forgetBefore(snapshot, last uint64) (uint64, error) {
+	if last >= snapshot {
+		return last, nil
+	}
+	if last > 0 {
+		first, err := d.log.FirstIndex()
+		if err == nil {
+			err = d.log.DeleteRange(first, last)
+		}
+		if err != nil {
+			return 0, fmt.Errorf("store: drop the Raft log before entry %d: %w", snapshot, err)
+		}
+	}
+	return snapshot, nil
 }
 
 // continuous says whether the log begins where the newest snapshot ends, or before.

@@ -118,6 +118,9 @@ func (g *guardedLog) verify() error {
 	if err != nil {
 		return err
 	}
+	if first > last {
+		return fmt.Errorf("it begins at entry %d and ends at %d: %w", first, last, errAltered)
+	}
 	for index := first; index <= last && index > 0; index++ {
 		var entry raft.Log
 		err := g.WAL.GetLog(index, &entry)

@@ -54,3 +54,46 @@ func TestLogThatLostItsEndIsReadAfterARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestLogThatEndsBeforeTheSnapshotTakesWhatFollowsIt is a crash between keeping a
+// received snapshot and dropping the log: the damage test found that such a member
+// stopped at the next entry, and at every start again.
+func TestLogThatEndsBeforeTheSnapshotTakesWhatFollowsIt(t *testing.T) {
+	cfg := Config{DataDir: t.TempDir(), Name: "m", Logger: slog.New(slog.DiscardHandler)}.WithDefaults()
+	d, err := openDisk(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	m, err := openMachine(cfg, newMetrics())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.close()
+	for i := uint64(1); i <= 10; i++ {
+		if err := d.log.StoreLog(&raft.Log{Index: i, Term: 1, Data: []byte{byte(i)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.index.SetConsistentIndex(20, 1)
+	m.applied.Store(20)
+	_, transport := raft.NewInmemTransport("")
+	sink, err := d.snapshots.Create(1, 20, 1, raft.Configuration{}, 1, transport)
+	if err != nil {
+		t.Fatal(err)
+	}
+	snapshot, err := m.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := snapshot.Persist(sink); err != nil {
+		t.Fatal(err)
+	}
+	snapshot.Release()
+	if err := d.reconcile(m); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.log.StoreLog(&raft.Log{Index: 21, Term: 1}); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -204,5 +205,32 @@ func TestWatchThatRequiresALeaderEndsWithoutOne(t *testing.T) {
 	r := <-watch
 	if !errors.Is(r.Err(), rpctypes.ErrNoLeader) {
 		t.Fatalf("got %+v: %v", r, r.Err())
+	}
+}
+
+// TestWatchEndsWhenAResponseCannotBeSent fails one response: the client must learn
+// of it, or it would wait for ever on a stream that says nothing.
+func TestWatchEndsWhenAResponseCannotBeSent(t *testing.T) {
+	var failed atomic.Bool
+	c := storetest.Start(t, 1, func(_ *store.Config, a *etcdapi.Config) {
+		a.Fail = func(p store.Point) error {
+			if p == store.BeforeWatchSend && failed.CompareAndSwap(false, true) {
+				return errors.New("the connection breaks")
+			}
+			return nil
+		}
+	})
+	c.Leader()
+	ctx := patience(t)
+	client := c.Client()
+	watch := client.Watch(ctx, "key", clientv3.WithCreatedNotify())
+	if r := <-watch; !r.Created {
+		t.Fatalf("first response %+v", r)
+	}
+	if _, err := client.Put(ctx, "key", "value"); err != nil {
+		t.Fatal(err)
+	}
+	if r := <-watch; r.Err() == nil || ctx.Err() != nil {
+		t.Fatalf("got %+v: %v", r, ctx.Err())
 	}
 }

@@ -26,7 +26,7 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	root := &cobra.Command{Use: "robustness", Short: "Faults against the hub's store, and the check of what clients saw", SilenceUsage: true, SilenceErrors: true}
-	root.AddCommand(runCommand(), bugsCommand(), checkCommand())
+	root.AddCommand(runCommand(), bugsCommand(), damageCommand(), checkCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "robustness:", err)
 		return 1

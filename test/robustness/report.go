@@ -97,9 +97,11 @@ func (t *tally) print(out io.Writer) {
 		counts map[string]int
 	}{{"operations", t.operations}, {"faults", t.faults}, {"failpoints that acted", t.points}} {
 		fmt.Fprintf(w, "\n%s\t\n", part.title)
-		for _, name := range slices.Sorted(maps.Keys(part.counts)) {
+		for _, name := range sortedKeys(part.counts) {
 			fmt.Fprintf(w, "  %s\t%d\n", name, part.counts[name])
 		}
 	}
 	fmt.Fprintf(w, "\nhistories checked\t%d\nviolations\t%d\nbad rounds\t%d\n", t.rounds, t.violations, t.bad)
 }
+
+func sortedKeys(counts map[string]int) []string { return slices.Sorted(maps.Keys(counts)) }
