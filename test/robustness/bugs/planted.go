@@ -49,8 +49,8 @@ var All = []Bug{
 		Name: "a watch begins one revision late", File: "hub/store/etcdapi/watch.go",
 		Old: "\tkey, end := watchRange(r)\n", New: "\tkey, end := watchRange(r)\n\tif r.StartRevision > 1 {\n\t\tr.StartRevision++\n\t}\n",
 	}, {
-		Name: "events that come before a watch is announced are lost", File: "hub/store/etcdapi/watchsender.go",
-		Old: "s.pending[resp.WatchID] = append(s.pending[resp.WatchID], out)\n", New: "",
+		Name: "a response of a watch is sent twice now and then", File: "hub/store/etcdapi/watchsender.go",
+		Old: "\tif err := sendFragments(", New: "\tif resp.Header.Revision%64 == 0 {\n\t\t_ = s.stream.grpc.Send(resp)\n\t}\n\tif err := sendFragments(",
 	}, {
 		Name: "the last of many events is lost", File: "hub/store/etcdapi/watchsender.go",
 		Old: "\tmvcc.ReportEventReceived(len(resp.Events))\n\tcfg :=",
@@ -68,5 +68,24 @@ var All = []Bug{
 		Name: "a renewal is answered and not done", File: "hub/store/leases.go",
 		Old: "ttl, err = l.machine.lessor.Renew(lease.LeaseID(id))",
 		New: "if found := l.machine.lessor.Lookup(lease.LeaseID(id)); found != nil {\n\t\tttl, err = found.TTL(), nil\n\t} else {\n\t\terr = lease.ErrLeaseNotFound\n\t}",
+	},
+	{
+		Name: "a leader counts confirmations by when they arrive", File: "hub/store/confirm.go",
+		Old: "a.term == term && a.sent.After(since)", New: "a.term == term && !since.IsZero()",
+		Under: []string{"pause leader", "pause leader and cut"},
+	}, {
+		Name: "the last entry of a batch is not applied", File: "hub/store/apply.go",
+		Old:   "\t\tout[i] = s.applyEntry(entry)\n",
+		New:   "\t\tif i > 5 && i == len(entries)-1 {\n\t\t\tout[i] = &Result{Index: entry.Index, Term: entry.Term}\n\t\t\tcontinue\n\t\t}\n\t\tout[i] = s.applyEntry(entry)\n",
+		Under: []string{"kill follower", "cut follower", "pause follower"},
+	}, {
+		Name: "leases that a snapshot brings are forgotten", File: "hub/store/snapshot.go",
+		Old:   "\ts.lessor.Recover(fresh, func() lease.TxnDelete { return s.kv.Write(traceutil.TODO()) })\n",
+		New:   "\t_ = lease.NoLease\n\t_ = traceutil.TODO\n",
+		Under: []string{"follower falls behind", "move leadership"},
+	}, {
+		Name: "votes and terms are not kept", File: "hub/store/guardedlog.go",
+		Old: "\treturn g.WAL.Set(key,", New: "\tif len(key) > 0 {\n\t\treturn nil\n\t}\n\treturn g.WAL.Set(key,",
+		Under: []string{"kill leader", "kill majority", "kill all"},
 	},
 }
