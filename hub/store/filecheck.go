@@ -47,7 +47,7 @@ func inspect(path string) error {
 	}
 	defer func() { _ = db.Close() }()
 	return db.View(func(tx *bolt.Tx) error {
-		err := tx.ForEach(func(name []byte, b *bolt.Bucket) error { return checkBucket(name, b) })
+		err := tx.ForEach(checkBucket)
 		if err != nil {
 			return err
 		}
