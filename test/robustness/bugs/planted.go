@@ -63,7 +63,8 @@ var All = []Bug{
 		Old: "s.kv.Compact(traceutil.TODO(), revision)", New: "s.kv.Compact(traceutil.TODO(), revision+1)",
 	}, {
 		Name: "a lease ends at half its time", File: "hub/store/apply.go",
-		Old: "lease.LeaseID(r.ID), r.TTL)", New: "lease.LeaseID(r.ID), r.TTL/2)",
+		Old: "r.TTL)\n\t\t\tif err != nil {\n\t\t\t\treturn nil, err\n\t\t\t}\n\t\t\treturn &pb.LeaseGrantResponse{Header: s.header(), ID: int64(l.ID), TTL: l.TTL()}",
+		New: "r.TTL/2)\n\t\t\tif err != nil {\n\t\t\t\treturn nil, err\n\t\t\t}\n\t\t\treturn &pb.LeaseGrantResponse{Header: s.header(), ID: int64(l.ID), TTL: r.TTL}",
 	}, {
 		Name: "a renewal is answered and not done", File: "hub/store/leases.go",
 		Old: "ttl, err = l.machine.lessor.Renew(lease.LeaseID(id))",
