@@ -23,6 +23,8 @@ const (
 	// auditPatience bounds one comparison, and how long a member that has just
 	// started keeps clients waiting for its first.
 	auditPatience = 3 * time.Second
+	// auditPause spaces comparisons within that time: each reads the whole state.
+	auditPause = 100 * time.Millisecond
 	// auditRetry is the pause after one that decided nothing; it grows.
 	auditRetry = time.Second
 )
@@ -88,7 +90,7 @@ func (a *auditor) begin(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(retryPause):
+		case <-time.After(auditPause):
 		}
 	}
 }

@@ -66,8 +66,9 @@ func readMember(file string) (c storefleet.MemberConfig, identity *tls.Config, e
 func runMember(ctx context.Context, c storefleet.MemberConfig, identity *tls.Config) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	storing, stop := context.WithCancel(ctx)
-	defer stop()
 	var serving sync.WaitGroup
+	defer serving.Wait()
+	defer stop()
 	var failpoints store.Failpoints
 	if c.Control != "" {
 		points := failpoint.New(c.Armed...)
@@ -94,7 +95,7 @@ func runMember(ctx context.Context, c storefleet.MemberConfig, identity *tls.Con
 	})
 	stored := s.Run(storing)
 	stop()
-	serving.Wait()
+	serving.Wait() // served is set
 	return errors.Join(served, stored)
 }
 
