@@ -13,17 +13,22 @@ type Outcome struct {
 	// Response is what its client was told; nil if nothing.
 	Response *Response
 	// Revisions are those at which an operation without a response may have had its
-	// effect; at any other it can only have had none.
+	// effect.
 	Revisions []int64
+	// Perhaps says that it need not have had any.
+	Perhaps bool
 }
 
-// allows says whether going from a state to the next with that answer agrees with
-// what is known.
-func (o Outcome) allows(before, after State, answer Response) bool {
-	if o.Response != nil {
-		return o.Response.Equal(answer)
+// step is the state after r, if r can take effect in state with that outcome.
+func (o Outcome) step(state State, r Request) (bool, State) {
+	after, answer := state.Apply(r)
+	switch {
+	case o.Response != nil:
+		return o.Response.Equal(answer), after
+	case slices.Contains(o.Revisions, after.Revision):
+		return true, after
 	}
-	return before.Revision == after.Revision || slices.Contains(o.Revisions, after.Revision)
+	return o.Perhaps, state
 }
 
 // Porcupine is the model for the checker: its inputs are Requests, its outputs
@@ -31,9 +36,7 @@ func (o Outcome) allows(before, after State, answer Response) bool {
 var Porcupine = porcupine.Model{
 	Init: func() any { return Empty() },
 	Step: func(state, input, output any) (bool, any) {
-		before := state.(State)
-		after, answer := before.Apply(input.(Request))
-		return output.(Outcome).allows(before, after, answer), after
+		return output.(Outcome).step(state.(State), input.(Request))
 	},
 	Equal: func(a, b any) bool { return a.(State).Equal(b.(State)) },
 	DescribeOperation: func(input, output any) string {

@@ -61,26 +61,26 @@ func (c *checker) operation(o model.Operation, claimed map[int64]bool) (porcupin
 		return p, false
 	}
 	p.Return = never
-	var revisions []int64
+	outcome := model.Outcome{}
 	if o.Value != "" {
 		revision, done := c.revisions.of[o.Value]
 		if !done {
 			return p, false
 		}
-		revisions = []int64{revision}
+		outcome.Revisions = []int64{revision}
 		// Who reads after somebody was told of it must see it.
 		p.Return = int64(max(c.revisions.seen[revision], o.Call+1))
 	} else {
 		for revision, events := range c.revisions.events {
 			if !claimed[revision] && !hasPut(events) && covers(o, events) {
-				revisions = append(revisions, revision)
+				outcome.Revisions = append(outcome.Revisions, revision)
 			}
 		}
-		if len(revisions) == 0 {
+		if outcome.Perhaps = true; len(outcome.Revisions) == 0 {
 			return p, false
 		}
 	}
-	p.Output = model.Outcome{Revisions: revisions}
+	p.Output = outcome
 	return p, true
 }
 

@@ -35,6 +35,7 @@ func good() *model.History {
 			{Client: 2, Request: model.Request{Kind: model.Get, Key: "r/1"}, Call: 2*s + 1, Return: 3 * s, Response: &model.Response{Revision: 3, Items: []model.Item{one}}},
 			{Client: 2, Request: model.Request{Kind: model.Txn, Key: "r/2", Value: "v3", Also: "r/none"}, Call: 4 * s, Return: 5 * s, Response: &model.Response{Revision: 5, Succeeded: true}},
 			{Client: 3, Request: model.Request{Kind: model.Delete, Key: "r/1"}, Call: 5 * s, Return: 7 * s},
+			{Client: 4, Request: model.Request{Kind: model.DeleteRange, Key: "r/"}, Call: 5 * s, Return: 7 * s},
 			{Client: 3, Request: model.Request{Kind: model.Put, Key: "r/3", Value: "never done"}, Call: 7 * s, Return: 8 * s},
 		},
 		PastReads:   []model.PastRead{{Prefix: "r/", Revision: 4, Call: 6 * s, Return: 7 * s, Items: []model.Item{one}}},
@@ -60,7 +61,7 @@ func TestEveryRuleCanBeBroken(t *testing.T) {
 		"an acknowledged write is at no revision": {func(h *model.History) { h.Operations[0].Response.Revision = 9 }, Acknowledged},
 		"two writes are at the same revision":     {func(h *model.History) { h.Operations[1].Response.Revision = 2 }, Acknowledged},
 		"a value that nobody wrote appears":       {func(h *model.History) { h.Operations[0].Value = "other" }, Asked},
-		"a deletion that nobody asked for":        {func(h *model.History) { h.Operations[4].Key = "r/9" }, Asked},
+		"a deletion that nobody asked for":        {func(h *model.History) { h.Operations[4].Key, h.Operations[5].Key = "r/9", "l/" }, Asked},
 		"watches tell different values": {func(h *model.History) {
 			w := h.Watches[0]
 			other := slices.Clone(w.Responses[0].Events)
