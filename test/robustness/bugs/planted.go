@@ -71,10 +71,6 @@ var All = []Bug{
 		New: "if found := l.machine.lessor.Lookup(lease.LeaseID(id)); found != nil {\n\t\tttl, err = found.TTL(), nil\n\t} else {\n\t\terr = lease.ErrLeaseNotFound\n\t}",
 	},
 	{
-		Name: "a leader counts confirmations by when they arrive", File: "hub/store/confirm.go",
-		Old: "a.term == term && a.sent.After(since)", New: "a.term == term && !since.IsZero()",
-		Under: []string{"pause leader", "pause leader and cut"},
-	}, {
 		Name: "the last entry of a batch is not applied", File: "hub/store/apply.go",
 		Old:   "\t\tout[i] = s.applyEntry(entry)\n",
 		New:   "\t\tif i > 5 && i == len(entries)-1 {\n\t\t\tout[i] = &Result{Index: entry.Index, Term: entry.Term}\n\t\t\tcontinue\n\t\t}\n\t\tout[i] = s.applyEntry(entry)\n",
