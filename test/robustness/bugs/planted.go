@@ -15,10 +15,6 @@ var All = []Bug{
 		Old: "if err := r.machine.waitApplied(ctx, index); err != nil {",
 		New: "if err := ctx.Err(); err != nil && index > 0 {",
 	}, {
-		Name: "a new leader answers before its barrier", File: "hub/store/leadership.go",
-		Old: "if err := w.raft.Barrier(0).Error(); err != nil {", New: "if err := ctx.Err(); err != nil {",
-		Under: []string{"kill leader", "cut leader", "pause leader"},
-	}, {
 		Name: "what the log holds at a restart is not applied", File: "hub/store/apply.go",
 		Old:   "replayed := entry.Index <= s.index.ConsistentIndex()",
 		New:   "replayed := entry.Index <= max(s.index.ConsistentIndex(), s.replayed)",
