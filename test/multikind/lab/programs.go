@@ -28,13 +28,16 @@ var packages = map[string]string{
 	"/usr/sbin/ldconfig":      "libc-bin",
 }
 
-// equip installs and builds what is missing on this machine, one lab at a time.
+// equip raises limits, installs and builds what is missing on this machine, one lab at a time.
 func (l *Lab) equip(ctx context.Context) error {
 	unlock, err := lock(ctx, filepath.Join(l.root, cacheName), "equipment", l.report)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	if err := l.raiseLimits(); err != nil {
+		return err
+	}
 	if err := l.installPackages(ctx); err != nil {
 		return err
 	}
