@@ -57,7 +57,7 @@ func Start(ctx context.Context, kind Kind, n int, folder string) (*Fleet, error)
 	}
 	for i := range n {
 		m := &Member{fleet: f, index: i, name: memberName(i), Folder: filepath.Join(folder, memberName(i))}
-		for _, port := range []*int{&m.client, &m.peer} {
+		for _, port := range []*int{&m.client, &m.peer, &m.plain} {
 			var err error
 			if *port, err = freePort(); err != nil {
 				return nil, err

@@ -23,9 +23,11 @@ type Member struct {
 	index        int
 	name         string
 	client, peer int // ports
-	process      *exec.Cmd
-	exited       chan struct{}
-	asked        *clientv3.Client
+	// plain is where etcd answers what is not gRPC.
+	plain   int
+	process *exec.Cmd
+	exited  chan struct{}
+	asked   *clientv3.Client
 }
 
 // URL is where clients reach the member.
