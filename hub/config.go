@@ -11,7 +11,9 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
 	"tripod.dev/tripod/failover/lease"
@@ -38,8 +40,15 @@ type Config struct {
 	// HubTokenFile holds the secret that all members share. With it a new member
 	// proves itself to the bootstrap member, and the other way round.
 	HubTokenFile string `json:"hubTokenFile"`
-	// Members are all members of the hub, this one included.
+	// Members are members of the hub, this one included: all of a new hub, and
+	// later enough of them to find the others. Who is a member is what the hub has
+	// committed (tripodctl hub members), not this list.
 	Members []MemberConfig `json:"members"`
+	// PreferredCenter is where the leader should be; empty is anywhere.
+	PreferredCenter string `json:"preferredCenter,omitempty"`
+	// RemoveDeadMembersAfter is after how long a member that does not answer is
+	// removed, for instance 72h; empty is never.
+	RemoveDeadMembersAfter metav1.Duration `json:"removeDeadMembersAfter,omitempty,omitzero"`
 	// Profile is LAN (default) or WAN: WAN multiplies every time-out.
 	Profile string `json:"profile,omitempty"`
 	// DNS serves the global services.
@@ -64,6 +73,21 @@ type DNSConfig struct {
 	Listen string `json:"listen,omitempty"`
 	// Zones are answered with authority, for instance example.test.
 	Zones []string `json:"zones,omitempty"`
+}
+
+// validate names every field that is wrong.
+func (m MemberConfig) validate() error {
+	var wrong []error
+	if !memberName.MatchString(m.Name) {
+		wrong = append(wrong, fmt.Errorf("name is %q: use lower-case letters, digits and '-'", m.Name))
+	}
+	if m.Region == "" || m.Center == "" {
+		wrong = append(wrong, fmt.Errorf("%s needs a region and a center", m.Name))
+	}
+	if m.Address == "" {
+		wrong = append(wrong, fmt.Errorf("%s needs an address", m.Name))
+	}
+	return errors.Join(wrong...)
 }
 
 var memberName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
@@ -112,24 +136,21 @@ func (c Config) Validate() error {
 	switch {
 	case len(c.Members) == 0:
 		add("members is empty: list every member of the hub with name, region, center and address")
-	case len(c.Members)%2 == 0:
+	case c.Bootstrap && len(c.Members)%2 == 0:
 		add("members has %d entries: an even number survives no more losses than one less", len(c.Members))
 	}
 	names, addresses := map[string]bool{}, map[string]bool{}
 	for i, m := range c.Members {
-		if !memberName.MatchString(m.Name) {
-			add("members[%d].name is %q: use lower-case letters, digits and '-'", i, m.Name)
-		}
-		if m.Region == "" || m.Center == "" {
-			add("members[%d] (%s) needs a region and a center", i, m.Name)
-		}
-		if m.Address == "" {
-			add("members[%d] (%s) needs an address", i, m.Name)
+		if err := m.validate(); err != nil {
+			add("members[%d]: %w", i, err)
 		}
 		if names[m.Name] || addresses[m.Address] {
 			add("members[%d] (%s, %s) stands twice", i, m.Name, m.Address)
 		}
 		names[m.Name], addresses[m.Address] = true, true
+	}
+	if after := c.RemoveDeadMembersAfter.Duration; after != 0 && after < time.Hour {
+		add("removeDeadMembersAfter is %v: a member that restarts or is serviced is not dead; use an hour at least, or leave it out", after)
 	}
 	if c.DNS.Listen != "" {
 		if _, _, err := net.SplitHostPort(c.DNS.Listen); err != nil {

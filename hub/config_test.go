@@ -31,11 +31,20 @@ func TestLoadConfig(t *testing.T) {
 			change: func(s string) string { return strings.Replace(s, "name: hub-a\ndata", "name: hub-x\ndata", 1) },
 			want:   `name is "hub-x", which members does not list`,
 		},
-		"an even number of members is refused": {
+		"an even number of first members is refused": {
+			change: func(s string) string {
+				return "bootstrap: true\n" + s + "- {name: hub-d, region: south, center: south-1, address: 192.0.2.4}\n"
+			},
+			want: "members has 4 entries",
+		},
+		"a member that joins may be the fourth": {
 			change: func(s string) string {
 				return s + "- {name: hub-d, region: south, center: south-1, address: 192.0.2.4}\n"
 			},
-			want: "members has 4 entries",
+		},
+		"a member is not dead within minutes": {
+			change: func(s string) string { return s + "removeDeadMembersAfter: 10m\n" },
+			want:   "use an hour at least",
 		},
 		"an address that stands twice is refused": {
 			change: func(s string) string { return strings.Replace(s, "192.0.2.3", "192.0.2.2", 1) },

@@ -16,6 +16,7 @@ import (
 	"tripod.dev/tripod/hub/session"
 	hubstore "tripod.dev/tripod/hub/store"
 	"tripod.dev/tripod/hub/store/etcdapi"
+	"tripod.dev/tripod/hub/store/member"
 	"tripod.dev/tripod/hub/term"
 )
 
@@ -36,6 +37,8 @@ type Member struct {
 	identity  *identity.Identity
 	store     *hubstore.Store
 	etcd      *etcdapi.Server
+	autopilot *member.Autopilot
+	seal      *seal
 	senses    senses
 	routes    *gateway.Routes
 	apiserver *apiserver.Server
@@ -93,6 +96,8 @@ func (m *Member) Run(ctx context.Context) error {
 		{"store", m.store.Run},
 		{"etcd API", m.etcd.Run},
 		{"identity", m.identity.Run},
+		{"autopilot", m.autopilot.Run},
+		{"seal", m.seal.run},
 		{"API server", m.apiserver.Run},
 		{"sessions", m.sessions.Run},
 	}

@@ -8,6 +8,7 @@ import (
 	"tripod.dev/tripod/failover/controller"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 	hubstore "tripod.dev/tripod/hub/store"
+	"tripod.dev/tripod/hub/store/member"
 	"tripod.dev/tripod/hub/term"
 	"tripod.dev/tripod/hub/view"
 	raftlogv1 "tripod.dev/tripod/proto/raftlog/v1"
@@ -36,7 +37,16 @@ func (m *Member) openIdentity(ctx context.Context) (err error) {
 func (m *Member) openStore(context.Context) (err error) {
 	m.senses.leases = term.NewLeases(m.lease, m.clock)
 	m.store, m.etcd, err = newStore(m.config, m.identity, m.senses.leases, m.metrics, m.logger)
-	return err
+	if err != nil {
+		return err
+	}
+	m.identity.Admit(m.store.Membership().Knows)
+	m.autopilot = member.NewAutopilot(member.Config{
+		Store: m.store, PreferredCenter: m.config.PreferredCenter,
+		Policy: member.Policy{RemoveDeadAfter: m.config.RemoveDeadMembersAfter.Duration}, Logger: m.logger,
+	})
+	m.seal = newSeal(m.store)
+	return nil
 }
 
 func (m *Member) openSenses(context.Context) (err error) {

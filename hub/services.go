@@ -86,6 +86,13 @@ func (m *Member) openDNS() (err error) {
 		Listen: m.config.DNS.Listen, Zones: m.config.DNS.Zones, RESTConfig: m.apiserver.Loopback(),
 		Registerer: m.metrics, Log: m.logger,
 	}
+	config.Current = func() []dns.Nameserver {
+		var servers []dns.Nameserver
+		for _, member := range m.store.Membership().List() {
+			servers = append(servers, dns.Nameserver{Name: member.Name, Address: member.Address})
+		}
+		return servers
+	}
 	for _, member := range m.config.Members {
 		config.Nameservers = append(config.Nameservers, dns.Nameserver{Name: member.Name, Address: member.Address})
 	}
@@ -141,6 +148,15 @@ func (m *Member) openLeaderWork(context.Context) error {
 	}
 	for _, upstream := range m.apiserver.LeaderControllers() {
 		runnables = append(runnables, term.Runnable{Name: upstream.Name, Run: inTerm(upstream.Run)})
+	}
+	// A restored hub changes nothing before it is approved.
+	for i, r := range runnables {
+		runnables[i].Run = func(ctx context.Context, term uint64) error {
+			if err := m.seal.wait(ctx); err != nil {
+				return err
+			}
+			return r.Run(ctx, term)
+		}
 	}
 	m.runner = term.NewRunner(term.RunnerConfig{
 		Subscribe: m.leaderships, Barrier: m.store.Barrier, Runnables: runnables, Logger: m.logger,

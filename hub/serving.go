@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
-	"time"
 
 	"google.golang.org/grpc"
 	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
@@ -20,7 +19,6 @@ import (
 	"tripod.dev/tripod/hub/session"
 	"tripod.dev/tripod/hub/store/member"
 	"tripod.dev/tripod/hub/view"
-	hubv1 "tripod.dev/tripod/proto/hub/v1"
 )
 
 // openAPIServer makes the API server with the gateway among its handlers. The
@@ -55,8 +53,10 @@ func (m *Member) openAPIServer(ctx context.Context) error {
 			CA: files.CACertificate, Certificate: files.MemberCertificate, Key: files.MemberKey,
 			ServiceAccountKey: files.ServiceAccountKey,
 		},
-		Audit:  apiserver.Audit{PolicyFile: m.config.AuditPolicyFile},
-		Hooks:  apiserver.Hooks{RequestInfo: m.routes.RequestInfo, LongRunning: m.routes.LongRunning, Handler: m.routes.Handler},
+		Audit: apiserver.Audit{PolicyFile: m.config.AuditPolicyFile},
+		Hooks: apiserver.Hooks{RequestInfo: m.routes.RequestInfo, LongRunning: m.routes.LongRunning, Handler: func(next http.Handler) http.Handler {
+			return m.seal.guard(m.routes.Handler(next))
+		}},
 		Logger: m.logger,
 	})
 	if err != nil {
@@ -88,6 +88,8 @@ func (m *Member) openSessions(ctx context.Context) error {
 		Name: self.Name, Center: self.Center, Listener: listener,
 		TLS:         m.identity.ServerTLS(),
 		PeerTLS:     m.peerTLS,
+		Members:     m.sessionMembers,
+		Sealed:      m.seal.Sealed,
 		Lease:       m.lease,
 		Incarnation: m.store.Incarnation,
 		Leadership:  m.services.leader,
@@ -105,13 +107,6 @@ func (m *Member) openSessions(ctx context.Context) error {
 		},
 		Register: []func(grpc.ServiceRegistrar){admin.Register},
 		Logger:   m.logger, Registerer: m.metrics,
-	}
-	for _, other := range m.config.Members {
-		if other.Name != self.Name {
-			config.Members = append(config.Members, session.Member{
-				Name: other.Name, Center: other.Center, Address: net.JoinHostPort(other.Address, RPCPort),
-			})
-		}
 	}
 	m.sessions, err = session.New(config)
 	return err
@@ -144,34 +139,23 @@ func (m *Member) newAdmin() (*rpc.Admin, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the reviewer of access: %w", err)
 	}
-	config := rpc.Config{
-		Self: m.config.Name, Port: RPCPort, PeerTLS: m.peerTLS, Store: standing{member.New(m.store)},
-		Authorizer: rpc.RBAC{Reviews: reviews.SubjectAccessReviews()}, Version: Version,
-	}
-	for _, member := range m.config.Members {
-		config.Members = append(config.Members, &hubv1.MemberStatus{
-			Name: member.Name, Region: member.Region, Center: member.Center, Address: member.Address,
-		})
-	}
-	return rpc.NewAdmin(config), nil
+	standing := standing{View: member.New(m.store), autopilot: m.autopilot, store: m.store}
+	return rpc.NewAdmin(rpc.Config{
+		Self: m.config.Name, Port: RPCPort, PeerTLS: m.peerTLS,
+		Store: standing, Changes: standing, Archive: archive{m.store}, Restored: &restored{member: m},
+		Authorizer: rpc.RBAC{Reviews: reviews.SubjectAccessReviews()}, Version: Version, Logger: m.logger,
+	}), nil
 }
 
-// standing tells the admin service how the store stands.
-type standing struct{ *member.View }
-
-func (s standing) Local() (*hubv1.MemberStatus, rpc.Leadership) {
-	now := s.Status(time.Now())
-	return &hubv1.MemberStatus{
-		AppliedIndex: now.AppliedIndex, Revision: now.Revision, DbSizeBytes: now.DatabaseBytes, Problems: now.Problems,
-	}, rpc.Leadership{Leader: now.Leader, Term: now.Term, Incarnation: now.Incarnation}
-}
-
-func (s standing) Voters() []string {
-	var names []string
-	for _, m := range s.Status(time.Now()).Members {
-		if m.Voter {
-			names = append(names, m.Name)
+// sessionMembers are the members now, as agents and other members dial them.
+func (m *Member) sessionMembers() []session.Member {
+	var members []session.Member
+	for _, info := range m.store.Membership().List() {
+		if info.Address != "" {
+			members = append(members, session.Member{
+				Name: info.Name, Center: info.Center, Address: net.JoinHostPort(info.Address, RPCPort),
+			})
 		}
 	}
-	return names
+	return members
 }

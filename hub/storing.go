@@ -34,11 +34,7 @@ func newStore(c Config, who *identity.Identity, leases *term.Leases, metrics pro
 		config.Timing = hubstore.WAN()
 	}
 	for _, m := range c.Members {
-		config.Members = append(config.Members, hubstore.Member{
-			Name:        m.Name,
-			RaftAddress: net.JoinHostPort(m.Address, RaftPort),
-			PeerAddress: net.JoinHostPort(m.Address, EtcdPort),
-		})
+		config.Members = append(config.Members, m.stored())
 	}
 	store, err := hubstore.New(config)
 	if err != nil {
@@ -53,6 +49,15 @@ func newStore(c Config, who *identity.Identity, leases *term.Leases, metrics pro
 		return nil, nil, fmt.Errorf("open the etcd API: %w", err)
 	}
 	return store, api, nil
+}
+
+// stored is the member as the store keeps it.
+func (m MemberConfig) stored() hubstore.Member {
+	return hubstore.Member{
+		Name: m.Name, Region: m.Region, Center: m.Center, Address: m.Address,
+		RaftAddress: net.JoinHostPort(m.Address, RaftPort),
+		PeerAddress: net.JoinHostPort(m.Address, EtcdPort),
+	}
 }
 
 // openIdentity reads, makes or fetches this member's identity.

@@ -135,8 +135,15 @@ func (a *Agent) assemble(incarnation uint64, revision int64) (*assembled, error)
 	hall := &hall{unobservable: a.probe.unobservable}
 	election := &election{config: config, local: a.local, log: log, became: hall.became}
 	hall.active = election.isActive
+	tunnels, err := tunnel.New(tunnel.Config{
+		Members: config.Hub, Replica: config.Replica, TLS: a.credentials.clientTLS(), RESTConfig: config.RESTConfig, Logger: log,
+	})
+	if err != nil {
+		return nil, err
+	}
 	sessions, err := session.New(session.Config{
-		Members: config.Hub, Replica: config.Replica, Version: config.Version, TLS: a.credentials.clientTLS(),
+		Members: config.Hub, Told: a.memory.told(), Addresses: tunnels.Follow, RememberMembers: a.memory.rememberMembers,
+		Replica: config.Replica, Version: config.Version, TLS: a.credentials.clientTLS(),
 		Incarnation: incarnation, Revision: revision, Remember: a.memory.remember,
 		Heartbeat: hall.heartbeat, Receiver: hall, Logger: log,
 	})
@@ -144,12 +151,6 @@ func (a *Agent) assemble(incarnation uint64, revision int64) (*assembled, error)
 		return nil, err
 	}
 	hall.out = sessions
-	tunnels, err := tunnel.New(tunnel.Config{
-		Members: config.Hub, Replica: config.Replica, TLS: a.credentials.clientTLS(), RESTConfig: config.RESTConfig, Logger: log,
-	})
-	if err != nil {
-		return nil, err
-	}
 	if err := a.parts(hall, sessions, incarnation, revision); err != nil {
 		return nil, err
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -12,6 +14,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
 
 // MemoryConfigMap holds the highest incarnation and revision of the hub that
@@ -21,6 +25,8 @@ const MemoryConfigMap = "tripod-agent-memory"
 const (
 	entryIncarnation = "incarnation"
 	entryRevision    = "revision"
+	// entryMembers are NAME=HOST:PORT, separated by spaces: where the hub was last.
+	entryMembers = "members"
 	// revisionEvery is how often a revision that has only grown is written.
 	revisionEvery = 30 * time.Second
 )
@@ -37,6 +43,7 @@ type memory struct {
 	mu          sync.Mutex
 	incarnation uint64
 	written     int64 // revision
+	members     string
 }
 
 func newMemory(local kubernetes.Interface, namespace string, log *slog.Logger) *memory {
@@ -58,7 +65,7 @@ func (m *memory) load(ctx context.Context) (incarnation uint64, revision int64, 
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.incarnation, m.written = max(m.incarnation, incarnation), revision
+	m.incarnation, m.written, m.members = max(m.incarnation, incarnation), revision, stored.Data[entryMembers]
 	return incarnation, revision, nil
 }
 
@@ -91,6 +98,38 @@ func (m *memory) remember(incarnation uint64) {
 	}
 }
 
+// rememberMembers takes where the hub's members are and has it written.
+func (m *memory) rememberMembers(members []*agentv1.HubMember) {
+	var entries []string
+	for _, member := range members {
+		entries = append(entries, member.GetName()+"="+member.GetAddress())
+	}
+	slices.Sort(entries)
+	text := strings.Join(entries, " ")
+	m.mu.Lock()
+	changed := text != "" && text != m.members
+	if changed {
+		m.members = text
+	}
+	m.mu.Unlock()
+	if changed {
+		m.again()
+	}
+}
+
+// told are the members as an earlier life of the agent heard of them.
+func (m *memory) told() []*agentv1.HubMember {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var members []*agentv1.HubMember
+	for _, entry := range strings.Fields(m.members) {
+		if name, address, ok := strings.Cut(entry, "="); ok {
+			members = append(members, &agentv1.HubMember{Name: name, Address: address})
+		}
+	}
+	return members
+}
+
 // run writes what has grown until ctx ends.
 func (m *memory) run(ctx context.Context) error {
 	ticker := time.NewTicker(revisionEvery)
@@ -121,7 +160,7 @@ func (m *memory) again() {
 
 func (m *memory) write(ctx context.Context) error {
 	m.mu.Lock()
-	incarnation, written := m.incarnation, m.written
+	incarnation, written, members := m.incarnation, m.written, m.members
 	m.mu.Unlock()
 	revision := max(m.revision(), written)
 	maps := m.local.CoreV1().ConfigMaps(m.namespace)
@@ -129,7 +168,7 @@ func (m *memory) write(ctx context.Context) error {
 	switch {
 	case apierrors.IsNotFound(err):
 		_, err = maps.Create(ctx, &corev1.ConfigMap{
-			ObjectMeta: metav1.ObjectMeta{Namespace: m.namespace, Name: MemoryConfigMap}, Data: memoryData(incarnation, revision),
+			ObjectMeta: metav1.ObjectMeta{Namespace: m.namespace, Name: MemoryConfigMap}, Data: memoryData(incarnation, revision, members),
 		}, metav1.CreateOptions{})
 	case err == nil:
 		// The other replica may have seen more.
@@ -140,10 +179,10 @@ func (m *memory) write(ctx context.Context) error {
 		if seen > incarnation {
 			m.remember(seen)
 		}
-		if seen >= incarnation && at >= revision {
+		if seen >= incarnation && at >= revision && stored.Data[entryMembers] == members {
 			return nil
 		}
-		stored.Data = memoryData(max(seen, incarnation), max(at, revision))
+		stored.Data = memoryData(max(seen, incarnation), max(at, revision), members)
 		_, err = maps.Update(ctx, stored, metav1.UpdateOptions{})
 	}
 	if err != nil {
@@ -155,6 +194,10 @@ func (m *memory) write(ctx context.Context) error {
 	return nil
 }
 
-func memoryData(incarnation uint64, revision int64) map[string]string {
-	return map[string]string{entryIncarnation: strconv.FormatUint(incarnation, 10), entryRevision: strconv.FormatInt(revision, 10)}
+func memoryData(incarnation uint64, revision int64, members string) map[string]string {
+	data := map[string]string{entryIncarnation: strconv.FormatUint(incarnation, 10), entryRevision: strconv.FormatInt(revision, 10)}
+	if members != "" {
+		data[entryMembers] = members
+	}
+	return data
 }

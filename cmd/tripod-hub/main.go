@@ -16,11 +16,15 @@ import (
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"tripod.dev/tripod/hub"
+	"tripod.dev/tripod/hub/api/statement"
 )
 
 const usage = `tripod-hub runs one member of a Tripod hub.
 
   tripod-hub --config FILE
+  tripod-hub recover …     after the loss of the majority, on a survivor
+  tripod-hub restore …     from a backup
+  tripod-hub backup …      of a member that does not run
 
 A member needs nothing else: the store, the Kubernetes API, the gateway and the
 DNS server are in this program. FILE, the same on every member but for name,
@@ -56,11 +60,22 @@ func main() {
 		fmt.Println("tripod-hub", hub.Version)
 		return
 	}
-	if *path == "" || flag.NArg() > 0 {
+	var err error
+	switch action := flag.Arg(0); {
+	case action == statement.Recover || action == statement.Restore:
+		err = found(context.Background(), action, flag.Args()[1:], os.Stdout)
+	case action == "backup":
+		err = backUp(context.Background(), flag.Args()[1:], os.Stdout)
+	case *path == "" || action != "":
 		flag.Usage()
 		os.Exit(2)
+	default:
+		err = run(*path, *level)
 	}
-	if err := run(*path, *level); err != nil {
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "tripod-hub:", err)
 		os.Exit(1)
 	}

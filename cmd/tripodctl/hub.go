@@ -25,7 +25,11 @@ const rpcTimeout = 10 * time.Second
 
 func newHubCommand(door *connection) *cobra.Command {
 	c := &cobra.Command{Use: "hub", Short: "Look at and operate the hub itself"}
-	c.AddCommand(newHubStatusCommand(door), newHubTransferCommand(door))
+	c.AddCommand(
+		newHubStatusCommand(door), newHubTransferCommand(door),
+		newHubMembersCommand(door), newHubAddCommand(door), newHubReplaceCommand(door), newHubPromoteCommand(door), newHubRemoveCommand(door),
+		newHubBackupCommand(door), newHubRestoreCommand(door), newHubOperatorCommand(door), newHubSignCommand(),
+	)
 	return c
 }
 
@@ -81,7 +85,10 @@ func printHubStatus(cmd *cobra.Command, status *hubv1.StatusResponse) error {
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "leader %s, term %d, incarnation %d, answered by %s\n\n",
 		leader, status.GetTerm(), status.GetIncarnation(), status.GetMember())
-	well := status.GetLeader() != ""
+	if status.GetSealed() {
+		fmt.Fprint(cmd.OutOrStdout(), "restored from a backup and read-only: see `tripodctl hub restore diff`\n\n")
+	}
+	well := status.GetLeader() != "" && !status.GetSealed()
 	var rows [][]string
 	for _, m := range status.GetMembers() {
 		role := "follower"
@@ -113,6 +120,9 @@ func printHubStatus(cmd *cobra.Command, status *hubv1.StatusResponse) error {
 func problem(m *hubv1.MemberStatus) string {
 	if m.GetError() != "" {
 		return shortened(m.GetError())
+	}
+	if m.GetWaiting() != "" {
+		return "no vote yet: " + m.GetWaiting()
 	}
 	return strings.Join(m.GetProblems(), "; ")
 }

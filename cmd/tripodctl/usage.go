@@ -9,7 +9,10 @@ import (
 // sayUsage completes errors about arguments and flags with how the command is
 // called, and makes an unknown word after a group of commands an error.
 func sayUsage(c *cobra.Command) {
-	if c.HasSubCommands() {
+	for _, sub := range c.Commands() {
+		sayUsage(sub)
+	}
+	if c.HasSubCommands() && c.RunE == nil {
 		if c.HasParent() {
 			c.Args = cobra.ArbitraryArgs
 			c.RunE = func(cmd *cobra.Command, args []string) error {
@@ -18,9 +21,6 @@ func sayUsage(c *cobra.Command) {
 				}
 				return fmt.Errorf("unknown command %q: `%s --help` lists them", args[0], cmd.CommandPath())
 			}
-		}
-		for _, sub := range c.Commands() {
-			sayUsage(sub)
 		}
 		return
 	}

@@ -35,7 +35,7 @@ type Config struct {
 	// Bootstrap is set on exactly one member of a new hub: it makes the CA if
 	// neither it nor any peer that it reaches has one.
 	Bootstrap bool
-	// Peers are the other members.
+	// Peers are the other members, as the configuration file has them.
 	Peers []PeerAddress
 	// Token is the secret that all members of the hub share. It may be empty
 	// in a hub of one member.

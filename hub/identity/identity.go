@@ -27,6 +27,9 @@ type Identity struct {
 
 	member atomic.Pointer[tls.Certificate]
 
+	// known says whether the hub has, or expects, a member of that name.
+	known atomic.Pointer[func(name string) bool]
+
 	listenersMu sync.Mutex
 	listeners   []func()
 }
@@ -116,6 +119,10 @@ func (i *Identity) OnRenewal(f func()) {
 	defer i.listenersMu.Unlock()
 	i.listeners = append(i.listeners, f)
 }
+
+// Admit lets members join that known knows, besides those of the configuration:
+// the identity is opened before the store that holds the hub's address book.
+func (i *Identity) Admit(known func(name string) bool) { i.known.Store(&known) }
 
 // Run renews the member's certificate and the administrator's at two thirds of
 // their life, and compares the CA with the peers' until each has been heard

@@ -75,10 +75,17 @@ func (i *Identity) refuse(hello joinHello) string {
 		return fmt.Sprintf("purpose %q is unknown: the joining member speaks another version of %s", hello.Purpose, ProtocolJoin)
 	case hello.Member == i.config.Name:
 		return fmt.Sprintf("member name %q is taken by the member you asked: names are unique in a hub", hello.Member)
-	case !slices.ContainsFunc(i.config.Peers, func(p PeerAddress) bool { return p.Name == hello.Member }):
-		return fmt.Sprintf("member %s does not know a member %q: add it to the members in the configuration of every member", i.config.Name, hello.Member)
+	case !i.knows(hello.Member):
+		return fmt.Sprintf("the hub does not expect a member %q: tell it first, with tripodctl hub add %s or tripodctl hub replace", hello.Member, hello.Member)
 	}
 	return ""
+}
+
+func (i *Identity) knows(name string) bool {
+	if known := i.known.Load(); known != nil && (*known)(name) {
+		return true
+	}
+	return slices.ContainsFunc(i.config.Peers, func(p PeerAddress) bool { return p.Name == name })
 }
 
 // judge answers a proof. Nothing of the server is shown to one who does not

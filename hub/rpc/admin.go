@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
 	"sync"
@@ -32,10 +33,11 @@ type Store interface {
 	// Local describes this member; Name, Region, Center and Address are set by
 	// the caller.
 	Local() (*hubv1.MemberStatus, Leadership)
+	// Members are all of them, with Name, Region, Center, Address, Voter and
+	// Waiting set.
+	Members() []*hubv1.MemberStatus
 	// Transfer moves the leadership; only the leader can.
 	Transfer(ctx context.Context, to string) error
-	// Voters names the voting members of the committed configuration.
-	Voters() []string
 }
 
 // Leadership is who leads, as one member knows it.
@@ -53,17 +55,19 @@ type Authorizer interface {
 
 // Config of the Admin service.
 type Config struct {
-	// Self is this member; Members are all of them, with Name, Region, Center
-	// and Address set.
-	Self    string
-	Members []*hubv1.MemberStatus
+	// Self is this member.
+	Self string
 	// Port on which every member serves this API.
 	Port string
 	// PeerTLS dials another member.
 	PeerTLS    func(member string) *tls.Config
 	Store      Store
+	Changes    Changes
+	Archive    Archive
+	Restored   Restored
 	Authorizer Authorizer
 	Version    string
+	Logger     *slog.Logger
 }
 
 // Admin serves tripod.hub.v1.Admin.
@@ -88,16 +92,28 @@ func (a *Admin) Status(ctx context.Context, request *hubv1.StatusRequest) (*hubv
 	answer := &hubv1.StatusResponse{
 		Member: a.config.Self, Leader: leadership.Leader,
 		Term: leadership.Term, Incarnation: leadership.Incarnation,
+		Sealed: a.config.Restored.Sealed(), Operators: a.config.Restored.Operators(),
 	}
-	voters := a.config.Store.Voters()
+	members := a.config.Store.Members()
+	if !slices.ContainsFunc(members, func(m *hubv1.MemberStatus) bool { return m.GetName() == a.config.Self }) {
+		return nil, status.Errorf(codes.FailedPrecondition, "member %s is not in the hub any more: stop it and empty its data folder, and ask another (--hub)", a.config.Self)
+	}
+	if leadership.Leader == a.config.Self {
+		answer.Waiting = map[string]string{}
+		for _, m := range members {
+			if m.GetWaiting() != "" {
+				answer.Waiting[m.GetName()] = m.GetWaiting()
+			}
+		}
+	}
 	var wait sync.WaitGroup
-	for _, m := range a.config.Members {
+	for _, m := range members {
 		if request.GetLocal() && m.GetName() != a.config.Self {
 			continue
 		}
 		entry := &hubv1.MemberStatus{
 			Name: m.GetName(), Region: m.GetRegion(), Center: m.GetCenter(), Address: m.GetAddress(),
-			Leader: m.GetName() == leadership.Leader, Voter: slices.Contains(voters, m.GetName()),
+			Leader: m.GetName() == leadership.Leader, Voter: m.GetVoter(),
 		}
 		answer.Members = append(answer.Members, entry)
 		if m.GetName() == a.config.Self {
@@ -105,14 +121,24 @@ func (a *Admin) Status(ctx context.Context, request *hubv1.StatusRequest) (*hubv
 			entry.Reachable, entry.Version = true, a.config.Version
 			continue
 		}
-		wait.Go(func() { a.askMember(ctx, entry) })
+		wait.Go(func() {
+			if waiting := a.askMember(ctx, entry); entry.GetLeader() {
+				answer.Waiting = waiting // the leader is asked once
+			}
+		})
 	}
 	wait.Wait()
+	for _, m := range answer.GetMembers() {
+		if !m.GetVoter() {
+			m.Waiting = answer.GetWaiting()[m.GetName()]
+		}
+	}
 	return answer, nil
 }
 
-// askMember fills entry with what the member says of itself.
-func (a *Admin) askMember(ctx context.Context, entry *hubv1.MemberStatus) {
+// askMember fills entry with what the member says of itself, and returns what it
+// knows of those that wait.
+func (a *Admin) askMember(ctx context.Context, entry *hubv1.MemberStatus) map[string]string {
 	ctx, cancel := context.WithTimeout(ctx, memberTimeout)
 	defer cancel()
 	answer, err := call(a, entry, func(c hubv1.AdminClient) (*hubv1.StatusResponse, error) {
@@ -123,15 +149,16 @@ func (a *Admin) askMember(ctx context.Context, entry *hubv1.MemberStatus) {
 	}
 	if err != nil {
 		entry.Error = status.Convert(err).Message()
-		return
+		return nil
 	}
 	copyState(entry, answer.GetMembers()[0])
 	entry.Reachable, entry.Version = true, answer.GetMembers()[0].GetVersion()
+	return answer.GetWaiting()
 }
 
 func copyState(to, from *hubv1.MemberStatus) {
 	to.AppliedIndex, to.Revision, to.DbSizeBytes = from.GetAppliedIndex(), from.GetRevision(), from.GetDbSizeBytes()
-	to.Problems = from.GetProblems()
+	to.DbUsedBytes, to.Problems = from.GetDbUsedBytes(), from.GetProblems()
 }
 
 // TransferLeadership moves the leadership and returns when the new leader is
@@ -181,7 +208,7 @@ func (a *Admin) awaitOtherLeader(ctx context.Context, before Leadership) (*hubv1
 }
 
 func (a *Admin) member(name string) *hubv1.MemberStatus {
-	for _, m := range a.config.Members {
+	for _, m := range a.config.Store.Members() {
 		if m.GetName() == name {
 			return m
 		}

@@ -38,7 +38,7 @@ type Identity struct {
 // GuardIdentity is what a guard's certificate is good for.
 type GuardIdentity struct{ Cluster, Namespace, Dataset string }
 
-// Member is another hub member.
+// Member is one hub member.
 type Member struct {
 	Name   string
 	Center string
@@ -96,8 +96,9 @@ type Config struct {
 	TLS *tls.Config
 	// PeerTLS dials another member; its NextProtos are set here.
 	PeerTLS func(member string) *tls.Config
-	// Members are the others.
-	Members []Member
+	// Members are all members of the hub now, this one too; agents are told of
+	// them. It is asked often and must be cheap. Nil is this member alone.
+	Members func() []Member
 	// Lease is the fleet's; agents are told of it.
 	Lease lease.Config
 	// Incarnation is the hub's, read for every session.
@@ -105,6 +106,10 @@ type Config struct {
 	Leadership  Leadership
 	// Identify reads a certificate that TLS has verified.
 	Identify func(*x509.Certificate) (Identity, error)
+	// Sealed is true while the hub was restored from a backup and not approved:
+	// sessions then only listen, and tell agents nothing that they would remember.
+	// Nil is never.
+	Sealed func() bool
 	// Admit says why a cluster may not have a session; nil admits. It is asked
 	// at the start and at every heartbeat, so it must be cheap.
 	Admit func(cluster string) error
@@ -139,6 +144,9 @@ func (c Config) WithDefaults() Config {
 	if c.View == nil {
 		c.View = discard{}
 	}
+	if c.Sealed == nil {
+		c.Sealed = func() bool { return false }
+	}
 	if c.Heard == nil {
 		c.Heard = func(string, *agentv1.Heartbeat) {}
 	}
@@ -159,15 +167,12 @@ func (c Config) Validate() error {
 	missing(c.Name == "", "Name")
 	missing(c.Listener == nil, "Listener")
 	missing(c.TLS == nil, "TLS")
-	missing(c.PeerTLS == nil && len(c.Members) > 0, "PeerTLS")
+	missing(c.PeerTLS == nil && c.Members != nil, "PeerTLS")
 	missing(c.Incarnation == nil, "Incarnation")
 	missing(c.Leadership == nil, "Leadership")
 	missing(c.Identify == nil, "Identify")
 	missing(c.Admit == nil, "Admit")
 	missing(c.Leaser == nil, "Leaser")
-	for _, m := range c.Members {
-		missing(m.Name == "" || m.Name == c.Name || m.Address == "", fmt.Sprintf("name or address of another member (%+v)", m))
-	}
 	return errors.Join(errs...)
 }
 

@@ -107,15 +107,16 @@ func (s *Server) directHere(ctx context.Context, cluster string, directive *agen
 // however often it comes.
 func (s *Server) directElsewhere(ctx context.Context, cluster string, directive *agentv1.Directive, here *agentv1.DirectiveResult) (*agentv1.DirectiveResult, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	results := make(chan *agentv1.DirectiveResult, len(s.peers.names))
+	names := s.peers.names()
+	results := make(chan *agentv1.DirectiveResult, len(names))
 	var asked sync.WaitGroup
 	defer asked.Wait()
 	defer cancel()
-	for _, member := range s.peers.names {
+	for _, member := range names {
 		asked.Go(func() { results <- s.directThrough(ctx, member, cluster, directive) })
 	}
 	reasons := []string{here.GetMessage()}
-	for range s.peers.names {
+	for range names {
 		result := <-results
 		if result.GetOutcome() != agentv1.Outcome_OUTCOME_UNREACHABLE {
 			return result, nil

@@ -62,6 +62,9 @@ type member struct {
 
 // fleet is a hub of three members in one process.
 type fleet struct {
+	all    atomic.Pointer[[]session.Member]
+	sealed atomic.Bool
+
 	t       *testing.T
 	ca      *authority
 	members map[string]*member
@@ -87,24 +90,22 @@ func newFleet(t *testing.T) *fleet {
 		f.members[name].incarnation.Store(1)
 		all = append(all, session.Member{Name: name, Center: "center-" + name, Address: listener.Addr().String()})
 	}
+	f.all.Store(&all)
 	for _, m := range f.members {
-		f.serve(m, all)
+		f.serve(m)
 	}
 	return f
 }
 
-func (f *fleet) serve(m *member, all []session.Member) {
+// listed are the members that the hub has now.
+func (f *fleet) listed() []session.Member { return *f.all.Load() }
+
+func (f *fleet) serve(m *member) {
 	f.t.Helper()
-	var others []session.Member
-	for _, other := range all {
-		if other.Name != m.name {
-			others = append(others, other)
-		}
-	}
 	server, err := session.New(session.Config{
 		Name: m.name, Center: "center-" + m.name, Listener: m.listener, TLS: f.ca.server(m.name),
 		PeerTLS: func(string) *tls.Config { return f.ca.client("tripod:member:"+m.name, "tripod:members") },
-		Members: others, Lease: times(), Incarnation: m.incarnation.Load, Leadership: f,
+		Members: f.listed, Sealed: f.sealed.Load, Lease: times(), Incarnation: m.incarnation.Load, Leadership: f,
 		Identify: identify, Admit: f.admit, Leaser: m, View: m, Applied: m, Desired: f, Logger: f.log("member " + m.name),
 	})
 	if err != nil {

@@ -62,6 +62,10 @@ func (s *Server) greet(stream agentv1.Sessions_SessionServer) (*agentv1.Hello, e
 			"hub member %q is of incarnation %d, the cluster has seen %d: this member was left behind by a recovery and must rejoin as new",
 			s.config.Name, incarnation, hello.GetIncarnation())
 	}
+	if s.config.Sealed() {
+		// The hub that was restored may be given up again in favour of another.
+		incarnation = hello.GetIncarnation()
+	}
 	return hello, stream.Send(&agentv1.HubMessage{Kind: &agentv1.HubMessage_Welcome{Welcome: &agentv1.Welcome{
 		Member: s.config.Name, Center: s.config.Center, Incarnation: incarnation,
 		TickMillis: s.config.Lease.Tick.Milliseconds(), TtlMillis: s.config.Lease.TTL.Milliseconds(),
@@ -84,11 +88,21 @@ func (s *Server) carry(ctx context.Context, session *agentSession, stream agentv
 		}
 	})
 	group.Go(func() error { return session.out.run(ctx, stream.Send) })
-	group.Go(func() error { return s.passOn(ctx, session) })
 	group.Go(func() error { return s.watchdog(ctx, session) })
+	group.Go(func() error { return s.tellMembers(ctx, session) })
+	if s.config.Sealed() {
+		group.Go(func() error { return s.untilUnsealed(ctx, session) })
+		return s.ended(ctx, group)
+	}
+	group.Go(func() error { return s.passOn(ctx, session) })
 	if s.config.Desired != nil {
 		group.Go(func() error { return s.streamDesired(ctx, session) })
 	}
+	return s.ended(ctx, group)
+}
+
+// ended waits for the end of a session and says why it ended.
+func (s *Server) ended(ctx context.Context, group *errgroup.Group) error {
 	err := group.Wait()
 	if cause := context.Cause(ctx); cause != nil && errors.Is(err, context.Canceled) {
 		err = cause
@@ -238,6 +252,46 @@ func (s *Server) streamDesired(ctx context.Context, session *agentSession) error
 			if err := session.out.putDesired(ctx, state); err != nil {
 				return err
 			}
+		}
+	}
+}
+
+// untilUnsealed drops the questions of an agent while the hub is sealed, and ends
+// the session when that is over, so that the agent learns the incarnation.
+func (s *Server) untilUnsealed(ctx context.Context, session *agentSession) error {
+	ticker := time.NewTicker(s.config.Lease.Tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-session.beats:
+		case <-ticker.C:
+			if !s.config.Sealed() {
+				return status.Error(codes.Unavailable, "the restored hub was approved: dial again")
+			}
+		}
+	}
+}
+
+// tellMembers tells the agent who the members are, now and when they change.
+func (s *Server) tellMembers(ctx context.Context, session *agentSession) error {
+	ticker := time.NewTicker(s.config.Lease.Tick)
+	defer ticker.Stop()
+	var told *agentv1.HubMembers
+	for {
+		members := &agentv1.HubMembers{}
+		for _, m := range s.peers.members() {
+			members.Members = append(members.Members, &agentv1.HubMember{Name: m.Name, Address: m.Address})
+		}
+		if len(members.Members) > 0 && !s.config.Sealed() && !proto.Equal(told, members) {
+			session.out.putMembers(members)
+			told = members
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-ticker.C:
 		}
 	}
 }

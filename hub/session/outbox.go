@@ -20,6 +20,7 @@ type outbox struct {
 	subscription *agentv1.ViewSubscription
 	directives   []*agentv1.Directive
 	desired      *agentv1.DesiredState
+	members      *agentv1.HubMembers
 	wake         chan struct{} // one token: something was added
 	drained      chan struct{} // one token: desired was taken
 }
@@ -47,6 +48,13 @@ func (o *outbox) putGrant(g *agentv1.Grant) {
 func (o *outbox) putSubscription(start bool) {
 	o.mu.Lock()
 	o.subscription = &agentv1.ViewSubscription{Start: start}
+	o.mu.Unlock()
+	o.signal(o.wake)
+}
+
+func (o *outbox) putMembers(m *agentv1.HubMembers) {
+	o.mu.Lock()
+	o.members = m
 	o.mu.Unlock()
 	o.signal(o.wake)
 }
@@ -102,6 +110,10 @@ func (o *outbox) take() *agentv1.HubMessage {
 	case o.subscription != nil:
 		m := &agentv1.HubMessage{Kind: &agentv1.HubMessage_Subscription{Subscription: o.subscription}}
 		o.subscription = nil
+		return m
+	case o.members != nil:
+		m := &agentv1.HubMessage{Kind: &agentv1.HubMessage_Members{Members: o.members}}
+		o.members = nil
 		return m
 	case o.desired != nil:
 		m := &agentv1.HubMessage{Kind: &agentv1.HubMessage_Desired{Desired: o.desired}}

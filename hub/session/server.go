@@ -51,12 +51,8 @@ func New(config Config) (*Server, error) {
 		}
 	}
 	s := &Server{config: config, registry: newRegistry(config.View, m), pending: newPending(), metrics: m}
-	peers, err := newPeers(config)
-	if err != nil {
-		return nil, err
-	}
-	s.peers = peers
-	s.uplink = newUplink(config, peers, m)
+	s.peers = newPeers(config)
+	s.uplink = newUplink(config, s.peers, m)
 	return s, nil
 }
 

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -112,6 +113,10 @@ func (p peerService) Relay(ctx context.Context, request *hubv1.RelayRequest) (*h
 	}
 	if request.GetMember() != member {
 		return nil, status.Errorf(codes.PermissionDenied, "member %q relays in the name of %q", member, request.GetMember())
+	}
+	// One that was removed may still run; what it hears counts for nothing.
+	if !slices.Contains(p.server.peers.names(), member) {
+		return nil, status.Errorf(codes.PermissionDenied, "member %q is not in the hub any more: stop it, or add it again (tripodctl hub add)", member)
 	}
 	return p.server.config.Leaser.Hear(ctx, request)
 }

@@ -314,11 +314,11 @@ func TestIncarnationOnlyGrowsAndIsKept(t *testing.T) {
 	ctx := patience(t)
 	c.Eventually("the first incarnation is open", func() bool { return m.Store.Incarnation() == 1 })
 	cluster := m.Store.Membership().ClusterID()
-	if err := m.Store.StartIncarnation(ctx, 5, "test"); err != nil {
+	if _, err := m.Store.Propose(ctx, store.StartIncarnation(5, "test")); err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range []uint64{0, 1, 5} {
-		if err := m.Store.StartIncarnation(ctx, n, "test"); err == nil {
+		if _, err := m.Store.Propose(ctx, store.StartIncarnation(n, "test")); err == nil {
 			t.Fatalf("incarnation %d was opened after 5", n)
 		}
 	}

@@ -21,6 +21,9 @@ type Member struct {
 	// PeerAddress is host:port of the gRPC listener (package etcdapi) where the
 	// member answers MemberService.
 	PeerAddress string
+	// Region, Center and Address (a host name or IP) are what the store keeps for
+	// others; only Center means something to it: members of one fail together.
+	Region, Center, Address string
 }
 
 // Timing holds the Raft time-outs of a profile. See safety.md section 2.
@@ -60,8 +63,9 @@ type Config struct {
 	// RaftListen is the address to listen on for Raft; default: the port of this
 	// member's RaftAddress on all interfaces.
 	RaftListen string
-	// Members are the members of the first configuration, and the address book
-	// for forwarding. The Raft log, not this list, says who votes.
+	// Members are the members of the first configuration, and where to find them
+	// until the address book is committed. The Raft log, not this list, says who
+	// is a member and who votes.
 	Members []Member
 	// Bootstrap is set on exactly one member of a new hub. It writes the first
 	// configuration (all Members as voters) if this member has no state yet, and

@@ -30,6 +30,9 @@ var (
 	ErrStopped = etcderrors.ErrStopped
 	// ErrHalted: this member has stopped applying; see the error of Run.
 	ErrHalted = errors.New("store: this member has stopped applying entries; see its log")
+	// ErrLeftBehind is matched by the error of a member whose hub was recovered or
+	// restored without it (safety.md section 9): it is read-only for good.
+	ErrLeftBehind = errors.New("store: the hub has gone on without this member")
 	// ErrNoSpace is matched by the error that names the full disk.
 	ErrNoSpace = etcderrors.ErrNoSpace
 )
@@ -69,6 +72,9 @@ func Status(err error) error {
 	}
 	if _, ok := status.FromError(err); ok {
 		return err
+	}
+	if errors.Is(err, ErrLeftBehind) {
+		return status.Error(codes.FailedPrecondition, err.Error())
 	}
 	var full *noSpaceError
 	if errors.As(err, &full) {

@@ -158,6 +158,9 @@ func (s *machine) loadMeta() {
 	s.clusterID.Store(readUint64(tx, clusterIDKey))
 }
 
+// lineage is the history that the state belongs to.
+func (s *machine) lineage() lineage { return lineage{s.clusterID.Load(), s.incarnation.Load()} }
+
 func readUint64(tx backend.UnsafeReader, key []byte) uint64 {
 	_, values := tx.UnsafeRange(schema.Meta, key, nil, 0)
 	if len(values) == 0 || len(values[0]) != 8 {

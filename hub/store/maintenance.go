@@ -61,6 +61,9 @@ func (m *Maintenance) Alarms() []string {
 	if err := m.store.space.check(m.store.space.reserve); err != nil {
 		out = append(out, err.Error())
 	}
+	if err := m.store.intro.leftBehind(); err != nil {
+		out = append(out, err.Error())
+	}
 	if differ := m.store.auditor.alarm.Load(); differ != nil {
 		out = append(out, *differ)
 	}

@@ -16,6 +16,11 @@ type MemberInfo struct {
 	Member
 	Voter  bool
 	Leader bool
+	// Replaces is the member whose place this one takes when it has caught up.
+	Replaces string
+	// CommandVersion is the newest version of the command set that the member was
+	// known to apply; 0 is not known.
+	CommandVersion uint32
 }
 
 // ID is the number by which etcd's API calls the member.
@@ -73,8 +78,11 @@ func (m *Membership) List() []MemberInfo {
 			Voter:  server.Suffrage == raft.Voter,
 			Leader: server.ID == leader,
 		}
-		if known, ok := m.store.cfg.member(info.Name); ok {
-			info.PeerAddress = known.PeerAddress
+		if known, ok := m.store.book.lookup(info.Name); ok {
+			info.Member = info.Member.better(known)
+		}
+		if record := m.store.book.record(info.Name); record != nil {
+			info.Replaces, info.CommandVersion = record.GetReplaces(), record.GetCommandVersion()
 		}
 		out = append(out, info)
 	}

@@ -27,8 +27,10 @@ type peers struct {
 	address func(name string) (string, bool)
 	limit   int
 
-	mu    sync.Mutex
-	conns map[string]*grpc.ClientConn
+	mu sync.Mutex
+	// conns by name, and where each leads to.
+	conns     map[string]*grpc.ClientConn
+	addresses map[string]string
 	// abandoned connections end when their timer fires.
 	abandoned map[*grpc.ClientConn]*time.Timer
 }
@@ -37,12 +39,12 @@ type peers struct {
 // machine that lost its power does not say that it will never answer.
 const abandonAfter = 300 * time.Millisecond
 
-func newPeers(cfg Config) *peers {
+func newPeers(cfg Config, book *book) *peers {
 	return &peers{
 		tls: cfg.TLS, dial: cfg.Dial, limit: cfg.MaxRequestBytes,
-		conns: map[string]*grpc.ClientConn{}, abandoned: map[*grpc.ClientConn]*time.Timer{},
+		conns: map[string]*grpc.ClientConn{}, addresses: map[string]string{}, abandoned: map[*grpc.ClientConn]*time.Timer{},
 		address: func(name string) (string, bool) {
-			m, ok := cfg.member(name)
+			m, ok := book.lookup(name)
 			return m.PeerAddress, ok
 		},
 	}
@@ -79,14 +81,20 @@ func (p *peers) abandon(name string) {
 }
 
 func (p *peers) conn(name string) (*grpc.ClientConn, error) {
+	address, known := p.address(name)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if conn, ok := p.conns[name]; ok {
+	conn, ok := p.conns[name]
+	if ok && (!known || p.addresses[name] == address) {
 		return conn, nil
 	}
-	address, ok := p.address(name)
-	if !ok {
-		return nil, fmt.Errorf("store: the leader %q is not in this member's list of members: add it with its addresses", name)
+	if !known {
+		return nil, fmt.Errorf("store: member %q is not in the address book: add it with its addresses", name)
+	}
+	if ok {
+		// A member of that name has joined at another address.
+		_ = conn.Close()
+		delete(p.conns, name)
 	}
 	conn, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(credentials.NewTLS(clientTLS(p.tls, name))),
@@ -98,7 +106,7 @@ func (p *peers) conn(name string) (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to member %q: %w", name, err)
 	}
-	p.conns[name] = conn
+	p.conns[name], p.addresses[name] = conn, address
 	return conn, nil
 }
 
@@ -196,4 +204,13 @@ func (p *peers) readIndex(ctx context.Context, leader string) (uint64, bool) {
 		return 0, false
 	}
 	return resp.GetIndex(), true
+}
+
+// standing asks a member how far it is.
+func (p *peers) standing(ctx context.Context, name string) (*raftlogv1.StandingResponse, error) {
+	conn, err := p.conn(name)
+	if err != nil {
+		return nil, err
+	}
+	return raftlogv1.NewMemberServiceClient(conn).Standing(ctx, &raftlogv1.StandingRequest{})
 }

@@ -27,6 +27,7 @@ type proposer struct {
 	timeout time.Duration
 	limit   int
 	metrics *metrics
+	intro   *introduction
 }
 
 // propose returns when the command is applied, on this member too. A command
@@ -76,6 +77,9 @@ func retriable(err error) bool {
 
 // attempt tries once. proposed tells whether the command may be in a log.
 func (p *proposer) attempt(ctx context.Context, data []byte, growing bool) (result *Result, proposed bool, err error) {
+	if err := p.intro.leftBehind(); err != nil {
+		return nil, false, err
+	}
 	leader, err := p.leaders.waitLeader(ctx, p.self)
 	if err != nil {
 		return nil, false, err
@@ -95,6 +99,9 @@ func (p *proposer) attempt(ctx context.Context, data []byte, growing bool) (resu
 
 // local proposes on this member only.
 func (p *proposer) local(ctx context.Context, data []byte, growing bool) (*Result, bool, error) {
+	if err := p.intro.leftBehind(); err != nil {
+		return nil, false, err
+	}
 	if err := p.space.admit(growing); err != nil {
 		return nil, false, err
 	}

@@ -34,6 +34,7 @@ type memberService struct {
 	proposer *proposer
 	reader   *reader
 	leases   *Leases
+	standing func() *raftlogv1.StandingResponse
 }
 
 // Propose implements raftlogv1.MemberServiceServer.
@@ -102,4 +103,9 @@ func (m memberService) RenewLease(ctx context.Context, r *raftlogv1.RenewLeaseRe
 // LeaseTimeToLive implements raftlogv1.MemberServiceServer.
 func (m memberService) LeaseTimeToLive(ctx context.Context, r *raftlogv1.LeaseTimeToLiveRequest) (*raftlogv1.LeaseTimeToLiveResponse, error) {
 	return m.leases.timeToLiveHere(ctx, r)
+}
+
+// Standing implements raftlogv1.MemberServiceServer.
+func (m memberService) Standing(context.Context, *raftlogv1.StandingRequest) (*raftlogv1.StandingResponse, error) {
+	return m.standing(), nil
 }

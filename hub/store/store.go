@@ -46,6 +46,10 @@ type Store struct {
 	proposer  *proposer
 	leases    *Leases
 	auditor   *auditor
+	book      *book
+	intro     *introduction
+	// changing orders this member's changes of the membership.
+	changing sync.Mutex
 }
 
 // New opens or creates the member's data and joins Raft. On success the caller
@@ -82,7 +86,14 @@ func New(cfg Config) (*Store, error) {
 // join wires the parts of s together and starts Raft.
 func join(s *Store, metrics *metrics) error {
 	cfg := s.cfg
-	layer, err := newStreamLayer(cfg)
+	s.book = &book{machine: s.machine, first: cfg.Members}
+	s.intro = &introduction{self: s.machine.lineage, remember: s.rememberBehind}
+	behind, err := recallBehind(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	s.intro.behind.Store(behind)
+	layer, err := newStreamLayer(cfg, s.book, s.intro)
 	if err != nil {
 		return err
 	}
@@ -90,14 +101,14 @@ func join(s *Store, metrics *metrics) error {
 		Stream: layer, MaxPool: 3, Timeout: replyElections * cfg.Timing.Election, Logger: raftLogTo(s.log), MsgpackUseNewTimeFormat: true,
 	}))
 	changes := make(chan bool, 64)
-	s.peers = newPeers(cfg)
+	s.peers = newPeers(cfg, s.book)
 	s.auditor = newAuditor(cfg, s.machine, s.peers)
 	s.leaders = newLeaderWatch(cfg.Timing.Election, s.machine, changes, s.log)
 	s.leaders.replaced = s.peers.abandon
 	s.reader = newReader()
 	s.proposer = &proposer{
 		self: cfg.Name, machine: s.machine, leaders: s.leaders, peers: s.peers, space: s.space,
-		timeout: cfg.RequestTimeout, limit: cfg.MaxRequestBytes + 4096, metrics: metrics,
+		timeout: cfg.RequestTimeout, limit: cfg.MaxRequestBytes + 4096, metrics: metrics, intro: s.intro,
 	}
 	s.leases = &Leases{
 		self: cfg.Name, machine: s.machine, leaders: s.leaders, reader: s.reader, peers: s.peers,
@@ -128,7 +139,7 @@ func (s *Store) Run(ctx context.Context) error {
 	background, stop := context.WithCancel(context.Background())
 	defer stop()
 	var wg sync.WaitGroup
-	for _, run := range []func(context.Context){s.leaders.run, s.reader.run, s.leases.run, s.space.run, s.yield, s.auditor.run} {
+	for _, run := range []func(context.Context){s.leaders.run, s.reader.run, s.leases.run, s.space.run, s.yield, s.auditor.run, s.retire} {
 		wg.Go(func() { run(background) })
 	}
 	var failure error
@@ -209,12 +220,6 @@ func (s *Store) ProposeRenewal(ctx context.Context, r *raftlogv1.LeaseRenewal) (
 	return s.proposer.renewal(ctx, r)
 }
 
-// StartIncarnation opens incarnation n of the hub (safety.md section 9).
-func (s *Store) StartIncarnation(ctx context.Context, n uint64, reason string) error {
-	_, err := s.proposer.propose(ctx, startIncarnation(&raftlogv1.StartIncarnation{Incarnation: n, Reason: reason}))
-	return err
-}
-
 // Linearize returns when local reads include every write that any member
 // acknowledged before the call.
 func (s *Store) Linearize(ctx context.Context) error { return s.reader.linearize(ctx) }
@@ -261,5 +266,5 @@ func (s *Store) Maintenance() *Maintenance { return &Maintenance{store: s} }
 // RegisterMemberService puts the calls among members on a gRPC server, which
 // must admit only members' certificates to them.
 func (s *Store) RegisterMemberService(r grpc.ServiceRegistrar) {
-	raftlogv1.RegisterMemberServiceServer(r, memberService{proposer: s.proposer, reader: s.reader, leases: s.leases})
+	raftlogv1.RegisterMemberServiceServer(r, memberService{proposer: s.proposer, reader: s.reader, leases: s.leases, standing: s.standing})
 }

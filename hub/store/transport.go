@@ -31,7 +31,8 @@ type streamLayer struct {
 	dial      func(ctx context.Context, address string) (net.Conn, error)
 	listener  net.Listener
 	advertise string
-	members   []Member
+	book      *book
+	intro     *introduction
 	log       *slog.Logger
 	refused   *quiet
 
@@ -72,7 +73,7 @@ type memberAddr string
 func (memberAddr) Network() string  { return "tcp" }
 func (a memberAddr) String() string { return string(a) }
 
-func newStreamLayer(cfg Config) (*streamLayer, error) {
+func newStreamLayer(cfg Config, book *book, intro *introduction) (*streamLayer, error) {
 	listener, err := net.Listen("tcp", cfg.RaftListen)
 	if err != nil {
 		return nil, fmt.Errorf("store: listen for Raft: %w", err)
@@ -80,7 +81,7 @@ func newStreamLayer(cfg Config) (*streamLayer, error) {
 	self, _ := cfg.member(cfg.Name)
 	l := &streamLayer{
 		config: cfg.TLS, dial: cfg.Dial, listener: listener, advertise: self.RaftAddress,
-		members: cfg.Members, log: cfg.Logger, refused: newQuiet(10 * time.Second),
+		book: book, intro: intro, log: cfg.Logger, refused: newQuiet(10 * time.Second),
 		ready: make(chan net.Conn), closed: make(chan struct{}), accepted: map[*acceptedConn]struct{}{},
 	}
 	l.wg.Go(l.acceptLoop)
@@ -113,6 +114,11 @@ func (l *streamLayer) handshake(conn *tls.Conn) {
 		_ = conn.Close()
 		return
 	}
+	peer := strings.TrimPrefix(conn.ConnectionState().PeerCertificates[0].Subject.CommonName, memberPrefix)
+	if err := l.introduce(conn, peer, time.Now().Add(handshakeTimeout)); err != nil {
+		_ = conn.Close()
+		return
+	}
 	c := &acceptedConn{Conn: conn, layer: l}
 	if !l.track(c) {
 		_ = conn.Close()
@@ -123,6 +129,19 @@ func (l *streamLayer) handshake(conn *tls.Conn) {
 	case <-l.closed:
 		_ = c.Close()
 	}
+}
+
+// introduce lets Raft speak only with members of the same history.
+func (l *streamLayer) introduce(conn net.Conn, peer string, deadline time.Time) error {
+	if err := l.intro.leftBehind(); err != nil {
+		return err
+	}
+	err := l.intro.greet(conn, peer, deadline)
+	var differ *lineageError
+	if errors.As(err, &differ) && l.refused.say("lineage of "+peer) {
+		l.log.Error("Raft connection refused: the histories differ", "peer", peer, "error", err)
+	}
+	return err
 }
 
 func (l *streamLayer) track(c *acceptedConn) bool {
@@ -171,7 +190,7 @@ func (l *streamLayer) Addr() net.Addr { return memberAddr(l.advertise) }
 func (l *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), max(timeout, time.Second))
 	defer cancel()
-	name := l.nameOf(string(address))
+	name := l.book.nameAt(string(address))
 	conn, err := l.dial(ctx, string(address))
 	if err != nil {
 		return nil, fmt.Errorf("dial member %q: %w", name, err)
@@ -188,16 +207,12 @@ func (l *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (n
 		}
 		return nil, err
 	}
-	return secured, nil
-}
-
-func (l *streamLayer) nameOf(address string) string {
-	for _, m := range l.members {
-		if m.RaftAddress == address {
-			return m.Name
-		}
+	deadline, _ := ctx.Deadline()
+	if err := l.introduce(secured, name, deadline); err != nil {
+		_ = secured.Close()
+		return nil, err
 	}
-	return ""
+	return secured, nil
 }
 
 func isCertificateError(err error) bool {

@@ -35,8 +35,15 @@ type Receiver interface {
 
 // Config describes an agent replica's sessions.
 type Config struct {
-	// Members are host:port of every hub member's session listener.
+	// Members are host:port of every hub member's session listener, as the agent
+	// was installed with them.
 	Members []string
+	// Told are the members that the hub told of in an earlier life.
+	Told []*agentv1.HubMember
+	// Addresses is called, without blocking, with the addresses in use whenever
+	// they change, and RememberMembers with what the hub told last.
+	Addresses       func([]string)
+	RememberMembers func([]*agentv1.HubMember)
 	// Replica is this pod's name; Version the program's.
 	Replica string
 	Version string
@@ -82,6 +89,12 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.Remember == nil {
 		c.Remember = func(uint64) {}
+	}
+	if c.Addresses == nil {
+		c.Addresses = func([]string) {}
+	}
+	if c.RememberMembers == nil {
+		c.RememberMembers = func([]*agentv1.HubMember) {}
 	}
 	if c.Heartbeat == nil {
 		c.Heartbeat = func() *agentv1.Heartbeat { return &agentv1.Heartbeat{Observable: true} }

@@ -30,14 +30,35 @@ const (
 type link struct {
 	sessions *Sessions
 	address  string
-	log      *slog.Logger
-	open     atomic.Bool
-	out      atomic.Pointer[outbox]
+	// installed: the agent was installed with the address.
+	installed bool
+	log       *slog.Logger
+	open      atomic.Bool
+	out       atomic.Pointer[outbox]
+	// member is the name of the one it leads to; nil until that is known.
+	member atomic.Pointer[string]
+	stop   context.CancelFunc // of the book's own goroutine
 }
 
-func newLink(s *Sessions, address string) *link {
-	return &link{sessions: s, address: address, log: s.config.Logger.With("member", address)}
+// newLink makes a link to the address that the agent was installed with, or to a
+// member that the hub told of.
+func newLink(s *Sessions, address, member string) *link {
+	l := &link{sessions: s, address: address, installed: member == "", log: s.config.Logger.With("member", address)}
+	if member != "" {
+		l.member.Store(&member)
+	}
+	return l
 }
+
+// leadsTo is the member's name; empty if it is not known yet.
+func (l *link) leadsTo() string {
+	if name := l.member.Load(); name != nil {
+		return *name
+	}
+	return ""
+}
+
+var errHeld = errors.New("another address leads to the same member")
 
 // post is the outbox of the open session, nil while there is none.
 func (l *link) post() *outbox { return l.out.Load() }
@@ -51,7 +72,10 @@ func (l *link) run(ctx context.Context) error {
 	}
 	backoff := fresh()
 	for {
-		opened, err := l.once(ctx)
+		opened, err := false, errHeld
+		if !l.sessions.book.heldElsewhere(l) {
+			opened, err = l.once(ctx)
+		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -59,7 +83,11 @@ func (l *link) run(ctx context.Context) error {
 			backoff = fresh()
 		}
 		pause := backoff.Step()
-		l.log.Info("session with hub member is not open; dialling again", "error", err, "pause", pause.Round(time.Millisecond))
+		level := slog.LevelInfo
+		if errors.Is(err, errHeld) {
+			level, pause = slog.LevelDebug, config.RedialMax
+		}
+		l.log.Log(ctx, level, "session with hub member is not open; dialling again", "error", err, "pause", pause.Round(time.Millisecond))
 		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
@@ -130,8 +158,12 @@ func (l *link) greet(stream agentv1.Sessions_SessionClient) (*agentv1.Welcome, e
 // carry moves messages both ways until the session ends.
 func (l *link) carry(ctx context.Context, hangUp context.CancelCauseFunc, welcome *agentv1.Welcome, stream agentv1.Sessions_SessionClient) error {
 	out := newOutbox()
+	name := welcome.GetMember()
+	l.member.Store(&name)
 	l.out.Store(out)
 	l.open.Store(true)
+	l.sessions.book.touch()
+	defer l.sessions.book.touch()
 	defer l.out.Store(nil)
 	defer l.open.Store(false)
 	l.sessions.toldTick(time.Duration(welcome.GetTickMillis()) * time.Millisecond)
@@ -168,6 +200,8 @@ func (l *link) receive(ctx context.Context, member string, stream agentv1.Sessio
 			}
 		case *agentv1.HubMessage_Directive:
 			l.direct(kind.Directive)
+		case *agentv1.HubMessage_Members:
+			l.sessions.book.learn(kind.Members)
 		case *agentv1.HubMessage_Subscription:
 			views.subscribe(ctx, kind.Subscription.GetStart())
 		}

@@ -16,8 +16,8 @@ import (
 type Sessions struct {
 	config Config
 	origin time.Time // of the monotonic clock that the lease is counted on
-	links  []*link
 	desk   *desk
+	book   *book
 
 	tick  chan time.Duration // the fleet's, as the last Welcome told
 	hurry chan struct{}
@@ -41,9 +41,7 @@ func New(config Config) (*Sessions, error) {
 		holder: lease.NewHolder(config.Incarnation), remembered: config.Incarnation,
 	}
 	s.desk = newDesk(config.Receiver.Carry)
-	for _, address := range config.Members {
-		s.links = append(s.links, newLink(s, address))
-	}
+	s.book = newBook(s)
 	return s, nil
 }
 
@@ -52,9 +50,7 @@ func New(config Config) (*Sessions, error) {
 func (s *Sessions) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.desk.run(ctx) })
-	for _, link := range s.links {
-		group.Go(func() error { return link.run(ctx) })
-	}
+	group.Go(func() error { return s.book.run(ctx) })
 	group.Go(func() error { return s.beat(ctx) })
 	return group.Wait()
 }
@@ -98,7 +94,7 @@ func (s *Sessions) askAll() {
 	s.mu.Lock()
 	heartbeat.Seq = s.holder.Ask(time.Since(s.origin))
 	s.mu.Unlock()
-	for _, link := range s.links {
+	for _, link := range s.book.all() {
 		link.post().putHeartbeat(heartbeat)
 	}
 }
@@ -159,7 +155,7 @@ func (s *Sessions) Deadline() time.Time {
 // Broadcast gives a message to every session that is open now and never blocks.
 // A session that is too slow loses the oldest ones.
 func (s *Sessions) Broadcast(message *agentv1.AgentMessage) {
-	for _, link := range s.links {
+	for _, link := range s.book.all() {
 		link.post().putMessage(message)
 	}
 }
@@ -167,7 +163,7 @@ func (s *Sessions) Broadcast(message *agentv1.AgentMessage) {
 // Connected counts the members with whom a session is open.
 func (s *Sessions) Connected() int {
 	n := 0
-	for _, link := range s.links {
+	for _, link := range s.book.all() {
 		if link.open.Load() {
 			n++
 		}

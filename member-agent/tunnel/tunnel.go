@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,8 +22,9 @@ const maxAnswer = 1024
 
 // Tunnel keeps one tunnel to every hub member.
 type Tunnel struct {
-	config Config
-	proxy  *proxy
+	config  Config
+	proxy   *proxy
+	members chan []string // holds the newest
 }
 
 // New checks the configuration. Nothing is dialled before Run.
@@ -35,16 +37,53 @@ func New(config Config) (*Tunnel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Tunnel{config: config, proxy: proxy}, nil
+	return &Tunnel{config: config, proxy: proxy, members: make(chan []string, 1)}, nil
+}
+
+// Follow makes these the members to keep tunnels to. It does not block; one call
+// at a time.
+func (t *Tunnel) Follow(members []string) {
+	select {
+	case <-t.members:
+	default:
+	}
+	t.members <- members
 }
 
 // Run dials for ever until ctx ends, and returns when every stream is closed.
 func (t *Tunnel) Run(ctx context.Context) error {
 	defer t.proxy.closeIdle()
 	group, ctx := errgroup.WithContext(ctx)
-	for _, address := range t.config.Members {
-		group.Go(func() error { return t.keep(ctx, address) })
-	}
+	group.Go(func() error {
+		stops := map[string]context.CancelFunc{}
+		for members := t.config.Members; ; {
+			for address, stop := range stops {
+				if !slices.Contains(members, address) {
+					stop()
+					delete(stops, address)
+				}
+			}
+			for _, address := range members {
+				if stops[address] != nil {
+					continue
+				}
+				own, stop := context.WithCancel(ctx)
+				stops[address] = stop
+				group.Go(func() error {
+					defer stop()
+					if err := t.keep(own, address); ctx.Err() != nil {
+						return err
+					}
+					return nil // the member is gone
+				})
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case members = <-t.members:
+			}
+		}
+	})
 	return group.Wait()
 }
 

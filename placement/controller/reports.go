@@ -36,6 +36,9 @@ func (r *Reports) Applied(cluster string, status *agentv1.AppliedStatus) {
 	}
 }
 
+// Latest is the latest status of a cluster, or nil. It must not be changed.
+func (r *Reports) Latest(cluster string) *agentv1.AppliedStatus { return r.of(cluster) }
+
 // of is the latest status of a cluster, or nil.
 func (r *Reports) of(cluster string) *agentv1.AppliedStatus {
 	r.mu.Lock()

@@ -119,7 +119,7 @@ func (s *Server) apex(reply *dns.Msg, snapshot *names, zone string, q dns.Questi
 	case dns.TypeSOA:
 		reply.Answer = append(reply.Answer, s.soa(q.Name, zone, snapshot.serial))
 	case dns.TypeNS:
-		for _, server := range s.config.Nameservers {
+		for _, server := range s.config.nameservers() {
 			reply.Answer = append(reply.Answer, &dns.NS{Hdr: header(q.Name, dns.TypeNS, 3600), Ns: server.Name + "." + zone})
 			reply.Extra = append(reply.Extra, record(server.Name+"."+zone, server.Address, 3600))
 		}
@@ -127,18 +127,19 @@ func (s *Server) apex(reply *dns.Msg, snapshot *names, zone string, q dns.Questi
 }
 
 func (s *Server) nameserver(zone, name string) (string, bool) {
-	i := slices.IndexFunc(s.config.Nameservers, func(n Nameserver) bool {
+	servers := s.config.nameservers()
+	i := slices.IndexFunc(servers, func(n Nameserver) bool {
 		return dns.CanonicalName(n.Name+"."+zone) == name
 	})
 	if i < 0 {
 		return "", false
 	}
-	return s.config.Nameservers[i].Address, true
+	return servers[i].Address, true
 }
 
 func (s *Server) soa(owner, zone string, serial uint32) *dns.SOA {
 	return &dns.SOA{
-		Hdr: header(owner, dns.TypeSOA, negativeTTL), Ns: s.config.Nameservers[0].Name + "." + zone, Mbox: "hostmaster." + zone,
+		Hdr: header(owner, dns.TypeSOA, negativeTTL), Ns: s.config.nameservers()[0].Name + "." + zone, Mbox: "hostmaster." + zone,
 		Serial: serial, Refresh: 60, Retry: 10, Expire: 3600, Minttl: negativeTTL,
 	}
 }
@@ -214,4 +215,19 @@ func ordered(endpoints []traffic.Endpoint) []string {
 		rest = slices.Delete(rest, i, i+1)
 	}
 	return out
+}
+
+// nameservers are the hub members, as far as they have IP addresses.
+func (c Config) nameservers() []Nameserver {
+	if c.Current == nil {
+		return c.Nameservers
+	}
+	servers := slices.DeleteFunc(c.Current(), func(n Nameserver) bool {
+		_, err := netip.ParseAddr(n.Address)
+		return err != nil
+	})
+	if len(servers) == 0 {
+		return c.Nameservers
+	}
+	return servers
 }

@@ -30,6 +30,9 @@ type Config struct {
 	// Nameservers are the hub members, this one included; the first is named in
 	// the SOA record.
 	Nameservers []Nameserver
+	// Current are the hub members now, in the place of Nameservers unless empty.
+	// It is asked for every answer that needs it. Optional.
+	Current func() []Nameserver
 	// RESTConfig reaches the member's own API server.
 	RESTConfig *rest.Config
 	// Registerer takes the metrics; nil registers none.

@@ -6,6 +6,7 @@ package member
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"tripod.dev/tripod/hub/store"
@@ -75,7 +76,13 @@ func (v *View) Status(now time.Time) Status {
 	if leadership.Leader != s.Name && !progress.LastContact.IsZero() {
 		s.SilentFor = max(now.Sub(progress.LastContact), 0)
 	}
-	if leadership.Leader == "" {
+	inHub := slices.ContainsFunc(s.Members, func(m Member) bool { return m.Name == s.Name })
+	switch {
+	case leadership.Leader != "":
+	case len(s.Members) > 0 && !inHub:
+		s.Problems = append(s.Problems, fmt.Sprintf(
+			"member %s is not in the hub any more: stop it and empty its data folder; tripodctl hub add lets it join as new", s.Name))
+	default:
 		s.Problems = append(s.Problems, fmt.Sprintf(
 			"member %s knows no leader: of %d voters a majority must run and reach each other on their Raft addresses", s.Name, voters(s.Members)))
 	}

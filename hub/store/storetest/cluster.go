@@ -31,6 +31,7 @@ type Cluster struct {
 	Members []*Member
 
 	tb        testing.TB
+	dir       string
 	configure func(*store.Config, *etcdapi.Config)
 }
 
@@ -53,15 +54,9 @@ type Member struct {
 func Start(tb testing.TB, n int, configure func(*store.Config, *etcdapi.Config)) *Cluster {
 	tb.Helper()
 	c := &Cluster{CA: NewCA(tb), Network: newNetwork(), tb: tb, configure: configure}
-	dir := tb.TempDir()
+	c.dir = tb.TempDir()
 	for i := range n {
-		name := fmt.Sprintf("m%d", i)
-		m := &Member{
-			Name: name, Dir: filepath.Join(dir, name), cluster: c,
-			Address: store.Member{Name: name, RaftAddress: freeAddress(tb), PeerAddress: freeAddress(tb)},
-		}
-		c.Network.own(name, m.Address.RaftAddress, m.Address.PeerAddress)
-		c.Members = append(c.Members, m)
+		c.New(fmt.Sprintf("m%d", i), fmt.Sprintf("c%d", i))
 	}
 	tb.Cleanup(func() {
 		var wg sync.WaitGroup
@@ -74,6 +69,22 @@ func Start(tb testing.TB, n int, configure func(*store.Config, *etcdapi.Config))
 		m.Start()
 	}
 	return c
+}
+
+// New describes one more member, in a center; it is not started. Only the first
+// one ever bootstraps.
+func (c *Cluster) New(name, center string) *Member {
+	c.tb.Helper()
+	m := &Member{
+		Name: name, Dir: filepath.Join(c.dir, name), cluster: c,
+		Address: store.Member{
+			Name: name, RaftAddress: freeAddress(c.tb), PeerAddress: freeAddress(c.tb),
+			Region: "r", Center: center, Address: name + ".test",
+		},
+	}
+	c.Network.own(name, m.Address.RaftAddress, m.Address.PeerAddress)
+	c.Members = append(c.Members, m)
+	return m
 }
 
 // freeAddress finds a port under the range that the kernel gives to outgoing
@@ -168,6 +179,9 @@ func (m *Member) TryStart() error {
 	}()
 	return nil
 }
+
+// Running says whether the member was started and not stopped.
+func (m *Member) Running() bool { return m.cancel != nil }
 
 // Stop ends the member and waits until its files are closed.
 func (m *Member) Stop() {

@@ -408,6 +408,7 @@ type HubMessage struct {
 	//	*HubMessage_Desired
 	//	*HubMessage_Directive
 	//	*HubMessage_Subscription
+	//	*HubMessage_Members
 	Kind          isHubMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -495,6 +496,15 @@ func (x *HubMessage) GetSubscription() *ViewSubscription {
 	return nil
 }
 
+func (x *HubMessage) GetMembers() *HubMembers {
+	if x != nil {
+		if x, ok := x.Kind.(*HubMessage_Members); ok {
+			return x.Members
+		}
+	}
+	return nil
+}
+
 type isHubMessage_Kind interface {
 	isHubMessage_Kind()
 }
@@ -519,6 +529,10 @@ type HubMessage_Subscription struct {
 	Subscription *ViewSubscription `protobuf:"bytes,5,opt,name=subscription,proto3,oneof"`
 }
 
+type HubMessage_Members struct {
+	Members *HubMembers `protobuf:"bytes,6,opt,name=members,proto3,oneof"`
+}
+
 func (*HubMessage_Welcome) isHubMessage_Kind() {}
 
 func (*HubMessage_Grant) isHubMessage_Kind() {}
@@ -528,6 +542,108 @@ func (*HubMessage_Desired) isHubMessage_Kind() {}
 func (*HubMessage_Directive) isHubMessage_Kind() {}
 
 func (*HubMessage_Subscription) isHubMessage_Kind() {}
+
+func (*HubMessage_Members) isHubMessage_Kind() {}
+
+// HubMembers are all members of the hub. It is sent after Welcome and whenever
+// they change. An agent keeps a session with each, and goes on dialling those
+// that it was installed with.
+type HubMembers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Members       []*HubMember           `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HubMembers) Reset() {
+	*x = HubMembers{}
+	mi := &file_agent_v1_session_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HubMembers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HubMembers) ProtoMessage() {}
+
+func (x *HubMembers) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_session_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HubMembers.ProtoReflect.Descriptor instead.
+func (*HubMembers) Descriptor() ([]byte, []int) {
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *HubMembers) GetMembers() []*HubMember {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+type HubMember struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// HOST:PORT of its session listener.
+	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HubMember) Reset() {
+	*x = HubMember{}
+	mi := &file_agent_v1_session_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HubMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HubMember) ProtoMessage() {}
+
+func (x *HubMember) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_session_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HubMember.ProtoReflect.Descriptor instead.
+func (*HubMember) Descriptor() ([]byte, []int) {
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *HubMember) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HubMember) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
 
 type Hello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -543,7 +659,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_agent_v1_session_proto_msgTypes[2]
+	mi := &file_agent_v1_session_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -555,7 +671,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[2]
+	mi := &file_agent_v1_session_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -568,7 +684,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{2}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Hello) GetReplica() string {
@@ -612,7 +728,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_agent_v1_session_proto_msgTypes[3]
+	mi := &file_agent_v1_session_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +740,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[3]
+	mi := &file_agent_v1_session_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +753,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{3}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Welcome) GetMember() string {
@@ -698,7 +814,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_agent_v1_session_proto_msgTypes[4]
+	mi := &file_agent_v1_session_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -710,7 +826,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[4]
+	mi := &file_agent_v1_session_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -723,7 +839,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{4}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Heartbeat) GetSeq() uint64 {
@@ -791,7 +907,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_agent_v1_session_proto_msgTypes[5]
+	mi := &file_agent_v1_session_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +919,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[5]
+	mi := &file_agent_v1_session_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +932,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{5}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Grant) GetSeq() uint64 {
@@ -871,7 +987,7 @@ type DatasetKey struct {
 
 func (x *DatasetKey) Reset() {
 	*x = DatasetKey{}
-	mi := &file_agent_v1_session_proto_msgTypes[6]
+	mi := &file_agent_v1_session_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +999,7 @@ func (x *DatasetKey) String() string {
 func (*DatasetKey) ProtoMessage() {}
 
 func (x *DatasetKey) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[6]
+	mi := &file_agent_v1_session_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +1012,7 @@ func (x *DatasetKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DatasetKey.ProtoReflect.Descriptor instead.
 func (*DatasetKey) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{6}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DatasetKey) GetNamespace() string {
@@ -936,7 +1052,7 @@ type RoleGrant struct {
 
 func (x *RoleGrant) Reset() {
 	*x = RoleGrant{}
-	mi := &file_agent_v1_session_proto_msgTypes[7]
+	mi := &file_agent_v1_session_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -948,7 +1064,7 @@ func (x *RoleGrant) String() string {
 func (*RoleGrant) ProtoMessage() {}
 
 func (x *RoleGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[7]
+	mi := &file_agent_v1_session_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -961,7 +1077,7 @@ func (x *RoleGrant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleGrant.ProtoReflect.Descriptor instead.
 func (*RoleGrant) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{7}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RoleGrant) GetDataset() *DatasetKey {
@@ -1045,7 +1161,7 @@ type DatasetPeer struct {
 
 func (x *DatasetPeer) Reset() {
 	*x = DatasetPeer{}
-	mi := &file_agent_v1_session_proto_msgTypes[8]
+	mi := &file_agent_v1_session_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1173,7 @@ func (x *DatasetPeer) String() string {
 func (*DatasetPeer) ProtoMessage() {}
 
 func (x *DatasetPeer) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[8]
+	mi := &file_agent_v1_session_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1186,7 @@ func (x *DatasetPeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DatasetPeer.ProtoReflect.Descriptor instead.
 func (*DatasetPeer) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{8}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DatasetPeer) GetCluster() string {
@@ -1124,7 +1240,7 @@ type DatasetObservation struct {
 
 func (x *DatasetObservation) Reset() {
 	*x = DatasetObservation{}
-	mi := &file_agent_v1_session_proto_msgTypes[9]
+	mi := &file_agent_v1_session_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1252,7 @@ func (x *DatasetObservation) String() string {
 func (*DatasetObservation) ProtoMessage() {}
 
 func (x *DatasetObservation) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[9]
+	mi := &file_agent_v1_session_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1265,7 @@ func (x *DatasetObservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DatasetObservation.ProtoReflect.Descriptor instead.
 func (*DatasetObservation) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{9}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DatasetObservation) GetDataset() *DatasetKey {
@@ -1293,7 +1409,7 @@ type Directive struct {
 
 func (x *Directive) Reset() {
 	*x = Directive{}
-	mi := &file_agent_v1_session_proto_msgTypes[10]
+	mi := &file_agent_v1_session_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1305,7 +1421,7 @@ func (x *Directive) String() string {
 func (*Directive) ProtoMessage() {}
 
 func (x *Directive) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[10]
+	mi := &file_agent_v1_session_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1318,7 +1434,7 @@ func (x *Directive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Directive.ProtoReflect.Descriptor instead.
 func (*Directive) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{10}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Directive) GetId() string {
@@ -1421,7 +1537,7 @@ type DirectiveResult struct {
 
 func (x *DirectiveResult) Reset() {
 	*x = DirectiveResult{}
-	mi := &file_agent_v1_session_proto_msgTypes[11]
+	mi := &file_agent_v1_session_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1433,7 +1549,7 @@ func (x *DirectiveResult) String() string {
 func (*DirectiveResult) ProtoMessage() {}
 
 func (x *DirectiveResult) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[11]
+	mi := &file_agent_v1_session_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1446,7 +1562,7 @@ func (x *DirectiveResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectiveResult.ProtoReflect.Descriptor instead.
 func (*DirectiveResult) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{11}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DirectiveResult) GetId() string {
@@ -1514,7 +1630,7 @@ type DesiredState struct {
 
 func (x *DesiredState) Reset() {
 	*x = DesiredState{}
-	mi := &file_agent_v1_session_proto_msgTypes[12]
+	mi := &file_agent_v1_session_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1526,7 +1642,7 @@ func (x *DesiredState) String() string {
 func (*DesiredState) ProtoMessage() {}
 
 func (x *DesiredState) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[12]
+	mi := &file_agent_v1_session_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1539,7 +1655,7 @@ func (x *DesiredState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredState.ProtoReflect.Descriptor instead.
 func (*DesiredState) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{12}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DesiredState) GetIncarnation() uint64 {
@@ -1589,7 +1705,7 @@ type ObjectKey struct {
 
 func (x *ObjectKey) Reset() {
 	*x = ObjectKey{}
-	mi := &file_agent_v1_session_proto_msgTypes[13]
+	mi := &file_agent_v1_session_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1601,7 +1717,7 @@ func (x *ObjectKey) String() string {
 func (*ObjectKey) ProtoMessage() {}
 
 func (x *ObjectKey) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[13]
+	mi := &file_agent_v1_session_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1614,7 +1730,7 @@ func (x *ObjectKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectKey.ProtoReflect.Descriptor instead.
 func (*ObjectKey) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{13}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ObjectKey) GetApiVersion() string {
@@ -1658,7 +1774,7 @@ type DesiredObject struct {
 
 func (x *DesiredObject) Reset() {
 	*x = DesiredObject{}
-	mi := &file_agent_v1_session_proto_msgTypes[14]
+	mi := &file_agent_v1_session_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1670,7 +1786,7 @@ func (x *DesiredObject) String() string {
 func (*DesiredObject) ProtoMessage() {}
 
 func (x *DesiredObject) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[14]
+	mi := &file_agent_v1_session_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1683,7 +1799,7 @@ func (x *DesiredObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredObject.ProtoReflect.Descriptor instead.
 func (*DesiredObject) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{14}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DesiredObject) GetKey() *ObjectKey {
@@ -1726,7 +1842,7 @@ type Burial struct {
 
 func (x *Burial) Reset() {
 	*x = Burial{}
-	mi := &file_agent_v1_session_proto_msgTypes[15]
+	mi := &file_agent_v1_session_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1738,7 +1854,7 @@ func (x *Burial) String() string {
 func (*Burial) ProtoMessage() {}
 
 func (x *Burial) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[15]
+	mi := &file_agent_v1_session_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1751,7 +1867,7 @@ func (x *Burial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Burial.ProtoReflect.Descriptor instead.
 func (*Burial) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{15}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Burial) GetTombstone() string {
@@ -1785,7 +1901,7 @@ type AppliedStatus struct {
 
 func (x *AppliedStatus) Reset() {
 	*x = AppliedStatus{}
-	mi := &file_agent_v1_session_proto_msgTypes[16]
+	mi := &file_agent_v1_session_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1797,7 +1913,7 @@ func (x *AppliedStatus) String() string {
 func (*AppliedStatus) ProtoMessage() {}
 
 func (x *AppliedStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[16]
+	mi := &file_agent_v1_session_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1810,7 +1926,7 @@ func (x *AppliedStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppliedStatus.ProtoReflect.Descriptor instead.
 func (*AppliedStatus) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{16}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AppliedStatus) GetObjects() []*AppliedObject {
@@ -1841,7 +1957,7 @@ type AppliedObject struct {
 
 func (x *AppliedObject) Reset() {
 	*x = AppliedObject{}
-	mi := &file_agent_v1_session_proto_msgTypes[17]
+	mi := &file_agent_v1_session_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1853,7 +1969,7 @@ func (x *AppliedObject) String() string {
 func (*AppliedObject) ProtoMessage() {}
 
 func (x *AppliedObject) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[17]
+	mi := &file_agent_v1_session_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1866,7 +1982,7 @@ func (x *AppliedObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppliedObject.ProtoReflect.Descriptor instead.
 func (*AppliedObject) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{17}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AppliedObject) GetKey() *ObjectKey {
@@ -1929,7 +2045,7 @@ type ClusterFacts struct {
 
 func (x *ClusterFacts) Reset() {
 	*x = ClusterFacts{}
-	mi := &file_agent_v1_session_proto_msgTypes[18]
+	mi := &file_agent_v1_session_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1941,7 +2057,7 @@ func (x *ClusterFacts) String() string {
 func (*ClusterFacts) ProtoMessage() {}
 
 func (x *ClusterFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[18]
+	mi := &file_agent_v1_session_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1954,7 +2070,7 @@ func (x *ClusterFacts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterFacts.ProtoReflect.Descriptor instead.
 func (*ClusterFacts) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{18}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ClusterFacts) GetVersion() string {
@@ -2029,7 +2145,7 @@ type SyncedResource struct {
 
 func (x *SyncedResource) Reset() {
 	*x = SyncedResource{}
-	mi := &file_agent_v1_session_proto_msgTypes[19]
+	mi := &file_agent_v1_session_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2157,7 @@ func (x *SyncedResource) String() string {
 func (*SyncedResource) ProtoMessage() {}
 
 func (x *SyncedResource) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[19]
+	mi := &file_agent_v1_session_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2170,7 @@ func (x *SyncedResource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncedResource.ProtoReflect.Descriptor instead.
 func (*SyncedResource) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{19}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SyncedResource) GetGroup() string {
@@ -2124,7 +2240,7 @@ type ViewSubscription struct {
 
 func (x *ViewSubscription) Reset() {
 	*x = ViewSubscription{}
-	mi := &file_agent_v1_session_proto_msgTypes[20]
+	mi := &file_agent_v1_session_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2252,7 @@ func (x *ViewSubscription) String() string {
 func (*ViewSubscription) ProtoMessage() {}
 
 func (x *ViewSubscription) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[20]
+	mi := &file_agent_v1_session_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +2265,7 @@ func (x *ViewSubscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ViewSubscription.ProtoReflect.Descriptor instead.
 func (*ViewSubscription) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{20}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ViewSubscription) GetStart() bool {
@@ -2176,7 +2292,7 @@ type ViewDelta struct {
 
 func (x *ViewDelta) Reset() {
 	*x = ViewDelta{}
-	mi := &file_agent_v1_session_proto_msgTypes[21]
+	mi := &file_agent_v1_session_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2188,7 +2304,7 @@ func (x *ViewDelta) String() string {
 func (*ViewDelta) ProtoMessage() {}
 
 func (x *ViewDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[21]
+	mi := &file_agent_v1_session_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2201,7 +2317,7 @@ func (x *ViewDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ViewDelta.ProtoReflect.Descriptor instead.
 func (*ViewDelta) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{21}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ViewDelta) GetResource() *SyncedResource {
@@ -2255,7 +2371,7 @@ type ViewObject struct {
 
 func (x *ViewObject) Reset() {
 	*x = ViewObject{}
-	mi := &file_agent_v1_session_proto_msgTypes[22]
+	mi := &file_agent_v1_session_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2267,7 +2383,7 @@ func (x *ViewObject) String() string {
 func (*ViewObject) ProtoMessage() {}
 
 func (x *ViewObject) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[22]
+	mi := &file_agent_v1_session_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2280,7 +2396,7 @@ func (x *ViewObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ViewObject.ProtoReflect.Descriptor instead.
 func (*ViewObject) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{22}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ViewObject) GetObject() []byte {
@@ -2302,15 +2418,22 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\aapplied\x18\x04 \x01(\v2\x1e.tripod.agent.v1.AppliedStatusH\x00R\aapplied\x12:\n" +
 	"\x06result\x18\x05 \x01(\v2 .tripod.agent.v1.DirectiveResultH\x00R\x06result\x125\n" +
 	"\x05facts\x18\x06 \x01(\v2\x1d.tripod.agent.v1.ClusterFactsH\x00R\x05factsB\x06\n" +
-	"\x04kind\"\xba\x02\n" +
+	"\x04kind\"\xf3\x02\n" +
 	"\n" +
 	"HubMessage\x124\n" +
 	"\awelcome\x18\x01 \x01(\v2\x18.tripod.agent.v1.WelcomeH\x00R\awelcome\x12.\n" +
 	"\x05grant\x18\x02 \x01(\v2\x16.tripod.agent.v1.GrantH\x00R\x05grant\x129\n" +
 	"\adesired\x18\x03 \x01(\v2\x1d.tripod.agent.v1.DesiredStateH\x00R\adesired\x12:\n" +
 	"\tdirective\x18\x04 \x01(\v2\x1a.tripod.agent.v1.DirectiveH\x00R\tdirective\x12G\n" +
-	"\fsubscription\x18\x05 \x01(\v2!.tripod.agent.v1.ViewSubscriptionH\x00R\fsubscriptionB\x06\n" +
-	"\x04kind\"y\n" +
+	"\fsubscription\x18\x05 \x01(\v2!.tripod.agent.v1.ViewSubscriptionH\x00R\fsubscription\x127\n" +
+	"\amembers\x18\x06 \x01(\v2\x1b.tripod.agent.v1.HubMembersH\x00R\amembersB\x06\n" +
+	"\x04kind\"B\n" +
+	"\n" +
+	"HubMembers\x124\n" +
+	"\amembers\x18\x01 \x03(\v2\x1a.tripod.agent.v1.HubMemberR\amembers\"9\n" +
+	"\tHubMember\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"y\n" +
 	"\x05Hello\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\tR\areplica\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12 \n" +
@@ -2526,7 +2649,7 @@ func file_agent_v1_session_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_agent_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_agent_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_agent_v1_session_proto_goTypes = []any{
 	(Role)(0),                  // 0: tripod.agent.v1.Role
 	(Protection)(0),            // 1: tripod.agent.v1.Protection
@@ -2534,72 +2657,76 @@ var file_agent_v1_session_proto_goTypes = []any{
 	(Outcome)(0),               // 3: tripod.agent.v1.Outcome
 	(*AgentMessage)(nil),       // 4: tripod.agent.v1.AgentMessage
 	(*HubMessage)(nil),         // 5: tripod.agent.v1.HubMessage
-	(*Hello)(nil),              // 6: tripod.agent.v1.Hello
-	(*Welcome)(nil),            // 7: tripod.agent.v1.Welcome
-	(*Heartbeat)(nil),          // 8: tripod.agent.v1.Heartbeat
-	(*Grant)(nil),              // 9: tripod.agent.v1.Grant
-	(*DatasetKey)(nil),         // 10: tripod.agent.v1.DatasetKey
-	(*RoleGrant)(nil),          // 11: tripod.agent.v1.RoleGrant
-	(*DatasetPeer)(nil),        // 12: tripod.agent.v1.DatasetPeer
-	(*DatasetObservation)(nil), // 13: tripod.agent.v1.DatasetObservation
-	(*Directive)(nil),          // 14: tripod.agent.v1.Directive
-	(*DirectiveResult)(nil),    // 15: tripod.agent.v1.DirectiveResult
-	(*DesiredState)(nil),       // 16: tripod.agent.v1.DesiredState
-	(*ObjectKey)(nil),          // 17: tripod.agent.v1.ObjectKey
-	(*DesiredObject)(nil),      // 18: tripod.agent.v1.DesiredObject
-	(*Burial)(nil),             // 19: tripod.agent.v1.Burial
-	(*AppliedStatus)(nil),      // 20: tripod.agent.v1.AppliedStatus
-	(*AppliedObject)(nil),      // 21: tripod.agent.v1.AppliedObject
-	(*ClusterFacts)(nil),       // 22: tripod.agent.v1.ClusterFacts
-	(*SyncedResource)(nil),     // 23: tripod.agent.v1.SyncedResource
-	(*ViewSubscription)(nil),   // 24: tripod.agent.v1.ViewSubscription
-	(*ViewDelta)(nil),          // 25: tripod.agent.v1.ViewDelta
-	(*ViewObject)(nil),         // 26: tripod.agent.v1.ViewObject
-	nil,                        // 27: tripod.agent.v1.RoleGrant.ParametersEntry
+	(*HubMembers)(nil),         // 6: tripod.agent.v1.HubMembers
+	(*HubMember)(nil),          // 7: tripod.agent.v1.HubMember
+	(*Hello)(nil),              // 8: tripod.agent.v1.Hello
+	(*Welcome)(nil),            // 9: tripod.agent.v1.Welcome
+	(*Heartbeat)(nil),          // 10: tripod.agent.v1.Heartbeat
+	(*Grant)(nil),              // 11: tripod.agent.v1.Grant
+	(*DatasetKey)(nil),         // 12: tripod.agent.v1.DatasetKey
+	(*RoleGrant)(nil),          // 13: tripod.agent.v1.RoleGrant
+	(*DatasetPeer)(nil),        // 14: tripod.agent.v1.DatasetPeer
+	(*DatasetObservation)(nil), // 15: tripod.agent.v1.DatasetObservation
+	(*Directive)(nil),          // 16: tripod.agent.v1.Directive
+	(*DirectiveResult)(nil),    // 17: tripod.agent.v1.DirectiveResult
+	(*DesiredState)(nil),       // 18: tripod.agent.v1.DesiredState
+	(*ObjectKey)(nil),          // 19: tripod.agent.v1.ObjectKey
+	(*DesiredObject)(nil),      // 20: tripod.agent.v1.DesiredObject
+	(*Burial)(nil),             // 21: tripod.agent.v1.Burial
+	(*AppliedStatus)(nil),      // 22: tripod.agent.v1.AppliedStatus
+	(*AppliedObject)(nil),      // 23: tripod.agent.v1.AppliedObject
+	(*ClusterFacts)(nil),       // 24: tripod.agent.v1.ClusterFacts
+	(*SyncedResource)(nil),     // 25: tripod.agent.v1.SyncedResource
+	(*ViewSubscription)(nil),   // 26: tripod.agent.v1.ViewSubscription
+	(*ViewDelta)(nil),          // 27: tripod.agent.v1.ViewDelta
+	(*ViewObject)(nil),         // 28: tripod.agent.v1.ViewObject
+	nil,                        // 29: tripod.agent.v1.RoleGrant.ParametersEntry
 }
 var file_agent_v1_session_proto_depIdxs = []int32{
-	6,  // 0: tripod.agent.v1.AgentMessage.hello:type_name -> tripod.agent.v1.Hello
-	8,  // 1: tripod.agent.v1.AgentMessage.heartbeat:type_name -> tripod.agent.v1.Heartbeat
-	25, // 2: tripod.agent.v1.AgentMessage.view:type_name -> tripod.agent.v1.ViewDelta
-	20, // 3: tripod.agent.v1.AgentMessage.applied:type_name -> tripod.agent.v1.AppliedStatus
-	15, // 4: tripod.agent.v1.AgentMessage.result:type_name -> tripod.agent.v1.DirectiveResult
-	22, // 5: tripod.agent.v1.AgentMessage.facts:type_name -> tripod.agent.v1.ClusterFacts
-	7,  // 6: tripod.agent.v1.HubMessage.welcome:type_name -> tripod.agent.v1.Welcome
-	9,  // 7: tripod.agent.v1.HubMessage.grant:type_name -> tripod.agent.v1.Grant
-	16, // 8: tripod.agent.v1.HubMessage.desired:type_name -> tripod.agent.v1.DesiredState
-	14, // 9: tripod.agent.v1.HubMessage.directive:type_name -> tripod.agent.v1.Directive
-	24, // 10: tripod.agent.v1.HubMessage.subscription:type_name -> tripod.agent.v1.ViewSubscription
-	13, // 11: tripod.agent.v1.Heartbeat.datasets:type_name -> tripod.agent.v1.DatasetObservation
-	11, // 12: tripod.agent.v1.Grant.roles:type_name -> tripod.agent.v1.RoleGrant
-	10, // 13: tripod.agent.v1.RoleGrant.dataset:type_name -> tripod.agent.v1.DatasetKey
-	0,  // 14: tripod.agent.v1.RoleGrant.role:type_name -> tripod.agent.v1.Role
-	27, // 15: tripod.agent.v1.RoleGrant.parameters:type_name -> tripod.agent.v1.RoleGrant.ParametersEntry
-	1,  // 16: tripod.agent.v1.RoleGrant.protection:type_name -> tripod.agent.v1.Protection
-	12, // 17: tripod.agent.v1.RoleGrant.peers:type_name -> tripod.agent.v1.DatasetPeer
-	10, // 18: tripod.agent.v1.DatasetObservation.dataset:type_name -> tripod.agent.v1.DatasetKey
-	0,  // 19: tripod.agent.v1.DatasetObservation.role:type_name -> tripod.agent.v1.Role
-	10, // 20: tripod.agent.v1.Directive.dataset:type_name -> tripod.agent.v1.DatasetKey
-	2,  // 21: tripod.agent.v1.Directive.verb:type_name -> tripod.agent.v1.Verb
-	11, // 22: tripod.agent.v1.Directive.role:type_name -> tripod.agent.v1.RoleGrant
-	3,  // 23: tripod.agent.v1.DirectiveResult.outcome:type_name -> tripod.agent.v1.Outcome
-	13, // 24: tripod.agent.v1.DirectiveResult.observation:type_name -> tripod.agent.v1.DatasetObservation
-	18, // 25: tripod.agent.v1.DesiredState.objects:type_name -> tripod.agent.v1.DesiredObject
-	19, // 26: tripod.agent.v1.DesiredState.burials:type_name -> tripod.agent.v1.Burial
-	17, // 27: tripod.agent.v1.DesiredObject.key:type_name -> tripod.agent.v1.ObjectKey
-	17, // 28: tripod.agent.v1.Burial.key:type_name -> tripod.agent.v1.ObjectKey
-	21, // 29: tripod.agent.v1.AppliedStatus.objects:type_name -> tripod.agent.v1.AppliedObject
-	17, // 30: tripod.agent.v1.AppliedObject.key:type_name -> tripod.agent.v1.ObjectKey
-	23, // 31: tripod.agent.v1.ClusterFacts.resources:type_name -> tripod.agent.v1.SyncedResource
-	23, // 32: tripod.agent.v1.ViewDelta.resource:type_name -> tripod.agent.v1.SyncedResource
-	26, // 33: tripod.agent.v1.ViewDelta.upserts:type_name -> tripod.agent.v1.ViewObject
-	17, // 34: tripod.agent.v1.ViewDelta.deletes:type_name -> tripod.agent.v1.ObjectKey
-	4,  // 35: tripod.agent.v1.Sessions.Session:input_type -> tripod.agent.v1.AgentMessage
-	5,  // 36: tripod.agent.v1.Sessions.Session:output_type -> tripod.agent.v1.HubMessage
-	36, // [36:37] is the sub-list for method output_type
-	35, // [35:36] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	8,  // 0: tripod.agent.v1.AgentMessage.hello:type_name -> tripod.agent.v1.Hello
+	10, // 1: tripod.agent.v1.AgentMessage.heartbeat:type_name -> tripod.agent.v1.Heartbeat
+	27, // 2: tripod.agent.v1.AgentMessage.view:type_name -> tripod.agent.v1.ViewDelta
+	22, // 3: tripod.agent.v1.AgentMessage.applied:type_name -> tripod.agent.v1.AppliedStatus
+	17, // 4: tripod.agent.v1.AgentMessage.result:type_name -> tripod.agent.v1.DirectiveResult
+	24, // 5: tripod.agent.v1.AgentMessage.facts:type_name -> tripod.agent.v1.ClusterFacts
+	9,  // 6: tripod.agent.v1.HubMessage.welcome:type_name -> tripod.agent.v1.Welcome
+	11, // 7: tripod.agent.v1.HubMessage.grant:type_name -> tripod.agent.v1.Grant
+	18, // 8: tripod.agent.v1.HubMessage.desired:type_name -> tripod.agent.v1.DesiredState
+	16, // 9: tripod.agent.v1.HubMessage.directive:type_name -> tripod.agent.v1.Directive
+	26, // 10: tripod.agent.v1.HubMessage.subscription:type_name -> tripod.agent.v1.ViewSubscription
+	6,  // 11: tripod.agent.v1.HubMessage.members:type_name -> tripod.agent.v1.HubMembers
+	7,  // 12: tripod.agent.v1.HubMembers.members:type_name -> tripod.agent.v1.HubMember
+	15, // 13: tripod.agent.v1.Heartbeat.datasets:type_name -> tripod.agent.v1.DatasetObservation
+	13, // 14: tripod.agent.v1.Grant.roles:type_name -> tripod.agent.v1.RoleGrant
+	12, // 15: tripod.agent.v1.RoleGrant.dataset:type_name -> tripod.agent.v1.DatasetKey
+	0,  // 16: tripod.agent.v1.RoleGrant.role:type_name -> tripod.agent.v1.Role
+	29, // 17: tripod.agent.v1.RoleGrant.parameters:type_name -> tripod.agent.v1.RoleGrant.ParametersEntry
+	1,  // 18: tripod.agent.v1.RoleGrant.protection:type_name -> tripod.agent.v1.Protection
+	14, // 19: tripod.agent.v1.RoleGrant.peers:type_name -> tripod.agent.v1.DatasetPeer
+	12, // 20: tripod.agent.v1.DatasetObservation.dataset:type_name -> tripod.agent.v1.DatasetKey
+	0,  // 21: tripod.agent.v1.DatasetObservation.role:type_name -> tripod.agent.v1.Role
+	12, // 22: tripod.agent.v1.Directive.dataset:type_name -> tripod.agent.v1.DatasetKey
+	2,  // 23: tripod.agent.v1.Directive.verb:type_name -> tripod.agent.v1.Verb
+	13, // 24: tripod.agent.v1.Directive.role:type_name -> tripod.agent.v1.RoleGrant
+	3,  // 25: tripod.agent.v1.DirectiveResult.outcome:type_name -> tripod.agent.v1.Outcome
+	15, // 26: tripod.agent.v1.DirectiveResult.observation:type_name -> tripod.agent.v1.DatasetObservation
+	20, // 27: tripod.agent.v1.DesiredState.objects:type_name -> tripod.agent.v1.DesiredObject
+	21, // 28: tripod.agent.v1.DesiredState.burials:type_name -> tripod.agent.v1.Burial
+	19, // 29: tripod.agent.v1.DesiredObject.key:type_name -> tripod.agent.v1.ObjectKey
+	19, // 30: tripod.agent.v1.Burial.key:type_name -> tripod.agent.v1.ObjectKey
+	23, // 31: tripod.agent.v1.AppliedStatus.objects:type_name -> tripod.agent.v1.AppliedObject
+	19, // 32: tripod.agent.v1.AppliedObject.key:type_name -> tripod.agent.v1.ObjectKey
+	25, // 33: tripod.agent.v1.ClusterFacts.resources:type_name -> tripod.agent.v1.SyncedResource
+	25, // 34: tripod.agent.v1.ViewDelta.resource:type_name -> tripod.agent.v1.SyncedResource
+	28, // 35: tripod.agent.v1.ViewDelta.upserts:type_name -> tripod.agent.v1.ViewObject
+	19, // 36: tripod.agent.v1.ViewDelta.deletes:type_name -> tripod.agent.v1.ObjectKey
+	4,  // 37: tripod.agent.v1.Sessions.Session:input_type -> tripod.agent.v1.AgentMessage
+	5,  // 38: tripod.agent.v1.Sessions.Session:output_type -> tripod.agent.v1.HubMessage
+	38, // [38:39] is the sub-list for method output_type
+	37, // [37:38] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_session_proto_init() }
@@ -2621,15 +2748,16 @@ func file_agent_v1_session_proto_init() {
 		(*HubMessage_Desired)(nil),
 		(*HubMessage_Directive)(nil),
 		(*HubMessage_Subscription)(nil),
+		(*HubMessage_Members)(nil),
 	}
-	file_agent_v1_session_proto_msgTypes[9].OneofWrappers = []any{}
+	file_agent_v1_session_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_session_proto_rawDesc), len(file_agent_v1_session_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

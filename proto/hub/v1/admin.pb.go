@@ -21,6 +21,792 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type AddMemberRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Region string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Center string                 `protobuf:"bytes,3,opt,name=center,proto3" json:"center,omitempty"`
+	// Host name or IP without a port.
+	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	// The member whose place it takes; region and center then default to its.
+	Replaces      string `protobuf:"bytes,5,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddMemberRequest) Reset() {
+	*x = AddMemberRequest{}
+	mi := &file_hub_v1_admin_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddMemberRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddMemberRequest) ProtoMessage() {}
+
+func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddMemberRequest.ProtoReflect.Descriptor instead.
+func (*AddMemberRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *AddMemberRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AddMemberRequest) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *AddMemberRequest) GetCenter() string {
+	if x != nil {
+		return x.Center
+	}
+	return ""
+}
+
+func (x *AddMemberRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *AddMemberRequest) GetReplaces() string {
+	if x != nil {
+		return x.Replaces
+	}
+	return ""
+}
+
+type PromoteMemberRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromoteMemberRequest) Reset() {
+	*x = PromoteMemberRequest{}
+	mi := &file_hub_v1_admin_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromoteMemberRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromoteMemberRequest) ProtoMessage() {}
+
+func (x *PromoteMemberRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromoteMemberRequest.ProtoReflect.Descriptor instead.
+func (*PromoteMemberRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *PromoteMemberRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RemoveMemberRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// force accepts that the hub afterwards does not survive the loss of a
+	// center. The loss of the majority is never accepted.
+	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveMemberRequest) Reset() {
+	*x = RemoveMemberRequest{}
+	mi := &file_hub_v1_admin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveMemberRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveMemberRequest) ProtoMessage() {}
+
+func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
+func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RemoveMemberRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RemoveMemberRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type ChangeMemberResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was done and what comes next, in words.
+	Message       string `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeMemberResponse) Reset() {
+	*x = ChangeMemberResponse{}
+	mi := &file_hub_v1_admin_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeMemberResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeMemberResponse) ProtoMessage() {}
+
+func (x *ChangeMemberResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeMemberResponse.ProtoReflect.Descriptor instead.
+func (*ChangeMemberResponse) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ChangeMemberResponse) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+type BackupRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// local takes what this member has applied, without asking the leader; for a
+	// hub without one.
+	Local         bool `protobuf:"varint,1,opt,name=local,proto3" json:"local,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_hub_v1_admin_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *BackupRequest) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
+}
+
+type BackupPart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Data  []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// Set in the first part.
+	Origin *BackupOrigin `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
+	// Set in the last part, which has no data: the SHA-256 of all data.
+	Sha256        []byte `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupPart) Reset() {
+	*x = BackupPart{}
+	mi := &file_hub_v1_admin_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupPart) ProtoMessage() {}
+
+func (x *BackupPart) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupPart.ProtoReflect.Descriptor instead.
+func (*BackupPart) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *BackupPart) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *BackupPart) GetOrigin() *BackupOrigin {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
+}
+
+func (x *BackupPart) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+type BackupOrigin struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Member  string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	Version string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// Bytes of data that follow.
+	Size          int64 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupOrigin) Reset() {
+	*x = BackupOrigin{}
+	mi := &file_hub_v1_admin_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupOrigin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupOrigin) ProtoMessage() {}
+
+func (x *BackupOrigin) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupOrigin.ProtoReflect.Descriptor instead.
+func (*BackupOrigin) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *BackupOrigin) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *BackupOrigin) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *BackupOrigin) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+type RegisterOperatorKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ed25519, 32 bytes.
+	PublicKey     []byte `protobuf:"bytes,1,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterOperatorKeyRequest) Reset() {
+	*x = RegisterOperatorKeyRequest{}
+	mi := &file_hub_v1_admin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterOperatorKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterOperatorKeyRequest) ProtoMessage() {}
+
+func (x *RegisterOperatorKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterOperatorKeyRequest.ProtoReflect.Descriptor instead.
+func (*RegisterOperatorKeyRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RegisterOperatorKeyRequest) GetPublicKey() []byte {
+	if x != nil {
+		return x.PublicKey
+	}
+	return nil
+}
+
+type RegisterOperatorKeyResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Operator string                 `protobuf:"bytes,1,opt,name=operator,proto3" json:"operator,omitempty"`
+	// All operators who can sign now.
+	Operators     []string `protobuf:"bytes,2,rep,name=operators,proto3" json:"operators,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterOperatorKeyResponse) Reset() {
+	*x = RegisterOperatorKeyResponse{}
+	mi := &file_hub_v1_admin_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterOperatorKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterOperatorKeyResponse) ProtoMessage() {}
+
+func (x *RegisterOperatorKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterOperatorKeyResponse.ProtoReflect.Descriptor instead.
+func (*RegisterOperatorKeyResponse) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RegisterOperatorKeyResponse) GetOperator() string {
+	if x != nil {
+		return x.Operator
+	}
+	return ""
+}
+
+func (x *RegisterOperatorKeyResponse) GetOperators() []string {
+	if x != nil {
+		return x.Operators
+	}
+	return nil
+}
+
+type RestoreDifferenceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreDifferenceRequest) Reset() {
+	*x = RestoreDifferenceRequest{}
+	mi := &file_hub_v1_admin_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreDifferenceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreDifferenceRequest) ProtoMessage() {}
+
+func (x *RestoreDifferenceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreDifferenceRequest.ProtoReflect.Descriptor instead.
+func (*RestoreDifferenceRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{9}
+}
+
+type RestoreDifferenceResponse struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Sealed      bool                   `protobuf:"varint,1,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	Incarnation uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	SignedBy    []string               `protobuf:"bytes,3,rep,name=signed_by,json=signedBy,proto3" json:"signed_by,omitempty"`
+	Differences []*Difference          `protobuf:"bytes,4,rep,name=differences,proto3" json:"differences,omitempty"`
+	// Clusters that have not reported since the restore.
+	Silent        []string `protobuf:"bytes,5,rep,name=silent,proto3" json:"silent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreDifferenceResponse) Reset() {
+	*x = RestoreDifferenceResponse{}
+	mi := &file_hub_v1_admin_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreDifferenceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreDifferenceResponse) ProtoMessage() {}
+
+func (x *RestoreDifferenceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreDifferenceResponse.ProtoReflect.Descriptor instead.
+func (*RestoreDifferenceResponse) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RestoreDifferenceResponse) GetSealed() bool {
+	if x != nil {
+		return x.Sealed
+	}
+	return false
+}
+
+func (x *RestoreDifferenceResponse) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *RestoreDifferenceResponse) GetSignedBy() []string {
+	if x != nil {
+		return x.SignedBy
+	}
+	return nil
+}
+
+func (x *RestoreDifferenceResponse) GetDifferences() []*Difference {
+	if x != nil {
+		return x.Differences
+	}
+	return nil
+}
+
+func (x *RestoreDifferenceResponse) GetSilent() []string {
+	if x != nil {
+		return x.Silent
+	}
+	return nil
+}
+
+// Difference is one thing that is not in a cluster as the hub wants it.
+type Difference struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Cluster string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// Dataset or Object.
+	Subject   string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
+	Name      string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Hub       string `protobuf:"bytes,4,opt,name=hub,proto3" json:"hub,omitempty"`
+	InCluster string `protobuf:"bytes,5,opt,name=in_cluster,json=inCluster,proto3" json:"in_cluster,omitempty"`
+	// What approving does about it.
+	Consequence string `protobuf:"bytes,6,opt,name=consequence,proto3" json:"consequence,omitempty"`
+	// An approval is refused while there is one of these.
+	Blocks        bool `protobuf:"varint,7,opt,name=blocks,proto3" json:"blocks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Difference) Reset() {
+	*x = Difference{}
+	mi := &file_hub_v1_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Difference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Difference) ProtoMessage() {}
+
+func (x *Difference) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Difference.ProtoReflect.Descriptor instead.
+func (*Difference) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Difference) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *Difference) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Difference) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Difference) GetHub() string {
+	if x != nil {
+		return x.Hub
+	}
+	return ""
+}
+
+func (x *Difference) GetInCluster() string {
+	if x != nil {
+		return x.InCluster
+	}
+	return ""
+}
+
+func (x *Difference) GetConsequence() string {
+	if x != nil {
+		return x.Consequence
+	}
+	return ""
+}
+
+func (x *Difference) GetBlocks() bool {
+	if x != nil {
+		return x.Blocks
+	}
+	return false
+}
+
+type ApproveRestoreRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The incarnation that the approver was shown.
+	Incarnation   uint64 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveRestoreRequest) Reset() {
+	*x = ApproveRestoreRequest{}
+	mi := &file_hub_v1_admin_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveRestoreRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveRestoreRequest) ProtoMessage() {}
+
+func (x *ApproveRestoreRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveRestoreRequest.ProtoReflect.Descriptor instead.
+func (*ApproveRestoreRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ApproveRestoreRequest) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+type ApproveRestoreResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ApprovedBy    string                 `protobuf:"bytes,1,opt,name=approved_by,json=approvedBy,proto3" json:"approved_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveRestoreResponse) Reset() {
+	*x = ApproveRestoreResponse{}
+	mi := &file_hub_v1_admin_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveRestoreResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveRestoreResponse) ProtoMessage() {}
+
+func (x *ApproveRestoreResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveRestoreResponse.ProtoReflect.Descriptor instead.
+func (*ApproveRestoreResponse) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ApproveRestoreResponse) GetApprovedBy() string {
+	if x != nil {
+		return x.ApprovedBy
+	}
+	return ""
+}
+
 type StatusRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// local asks for the answering member alone, as members do among themselves.
@@ -31,7 +817,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[0]
+	mi := &file_hub_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -43,7 +829,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[0]
+	mi := &file_hub_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -56,7 +842,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{0}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StatusRequest) GetLocal() bool {
@@ -67,19 +853,25 @@ func (x *StatusRequest) GetLocal() bool {
 }
 
 type StatusResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"` // who answers
-	Leader        string                 `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
-	Term          uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
-	Incarnation   uint64                 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	Members       []*MemberStatus        `protobuf:"bytes,5,rep,name=members,proto3" json:"members,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Member      string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"` // who answers
+	Leader      string                 `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	Term        uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
+	Incarnation uint64                 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Members     []*MemberStatus        `protobuf:"bytes,5,rep,name=members,proto3" json:"members,omitempty"`
+	// Set while a restored hub waits for its approval.
+	Sealed bool `protobuf:"varint,6,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	// Operators whose keys are registered; two must sign a recovery.
+	Operators []string `protobuf:"bytes,7,rep,name=operators,proto3" json:"operators,omitempty"`
+	// By member without a vote: what its promotion waits for. Only the leader knows.
+	Waiting       map[string]string `protobuf:"bytes,8,rep,name=waiting,proto3" json:"waiting,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[1]
+	mi := &file_hub_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -91,7 +883,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[1]
+	mi := &file_hub_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -104,7 +896,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{1}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StatusResponse) GetMember() string {
@@ -142,6 +934,27 @@ func (x *StatusResponse) GetMembers() []*MemberStatus {
 	return nil
 }
 
+func (x *StatusResponse) GetSealed() bool {
+	if x != nil {
+		return x.Sealed
+	}
+	return false
+}
+
+func (x *StatusResponse) GetOperators() []string {
+	if x != nil {
+		return x.Operators
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetWaiting() map[string]string {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
 type MemberStatus struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Name         string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -157,14 +970,17 @@ type MemberStatus struct {
 	Version      string                 `protobuf:"bytes,11,opt,name=version,proto3" json:"version,omitempty"`
 	Error        string                 `protobuf:"bytes,12,opt,name=error,proto3" json:"error,omitempty"` // why the member does not answer
 	// What is wrong with a member that answers, in words, each with its remedy.
-	Problems      []string `protobuf:"bytes,13,rep,name=problems,proto3" json:"problems,omitempty"`
+	Problems []string `protobuf:"bytes,13,rep,name=problems,proto3" json:"problems,omitempty"`
+	// For a non-voter: what its promotion waits for.
+	Waiting       string `protobuf:"bytes,14,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	DbUsedBytes   int64  `protobuf:"varint,15,opt,name=db_used_bytes,json=dbUsedBytes,proto3" json:"db_used_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MemberStatus) Reset() {
 	*x = MemberStatus{}
-	mi := &file_hub_v1_admin_proto_msgTypes[2]
+	mi := &file_hub_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -176,7 +992,7 @@ func (x *MemberStatus) String() string {
 func (*MemberStatus) ProtoMessage() {}
 
 func (x *MemberStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[2]
+	mi := &file_hub_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -189,7 +1005,7 @@ func (x *MemberStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberStatus.ProtoReflect.Descriptor instead.
 func (*MemberStatus) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{2}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MemberStatus) GetName() string {
@@ -283,6 +1099,20 @@ func (x *MemberStatus) GetProblems() []string {
 	return nil
 }
 
+func (x *MemberStatus) GetWaiting() string {
+	if x != nil {
+		return x.Waiting
+	}
+	return ""
+}
+
+func (x *MemberStatus) GetDbUsedBytes() int64 {
+	if x != nil {
+		return x.DbUsedBytes
+	}
+	return 0
+}
+
 type TransferLeadershipRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	To            string                 `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"` // member name; empty lets Raft choose
@@ -292,7 +1122,7 @@ type TransferLeadershipRequest struct {
 
 func (x *TransferLeadershipRequest) Reset() {
 	*x = TransferLeadershipRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[3]
+	mi := &file_hub_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -304,7 +1134,7 @@ func (x *TransferLeadershipRequest) String() string {
 func (*TransferLeadershipRequest) ProtoMessage() {}
 
 func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[3]
+	mi := &file_hub_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -317,7 +1147,7 @@ func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{3}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *TransferLeadershipRequest) GetTo() string {
@@ -336,7 +1166,7 @@ type TransferLeadershipResponse struct {
 
 func (x *TransferLeadershipResponse) Reset() {
 	*x = TransferLeadershipResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[4]
+	mi := &file_hub_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -348,7 +1178,7 @@ func (x *TransferLeadershipResponse) String() string {
 func (*TransferLeadershipResponse) ProtoMessage() {}
 
 func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[4]
+	mi := &file_hub_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -361,7 +1191,7 @@ func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TransferLeadershipResponse) GetLeader() string {
@@ -375,15 +1205,73 @@ var File_hub_v1_admin_proto protoreflect.FileDescriptor
 
 const file_hub_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x12hub/v1/admin.proto\x12\rtripod.hub.v1\"%\n" +
+	"\x12hub/v1/admin.proto\x12\rtripod.hub.v1\"\x8c\x01\n" +
+	"\x10AddMemberRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x16\n" +
+	"\x06center\x18\x03 \x01(\tR\x06center\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x1a\n" +
+	"\breplaces\x18\x05 \x01(\tR\breplaces\"*\n" +
+	"\x14PromoteMemberRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"?\n" +
+	"\x13RemoveMemberRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"0\n" +
+	"\x14ChangeMemberResponse\x12\x18\n" +
+	"\amessage\x18\x01 \x01(\tR\amessage\"%\n" +
+	"\rBackupRequest\x12\x14\n" +
+	"\x05local\x18\x01 \x01(\bR\x05local\"m\n" +
+	"\n" +
+	"BackupPart\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x123\n" +
+	"\x06origin\x18\x02 \x01(\v2\x1b.tripod.hub.v1.BackupOriginR\x06origin\x12\x16\n" +
+	"\x06sha256\x18\x03 \x01(\fR\x06sha256\"T\n" +
+	"\fBackupOrigin\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x03R\x04size\";\n" +
+	"\x1aRegisterOperatorKeyRequest\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x01 \x01(\fR\tpublicKey\"W\n" +
+	"\x1bRegisterOperatorKeyResponse\x12\x1a\n" +
+	"\boperator\x18\x01 \x01(\tR\boperator\x12\x1c\n" +
+	"\toperators\x18\x02 \x03(\tR\toperators\"\x1a\n" +
+	"\x18RestoreDifferenceRequest\"\xc7\x01\n" +
+	"\x19RestoreDifferenceResponse\x12\x16\n" +
+	"\x06sealed\x18\x01 \x01(\bR\x06sealed\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x1b\n" +
+	"\tsigned_by\x18\x03 \x03(\tR\bsignedBy\x12;\n" +
+	"\vdifferences\x18\x04 \x03(\v2\x19.tripod.hub.v1.DifferenceR\vdifferences\x12\x16\n" +
+	"\x06silent\x18\x05 \x03(\tR\x06silent\"\xbf\x01\n" +
+	"\n" +
+	"Difference\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x18\n" +
+	"\asubject\x18\x02 \x01(\tR\asubject\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x10\n" +
+	"\x03hub\x18\x04 \x01(\tR\x03hub\x12\x1d\n" +
+	"\n" +
+	"in_cluster\x18\x05 \x01(\tR\tinCluster\x12 \n" +
+	"\vconsequence\x18\x06 \x01(\tR\vconsequence\x12\x16\n" +
+	"\x06blocks\x18\a \x01(\bR\x06blocks\"9\n" +
+	"\x15ApproveRestoreRequest\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\"9\n" +
+	"\x16ApproveRestoreResponse\x12\x1f\n" +
+	"\vapproved_by\x18\x01 \x01(\tR\n" +
+	"approvedBy\"%\n" +
 	"\rStatusRequest\x12\x14\n" +
-	"\x05local\x18\x01 \x01(\bR\x05local\"\xad\x01\n" +
+	"\x05local\x18\x01 \x01(\bR\x05local\"\xe5\x02\n" +
 	"\x0eStatusResponse\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12 \n" +
 	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\x125\n" +
-	"\amembers\x18\x05 \x03(\v2\x1b.tripod.hub.v1.MemberStatusR\amembers\"\xe9\x02\n" +
+	"\amembers\x18\x05 \x03(\v2\x1b.tripod.hub.v1.MemberStatusR\amembers\x12\x16\n" +
+	"\x06sealed\x18\x06 \x01(\bR\x06sealed\x12\x1c\n" +
+	"\toperators\x18\a \x03(\tR\toperators\x12D\n" +
+	"\awaiting\x18\b \x03(\v2*.tripod.hub.v1.StatusResponse.WaitingEntryR\awaiting\x1a:\n" +
+	"\fWaitingEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa7\x03\n" +
 	"\fMemberStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x16\n" +
@@ -398,14 +1286,23 @@ const file_hub_v1_admin_proto_rawDesc = "" +
 	" \x01(\x03R\vdbSizeBytes\x12\x18\n" +
 	"\aversion\x18\v \x01(\tR\aversion\x12\x14\n" +
 	"\x05error\x18\f \x01(\tR\x05error\x12\x1a\n" +
-	"\bproblems\x18\r \x03(\tR\bproblems\"+\n" +
+	"\bproblems\x18\r \x03(\tR\bproblems\x12\x18\n" +
+	"\awaiting\x18\x0e \x01(\tR\awaiting\x12\"\n" +
+	"\rdb_used_bytes\x18\x0f \x01(\x03R\vdbUsedBytes\"+\n" +
 	"\x19TransferLeadershipRequest\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\tR\x02to\"4\n" +
 	"\x1aTransferLeadershipResponse\x12\x16\n" +
-	"\x06leader\x18\x01 \x01(\tR\x06leader2\xb9\x01\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader2\xba\x06\n" +
 	"\x05Admin\x12E\n" +
 	"\x06Status\x12\x1c.tripod.hub.v1.StatusRequest\x1a\x1d.tripod.hub.v1.StatusResponse\x12i\n" +
-	"\x12TransferLeadership\x12(.tripod.hub.v1.TransferLeadershipRequest\x1a).tripod.hub.v1.TransferLeadershipResponseB&Z$tripod.dev/tripod/proto/hub/v1;hubv1b\x06proto3"
+	"\x12TransferLeadership\x12(.tripod.hub.v1.TransferLeadershipRequest\x1a).tripod.hub.v1.TransferLeadershipResponse\x12Q\n" +
+	"\tAddMember\x12\x1f.tripod.hub.v1.AddMemberRequest\x1a#.tripod.hub.v1.ChangeMemberResponse\x12Y\n" +
+	"\rPromoteMember\x12#.tripod.hub.v1.PromoteMemberRequest\x1a#.tripod.hub.v1.ChangeMemberResponse\x12W\n" +
+	"\fRemoveMember\x12\".tripod.hub.v1.RemoveMemberRequest\x1a#.tripod.hub.v1.ChangeMemberResponse\x12C\n" +
+	"\x06Backup\x12\x1c.tripod.hub.v1.BackupRequest\x1a\x19.tripod.hub.v1.BackupPart0\x01\x12l\n" +
+	"\x13RegisterOperatorKey\x12).tripod.hub.v1.RegisterOperatorKeyRequest\x1a*.tripod.hub.v1.RegisterOperatorKeyResponse\x12f\n" +
+	"\x11RestoreDifference\x12'.tripod.hub.v1.RestoreDifferenceRequest\x1a(.tripod.hub.v1.RestoreDifferenceResponse\x12]\n" +
+	"\x0eApproveRestore\x12$.tripod.hub.v1.ApproveRestoreRequest\x1a%.tripod.hub.v1.ApproveRestoreResponseB&Z$tripod.dev/tripod/proto/hub/v1;hubv1b\x06proto3"
 
 var (
 	file_hub_v1_admin_proto_rawDescOnce sync.Once
@@ -419,25 +1316,57 @@ func file_hub_v1_admin_proto_rawDescGZIP() []byte {
 	return file_hub_v1_admin_proto_rawDescData
 }
 
-var file_hub_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_hub_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_hub_v1_admin_proto_goTypes = []any{
-	(*StatusRequest)(nil),              // 0: tripod.hub.v1.StatusRequest
-	(*StatusResponse)(nil),             // 1: tripod.hub.v1.StatusResponse
-	(*MemberStatus)(nil),               // 2: tripod.hub.v1.MemberStatus
-	(*TransferLeadershipRequest)(nil),  // 3: tripod.hub.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil), // 4: tripod.hub.v1.TransferLeadershipResponse
+	(*AddMemberRequest)(nil),            // 0: tripod.hub.v1.AddMemberRequest
+	(*PromoteMemberRequest)(nil),        // 1: tripod.hub.v1.PromoteMemberRequest
+	(*RemoveMemberRequest)(nil),         // 2: tripod.hub.v1.RemoveMemberRequest
+	(*ChangeMemberResponse)(nil),        // 3: tripod.hub.v1.ChangeMemberResponse
+	(*BackupRequest)(nil),               // 4: tripod.hub.v1.BackupRequest
+	(*BackupPart)(nil),                  // 5: tripod.hub.v1.BackupPart
+	(*BackupOrigin)(nil),                // 6: tripod.hub.v1.BackupOrigin
+	(*RegisterOperatorKeyRequest)(nil),  // 7: tripod.hub.v1.RegisterOperatorKeyRequest
+	(*RegisterOperatorKeyResponse)(nil), // 8: tripod.hub.v1.RegisterOperatorKeyResponse
+	(*RestoreDifferenceRequest)(nil),    // 9: tripod.hub.v1.RestoreDifferenceRequest
+	(*RestoreDifferenceResponse)(nil),   // 10: tripod.hub.v1.RestoreDifferenceResponse
+	(*Difference)(nil),                  // 11: tripod.hub.v1.Difference
+	(*ApproveRestoreRequest)(nil),       // 12: tripod.hub.v1.ApproveRestoreRequest
+	(*ApproveRestoreResponse)(nil),      // 13: tripod.hub.v1.ApproveRestoreResponse
+	(*StatusRequest)(nil),               // 14: tripod.hub.v1.StatusRequest
+	(*StatusResponse)(nil),              // 15: tripod.hub.v1.StatusResponse
+	(*MemberStatus)(nil),                // 16: tripod.hub.v1.MemberStatus
+	(*TransferLeadershipRequest)(nil),   // 17: tripod.hub.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil),  // 18: tripod.hub.v1.TransferLeadershipResponse
+	nil,                                 // 19: tripod.hub.v1.StatusResponse.WaitingEntry
 }
 var file_hub_v1_admin_proto_depIdxs = []int32{
-	2, // 0: tripod.hub.v1.StatusResponse.members:type_name -> tripod.hub.v1.MemberStatus
-	0, // 1: tripod.hub.v1.Admin.Status:input_type -> tripod.hub.v1.StatusRequest
-	3, // 2: tripod.hub.v1.Admin.TransferLeadership:input_type -> tripod.hub.v1.TransferLeadershipRequest
-	1, // 3: tripod.hub.v1.Admin.Status:output_type -> tripod.hub.v1.StatusResponse
-	4, // 4: tripod.hub.v1.Admin.TransferLeadership:output_type -> tripod.hub.v1.TransferLeadershipResponse
-	3, // [3:5] is the sub-list for method output_type
-	1, // [1:3] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	6,  // 0: tripod.hub.v1.BackupPart.origin:type_name -> tripod.hub.v1.BackupOrigin
+	11, // 1: tripod.hub.v1.RestoreDifferenceResponse.differences:type_name -> tripod.hub.v1.Difference
+	16, // 2: tripod.hub.v1.StatusResponse.members:type_name -> tripod.hub.v1.MemberStatus
+	19, // 3: tripod.hub.v1.StatusResponse.waiting:type_name -> tripod.hub.v1.StatusResponse.WaitingEntry
+	14, // 4: tripod.hub.v1.Admin.Status:input_type -> tripod.hub.v1.StatusRequest
+	17, // 5: tripod.hub.v1.Admin.TransferLeadership:input_type -> tripod.hub.v1.TransferLeadershipRequest
+	0,  // 6: tripod.hub.v1.Admin.AddMember:input_type -> tripod.hub.v1.AddMemberRequest
+	1,  // 7: tripod.hub.v1.Admin.PromoteMember:input_type -> tripod.hub.v1.PromoteMemberRequest
+	2,  // 8: tripod.hub.v1.Admin.RemoveMember:input_type -> tripod.hub.v1.RemoveMemberRequest
+	4,  // 9: tripod.hub.v1.Admin.Backup:input_type -> tripod.hub.v1.BackupRequest
+	7,  // 10: tripod.hub.v1.Admin.RegisterOperatorKey:input_type -> tripod.hub.v1.RegisterOperatorKeyRequest
+	9,  // 11: tripod.hub.v1.Admin.RestoreDifference:input_type -> tripod.hub.v1.RestoreDifferenceRequest
+	12, // 12: tripod.hub.v1.Admin.ApproveRestore:input_type -> tripod.hub.v1.ApproveRestoreRequest
+	15, // 13: tripod.hub.v1.Admin.Status:output_type -> tripod.hub.v1.StatusResponse
+	18, // 14: tripod.hub.v1.Admin.TransferLeadership:output_type -> tripod.hub.v1.TransferLeadershipResponse
+	3,  // 15: tripod.hub.v1.Admin.AddMember:output_type -> tripod.hub.v1.ChangeMemberResponse
+	3,  // 16: tripod.hub.v1.Admin.PromoteMember:output_type -> tripod.hub.v1.ChangeMemberResponse
+	3,  // 17: tripod.hub.v1.Admin.RemoveMember:output_type -> tripod.hub.v1.ChangeMemberResponse
+	5,  // 18: tripod.hub.v1.Admin.Backup:output_type -> tripod.hub.v1.BackupPart
+	8,  // 19: tripod.hub.v1.Admin.RegisterOperatorKey:output_type -> tripod.hub.v1.RegisterOperatorKeyResponse
+	10, // 20: tripod.hub.v1.Admin.RestoreDifference:output_type -> tripod.hub.v1.RestoreDifferenceResponse
+	13, // 21: tripod.hub.v1.Admin.ApproveRestore:output_type -> tripod.hub.v1.ApproveRestoreResponse
+	13, // [13:22] is the sub-list for method output_type
+	4,  // [4:13] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_hub_v1_admin_proto_init() }
@@ -451,7 +1380,7 @@ func file_hub_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hub_v1_admin_proto_rawDesc), len(file_hub_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,8 +19,15 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Admin_Status_FullMethodName             = "/tripod.hub.v1.Admin/Status"
-	Admin_TransferLeadership_FullMethodName = "/tripod.hub.v1.Admin/TransferLeadership"
+	Admin_Status_FullMethodName              = "/tripod.hub.v1.Admin/Status"
+	Admin_TransferLeadership_FullMethodName  = "/tripod.hub.v1.Admin/TransferLeadership"
+	Admin_AddMember_FullMethodName           = "/tripod.hub.v1.Admin/AddMember"
+	Admin_PromoteMember_FullMethodName       = "/tripod.hub.v1.Admin/PromoteMember"
+	Admin_RemoveMember_FullMethodName        = "/tripod.hub.v1.Admin/RemoveMember"
+	Admin_Backup_FullMethodName              = "/tripod.hub.v1.Admin/Backup"
+	Admin_RegisterOperatorKey_FullMethodName = "/tripod.hub.v1.Admin/RegisterOperatorKey"
+	Admin_RestoreDifference_FullMethodName   = "/tripod.hub.v1.Admin/RestoreDifference"
+	Admin_ApproveRestore_FullMethodName      = "/tripod.hub.v1.Admin/ApproveRestore"
 )
 
 // AdminClient is the client API for Admin service.
@@ -31,6 +38,23 @@ const (
 type AdminClient interface {
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
 	TransferLeadership(ctx context.Context, in *TransferLeadershipRequest, opts ...grpc.CallOption) (*TransferLeadershipResponse, error)
+	// AddMember lets a new member join as a non-voter. The leader promotes it when
+	// it has caught up and the hub survives as much with it as without.
+	AddMember(ctx context.Context, in *AddMemberRequest, opts ...grpc.CallOption) (*ChangeMemberResponse, error)
+	// PromoteMember gives a member that has caught up its vote now.
+	PromoteMember(ctx context.Context, in *PromoteMemberRequest, opts ...grpc.CallOption) (*ChangeMemberResponse, error)
+	// RemoveMember takes a member out of the configuration.
+	RemoveMember(ctx context.Context, in *RemoveMemberRequest, opts ...grpc.CallOption) (*ChangeMemberResponse, error)
+	// Backup streams the database file as of one moment, and then its SHA-256.
+	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupPart], error)
+	// RegisterOperatorKey registers the caller's key for statements, under the
+	// name that the server authenticated.
+	RegisterOperatorKey(ctx context.Context, in *RegisterOperatorKeyRequest, opts ...grpc.CallOption) (*RegisterOperatorKeyResponse, error)
+	// RestoreDifference compares what a restored hub wants with what the clusters
+	// report. It answers also when the hub is not sealed.
+	RestoreDifference(ctx context.Context, in *RestoreDifferenceRequest, opts ...grpc.CallOption) (*RestoreDifferenceResponse, error)
+	// ApproveRestore ends the seal of a restored hub.
+	ApproveRestore(ctx context.Context, in *ApproveRestoreRequest, opts ...grpc.CallOption) (*ApproveRestoreResponse, error)
 }
 
 type adminClient struct {
@@ -61,6 +85,85 @@ func (c *adminClient) TransferLeadership(ctx context.Context, in *TransferLeader
 	return out, nil
 }
 
+func (c *adminClient) AddMember(ctx context.Context, in *AddMemberRequest, opts ...grpc.CallOption) (*ChangeMemberResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangeMemberResponse)
+	err := c.cc.Invoke(ctx, Admin_AddMember_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) PromoteMember(ctx context.Context, in *PromoteMemberRequest, opts ...grpc.CallOption) (*ChangeMemberResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangeMemberResponse)
+	err := c.cc.Invoke(ctx, Admin_PromoteMember_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) RemoveMember(ctx context.Context, in *RemoveMemberRequest, opts ...grpc.CallOption) (*ChangeMemberResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangeMemberResponse)
+	err := c.cc.Invoke(ctx, Admin_RemoveMember_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupPart], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[0], Admin_Backup_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[BackupRequest, BackupPart]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_BackupClient = grpc.ServerStreamingClient[BackupPart]
+
+func (c *adminClient) RegisterOperatorKey(ctx context.Context, in *RegisterOperatorKeyRequest, opts ...grpc.CallOption) (*RegisterOperatorKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RegisterOperatorKeyResponse)
+	err := c.cc.Invoke(ctx, Admin_RegisterOperatorKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) RestoreDifference(ctx context.Context, in *RestoreDifferenceRequest, opts ...grpc.CallOption) (*RestoreDifferenceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RestoreDifferenceResponse)
+	err := c.cc.Invoke(ctx, Admin_RestoreDifference_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) ApproveRestore(ctx context.Context, in *ApproveRestoreRequest, opts ...grpc.CallOption) (*ApproveRestoreResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApproveRestoreResponse)
+	err := c.cc.Invoke(ctx, Admin_ApproveRestore_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -69,6 +172,23 @@ func (c *adminClient) TransferLeadership(ctx context.Context, in *TransferLeader
 type AdminServer interface {
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
 	TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error)
+	// AddMember lets a new member join as a non-voter. The leader promotes it when
+	// it has caught up and the hub survives as much with it as without.
+	AddMember(context.Context, *AddMemberRequest) (*ChangeMemberResponse, error)
+	// PromoteMember gives a member that has caught up its vote now.
+	PromoteMember(context.Context, *PromoteMemberRequest) (*ChangeMemberResponse, error)
+	// RemoveMember takes a member out of the configuration.
+	RemoveMember(context.Context, *RemoveMemberRequest) (*ChangeMemberResponse, error)
+	// Backup streams the database file as of one moment, and then its SHA-256.
+	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupPart]) error
+	// RegisterOperatorKey registers the caller's key for statements, under the
+	// name that the server authenticated.
+	RegisterOperatorKey(context.Context, *RegisterOperatorKeyRequest) (*RegisterOperatorKeyResponse, error)
+	// RestoreDifference compares what a restored hub wants with what the clusters
+	// report. It answers also when the hub is not sealed.
+	RestoreDifference(context.Context, *RestoreDifferenceRequest) (*RestoreDifferenceResponse, error)
+	// ApproveRestore ends the seal of a restored hub.
+	ApproveRestore(context.Context, *ApproveRestoreRequest) (*ApproveRestoreResponse, error)
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -84,6 +204,27 @@ func (UnimplementedAdminServer) Status(context.Context, *StatusRequest) (*Status
 }
 func (UnimplementedAdminServer) TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method TransferLeadership not implemented")
+}
+func (UnimplementedAdminServer) AddMember(context.Context, *AddMemberRequest) (*ChangeMemberResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddMember not implemented")
+}
+func (UnimplementedAdminServer) PromoteMember(context.Context, *PromoteMemberRequest) (*ChangeMemberResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PromoteMember not implemented")
+}
+func (UnimplementedAdminServer) RemoveMember(context.Context, *RemoveMemberRequest) (*ChangeMemberResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveMember not implemented")
+}
+func (UnimplementedAdminServer) Backup(*BackupRequest, grpc.ServerStreamingServer[BackupPart]) error {
+	return status.Error(codes.Unimplemented, "method Backup not implemented")
+}
+func (UnimplementedAdminServer) RegisterOperatorKey(context.Context, *RegisterOperatorKeyRequest) (*RegisterOperatorKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RegisterOperatorKey not implemented")
+}
+func (UnimplementedAdminServer) RestoreDifference(context.Context, *RestoreDifferenceRequest) (*RestoreDifferenceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RestoreDifference not implemented")
+}
+func (UnimplementedAdminServer) ApproveRestore(context.Context, *ApproveRestoreRequest) (*ApproveRestoreResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ApproveRestore not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -142,6 +283,125 @@ func _Admin_TransferLeadership_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_AddMember_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddMemberRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).AddMember(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_AddMember_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).AddMember(ctx, req.(*AddMemberRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_PromoteMember_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PromoteMemberRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).PromoteMember(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_PromoteMember_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).PromoteMember(ctx, req.(*PromoteMemberRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_RemoveMember_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveMemberRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).RemoveMember(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_RemoveMember_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).RemoveMember(ctx, req.(*RemoveMemberRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_Backup_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(BackupRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServer).Backup(m, &grpc.GenericServerStream[BackupRequest, BackupPart]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_BackupServer = grpc.ServerStreamingServer[BackupPart]
+
+func _Admin_RegisterOperatorKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RegisterOperatorKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).RegisterOperatorKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_RegisterOperatorKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).RegisterOperatorKey(ctx, req.(*RegisterOperatorKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_RestoreDifference_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RestoreDifferenceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).RestoreDifference(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_RestoreDifference_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).RestoreDifference(ctx, req.(*RestoreDifferenceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_ApproveRestore_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ApproveRestoreRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).ApproveRestore(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_ApproveRestore_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).ApproveRestore(ctx, req.(*ApproveRestoreRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -157,7 +417,37 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "TransferLeadership",
 			Handler:    _Admin_TransferLeadership_Handler,
 		},
+		{
+			MethodName: "AddMember",
+			Handler:    _Admin_AddMember_Handler,
+		},
+		{
+			MethodName: "PromoteMember",
+			Handler:    _Admin_PromoteMember_Handler,
+		},
+		{
+			MethodName: "RemoveMember",
+			Handler:    _Admin_RemoveMember_Handler,
+		},
+		{
+			MethodName: "RegisterOperatorKey",
+			Handler:    _Admin_RegisterOperatorKey_Handler,
+		},
+		{
+			MethodName: "RestoreDifference",
+			Handler:    _Admin_RestoreDifference_Handler,
+		},
+		{
+			MethodName: "ApproveRestore",
+			Handler:    _Admin_ApproveRestore_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Backup",
+			Handler:       _Admin_Backup_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "hub/v1/admin.proto",
 }

@@ -76,6 +76,128 @@ func (Outcome) EnumDescriptor() ([]byte, []int) {
 	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{0}
 }
 
+type StandingRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StandingRequest) Reset() {
+	*x = StandingRequest{}
+	mi := &file_raftlog_v1_member_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StandingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StandingRequest) ProtoMessage() {}
+
+func (x *StandingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_raftlog_v1_member_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StandingRequest.ProtoReflect.Descriptor instead.
+func (*StandingRequest) Descriptor() ([]byte, []int) {
+	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{0}
+}
+
+type StandingResponse struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	AppliedIndex uint64                 `protobuf:"varint,1,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	Revision     int64                  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Incarnation  uint64                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// The newest version of the command set that the receiver can apply.
+	CommandVersion uint32 `protobuf:"varint,4,opt,name=command_version,json=commandVersion,proto3" json:"command_version,omitempty"`
+	// The receiver's file: its size and the part in use, in bytes.
+	DatabaseBytes int64 `protobuf:"varint,5,opt,name=database_bytes,json=databaseBytes,proto3" json:"database_bytes,omitempty"`
+	UsedBytes     int64 `protobuf:"varint,6,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StandingResponse) Reset() {
+	*x = StandingResponse{}
+	mi := &file_raftlog_v1_member_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StandingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StandingResponse) ProtoMessage() {}
+
+func (x *StandingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_raftlog_v1_member_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StandingResponse.ProtoReflect.Descriptor instead.
+func (*StandingResponse) Descriptor() ([]byte, []int) {
+	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *StandingResponse) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
+}
+
+func (x *StandingResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *StandingResponse) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *StandingResponse) GetCommandVersion() uint32 {
+	if x != nil {
+		return x.CommandVersion
+	}
+	return 0
+}
+
+func (x *StandingResponse) GetDatabaseBytes() int64 {
+	if x != nil {
+		return x.DatabaseBytes
+	}
+	return 0
+}
+
+func (x *StandingResponse) GetUsedBytes() int64 {
+	if x != nil {
+		return x.UsedBytes
+	}
+	return 0
+}
+
 type ProposeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// An encoded Command.
@@ -86,7 +208,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_raftlog_v1_member_proto_msgTypes[0]
+	mi := &file_raftlog_v1_member_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -98,7 +220,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_member_proto_msgTypes[0]
+	mi := &file_raftlog_v1_member_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -111,7 +233,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{0}
+	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ProposeRequest) GetCommand() []byte {
@@ -137,7 +259,7 @@ type ProposeResponse struct {
 
 func (x *ProposeResponse) Reset() {
 	*x = ProposeResponse{}
-	mi := &file_raftlog_v1_member_proto_msgTypes[1]
+	mi := &file_raftlog_v1_member_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -149,7 +271,7 @@ func (x *ProposeResponse) String() string {
 func (*ProposeResponse) ProtoMessage() {}
 
 func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_member_proto_msgTypes[1]
+	mi := &file_raftlog_v1_member_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -162,7 +284,7 @@ func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeResponse.ProtoReflect.Descriptor instead.
 func (*ProposeResponse) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{1}
+	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ProposeResponse) GetOutcome() Outcome {
@@ -215,7 +337,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_raftlog_v1_member_proto_msgTypes[2]
+	mi := &file_raftlog_v1_member_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -227,7 +349,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_member_proto_msgTypes[2]
+	mi := &file_raftlog_v1_member_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -240,7 +362,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{2}
+	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{4}
 }
 
 type ReadIndexResponse struct {
@@ -254,7 +376,7 @@ type ReadIndexResponse struct {
 
 func (x *ReadIndexResponse) Reset() {
 	*x = ReadIndexResponse{}
-	mi := &file_raftlog_v1_member_proto_msgTypes[3]
+	mi := &file_raftlog_v1_member_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -266,7 +388,7 @@ func (x *ReadIndexResponse) String() string {
 func (*ReadIndexResponse) ProtoMessage() {}
 
 func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_member_proto_msgTypes[3]
+	mi := &file_raftlog_v1_member_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -279,7 +401,7 @@ func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
 func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{3}
+	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ReadIndexResponse) GetConfirmed() bool {
@@ -305,7 +427,7 @@ type RenewLeaseRequest struct {
 
 func (x *RenewLeaseRequest) Reset() {
 	*x = RenewLeaseRequest{}
-	mi := &file_raftlog_v1_member_proto_msgTypes[4]
+	mi := &file_raftlog_v1_member_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -317,7 +439,7 @@ func (x *RenewLeaseRequest) String() string {
 func (*RenewLeaseRequest) ProtoMessage() {}
 
 func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_member_proto_msgTypes[4]
+	mi := &file_raftlog_v1_member_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -330,7 +452,7 @@ func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseRequest.ProtoReflect.Descriptor instead.
 func (*RenewLeaseRequest) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{4}
+	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RenewLeaseRequest) GetId() int64 {
@@ -352,7 +474,7 @@ type RenewLeaseResponse struct {
 
 func (x *RenewLeaseResponse) Reset() {
 	*x = RenewLeaseResponse{}
-	mi := &file_raftlog_v1_member_proto_msgTypes[5]
+	mi := &file_raftlog_v1_member_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -364,7 +486,7 @@ func (x *RenewLeaseResponse) String() string {
 func (*RenewLeaseResponse) ProtoMessage() {}
 
 func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_member_proto_msgTypes[5]
+	mi := &file_raftlog_v1_member_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -377,7 +499,7 @@ func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseResponse.ProtoReflect.Descriptor instead.
 func (*RenewLeaseResponse) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{5}
+	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RenewLeaseResponse) GetLeading() bool {
@@ -404,7 +526,7 @@ type LeaseTimeToLiveRequest struct {
 
 func (x *LeaseTimeToLiveRequest) Reset() {
 	*x = LeaseTimeToLiveRequest{}
-	mi := &file_raftlog_v1_member_proto_msgTypes[6]
+	mi := &file_raftlog_v1_member_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -416,7 +538,7 @@ func (x *LeaseTimeToLiveRequest) String() string {
 func (*LeaseTimeToLiveRequest) ProtoMessage() {}
 
 func (x *LeaseTimeToLiveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_member_proto_msgTypes[6]
+	mi := &file_raftlog_v1_member_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -429,7 +551,7 @@ func (x *LeaseTimeToLiveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseTimeToLiveRequest.ProtoReflect.Descriptor instead.
 func (*LeaseTimeToLiveRequest) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{6}
+	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LeaseTimeToLiveRequest) GetId() int64 {
@@ -462,7 +584,7 @@ type LeaseTimeToLiveResponse struct {
 
 func (x *LeaseTimeToLiveResponse) Reset() {
 	*x = LeaseTimeToLiveResponse{}
-	mi := &file_raftlog_v1_member_proto_msgTypes[7]
+	mi := &file_raftlog_v1_member_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -474,7 +596,7 @@ func (x *LeaseTimeToLiveResponse) String() string {
 func (*LeaseTimeToLiveResponse) ProtoMessage() {}
 
 func (x *LeaseTimeToLiveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_member_proto_msgTypes[7]
+	mi := &file_raftlog_v1_member_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -487,7 +609,7 @@ func (x *LeaseTimeToLiveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseTimeToLiveResponse.ProtoReflect.Descriptor instead.
 func (*LeaseTimeToLiveResponse) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{7}
+	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LeaseTimeToLiveResponse) GetLeading() bool {
@@ -529,7 +651,16 @@ var File_raftlog_v1_member_proto protoreflect.FileDescriptor
 
 const file_raftlog_v1_member_proto_rawDesc = "" +
 	"\n" +
-	"\x17raftlog/v1/member.proto\x12\x11tripod.raftlog.v1\"*\n" +
+	"\x17raftlog/v1/member.proto\x12\x11tripod.raftlog.v1\"\x11\n" +
+	"\x0fStandingRequest\"\xe4\x01\n" +
+	"\x10StandingResponse\x12#\n" +
+	"\rapplied_index\x18\x01 \x01(\x04R\fappliedIndex\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12 \n" +
+	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12'\n" +
+	"\x0fcommand_version\x18\x04 \x01(\rR\x0ecommandVersion\x12%\n" +
+	"\x0edatabase_bytes\x18\x05 \x01(\x03R\rdatabaseBytes\x12\x1d\n" +
+	"\n" +
+	"used_bytes\x18\x06 \x01(\x03R\tusedBytes\"*\n" +
 	"\x0eProposeRequest\x12\x18\n" +
 	"\acommand\x18\x01 \x01(\fR\acommand\"\xd1\x01\n" +
 	"\x0fProposeResponse\x124\n" +
@@ -563,13 +694,14 @@ const file_raftlog_v1_member_proto_rawDesc = "" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fOUTCOME_APPLIED\x10\x01\x12\x18\n" +
 	"\x14OUTCOME_NOT_PROPOSED\x10\x02\x12\x13\n" +
-	"\x0fOUTCOME_UNKNOWN\x10\x032\xfe\x02\n" +
+	"\x0fOUTCOME_UNKNOWN\x10\x032\xd3\x03\n" +
 	"\rMemberService\x12P\n" +
 	"\aPropose\x12!.tripod.raftlog.v1.ProposeRequest\x1a\".tripod.raftlog.v1.ProposeResponse\x12V\n" +
 	"\tReadIndex\x12#.tripod.raftlog.v1.ReadIndexRequest\x1a$.tripod.raftlog.v1.ReadIndexResponse\x12Y\n" +
 	"\n" +
 	"RenewLease\x12$.tripod.raftlog.v1.RenewLeaseRequest\x1a%.tripod.raftlog.v1.RenewLeaseResponse\x12h\n" +
-	"\x0fLeaseTimeToLive\x12).tripod.raftlog.v1.LeaseTimeToLiveRequest\x1a*.tripod.raftlog.v1.LeaseTimeToLiveResponseB.Z,tripod.dev/tripod/proto/raftlog/v1;raftlogv1b\x06proto3"
+	"\x0fLeaseTimeToLive\x12).tripod.raftlog.v1.LeaseTimeToLiveRequest\x1a*.tripod.raftlog.v1.LeaseTimeToLiveResponse\x12S\n" +
+	"\bStanding\x12\".tripod.raftlog.v1.StandingRequest\x1a#.tripod.raftlog.v1.StandingResponseB.Z,tripod.dev/tripod/proto/raftlog/v1;raftlogv1b\x06proto3"
 
 var (
 	file_raftlog_v1_member_proto_rawDescOnce sync.Once
@@ -584,33 +716,37 @@ func file_raftlog_v1_member_proto_rawDescGZIP() []byte {
 }
 
 var file_raftlog_v1_member_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_raftlog_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_raftlog_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_raftlog_v1_member_proto_goTypes = []any{
 	(Outcome)(0),                    // 0: tripod.raftlog.v1.Outcome
-	(*ProposeRequest)(nil),          // 1: tripod.raftlog.v1.ProposeRequest
-	(*ProposeResponse)(nil),         // 2: tripod.raftlog.v1.ProposeResponse
-	(*ReadIndexRequest)(nil),        // 3: tripod.raftlog.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil),       // 4: tripod.raftlog.v1.ReadIndexResponse
-	(*RenewLeaseRequest)(nil),       // 5: tripod.raftlog.v1.RenewLeaseRequest
-	(*RenewLeaseResponse)(nil),      // 6: tripod.raftlog.v1.RenewLeaseResponse
-	(*LeaseTimeToLiveRequest)(nil),  // 7: tripod.raftlog.v1.LeaseTimeToLiveRequest
-	(*LeaseTimeToLiveResponse)(nil), // 8: tripod.raftlog.v1.LeaseTimeToLiveResponse
+	(*StandingRequest)(nil),         // 1: tripod.raftlog.v1.StandingRequest
+	(*StandingResponse)(nil),        // 2: tripod.raftlog.v1.StandingResponse
+	(*ProposeRequest)(nil),          // 3: tripod.raftlog.v1.ProposeRequest
+	(*ProposeResponse)(nil),         // 4: tripod.raftlog.v1.ProposeResponse
+	(*ReadIndexRequest)(nil),        // 5: tripod.raftlog.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),       // 6: tripod.raftlog.v1.ReadIndexResponse
+	(*RenewLeaseRequest)(nil),       // 7: tripod.raftlog.v1.RenewLeaseRequest
+	(*RenewLeaseResponse)(nil),      // 8: tripod.raftlog.v1.RenewLeaseResponse
+	(*LeaseTimeToLiveRequest)(nil),  // 9: tripod.raftlog.v1.LeaseTimeToLiveRequest
+	(*LeaseTimeToLiveResponse)(nil), // 10: tripod.raftlog.v1.LeaseTimeToLiveResponse
 }
 var file_raftlog_v1_member_proto_depIdxs = []int32{
-	0, // 0: tripod.raftlog.v1.ProposeResponse.outcome:type_name -> tripod.raftlog.v1.Outcome
-	1, // 1: tripod.raftlog.v1.MemberService.Propose:input_type -> tripod.raftlog.v1.ProposeRequest
-	3, // 2: tripod.raftlog.v1.MemberService.ReadIndex:input_type -> tripod.raftlog.v1.ReadIndexRequest
-	5, // 3: tripod.raftlog.v1.MemberService.RenewLease:input_type -> tripod.raftlog.v1.RenewLeaseRequest
-	7, // 4: tripod.raftlog.v1.MemberService.LeaseTimeToLive:input_type -> tripod.raftlog.v1.LeaseTimeToLiveRequest
-	2, // 5: tripod.raftlog.v1.MemberService.Propose:output_type -> tripod.raftlog.v1.ProposeResponse
-	4, // 6: tripod.raftlog.v1.MemberService.ReadIndex:output_type -> tripod.raftlog.v1.ReadIndexResponse
-	6, // 7: tripod.raftlog.v1.MemberService.RenewLease:output_type -> tripod.raftlog.v1.RenewLeaseResponse
-	8, // 8: tripod.raftlog.v1.MemberService.LeaseTimeToLive:output_type -> tripod.raftlog.v1.LeaseTimeToLiveResponse
-	5, // [5:9] is the sub-list for method output_type
-	1, // [1:5] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	0,  // 0: tripod.raftlog.v1.ProposeResponse.outcome:type_name -> tripod.raftlog.v1.Outcome
+	3,  // 1: tripod.raftlog.v1.MemberService.Propose:input_type -> tripod.raftlog.v1.ProposeRequest
+	5,  // 2: tripod.raftlog.v1.MemberService.ReadIndex:input_type -> tripod.raftlog.v1.ReadIndexRequest
+	7,  // 3: tripod.raftlog.v1.MemberService.RenewLease:input_type -> tripod.raftlog.v1.RenewLeaseRequest
+	9,  // 4: tripod.raftlog.v1.MemberService.LeaseTimeToLive:input_type -> tripod.raftlog.v1.LeaseTimeToLiveRequest
+	1,  // 5: tripod.raftlog.v1.MemberService.Standing:input_type -> tripod.raftlog.v1.StandingRequest
+	4,  // 6: tripod.raftlog.v1.MemberService.Propose:output_type -> tripod.raftlog.v1.ProposeResponse
+	6,  // 7: tripod.raftlog.v1.MemberService.ReadIndex:output_type -> tripod.raftlog.v1.ReadIndexResponse
+	8,  // 8: tripod.raftlog.v1.MemberService.RenewLease:output_type -> tripod.raftlog.v1.RenewLeaseResponse
+	10, // 9: tripod.raftlog.v1.MemberService.LeaseTimeToLive:output_type -> tripod.raftlog.v1.LeaseTimeToLiveResponse
+	2,  // 10: tripod.raftlog.v1.MemberService.Standing:output_type -> tripod.raftlog.v1.StandingResponse
+	6,  // [6:11] is the sub-list for method output_type
+	1,  // [1:6] is the sub-list for method input_type
+	1,  // [1:1] is the sub-list for extension type_name
+	1,  // [1:1] is the sub-list for extension extendee
+	0,  // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_raftlog_v1_member_proto_init() }
@@ -624,7 +760,7 @@ func file_raftlog_v1_member_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftlog_v1_member_proto_rawDesc), len(file_raftlog_v1_member_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ const (
 	MemberService_ReadIndex_FullMethodName       = "/tripod.raftlog.v1.MemberService/ReadIndex"
 	MemberService_RenewLease_FullMethodName      = "/tripod.raftlog.v1.MemberService/RenewLease"
 	MemberService_LeaseTimeToLive_FullMethodName = "/tripod.raftlog.v1.MemberService/LeaseTimeToLive"
+	MemberService_Standing_FullMethodName        = "/tripod.raftlog.v1.MemberService/Standing"
 )
 
 // MemberServiceClient is the client API for MemberService service.
@@ -43,6 +44,8 @@ type MemberServiceClient interface {
 	RenewLease(ctx context.Context, in *RenewLeaseRequest, opts ...grpc.CallOption) (*RenewLeaseResponse, error)
 	// LeaseTimeToLive tells how long an etcd lease has still to live.
 	LeaseTimeToLive(ctx context.Context, in *LeaseTimeToLiveRequest, opts ...grpc.CallOption) (*LeaseTimeToLiveResponse, error)
+	// Standing tells how far the receiver is. Any member answers.
+	Standing(ctx context.Context, in *StandingRequest, opts ...grpc.CallOption) (*StandingResponse, error)
 }
 
 type memberServiceClient struct {
@@ -93,6 +96,16 @@ func (c *memberServiceClient) LeaseTimeToLive(ctx context.Context, in *LeaseTime
 	return out, nil
 }
 
+func (c *memberServiceClient) Standing(ctx context.Context, in *StandingRequest, opts ...grpc.CallOption) (*StandingResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StandingResponse)
+	err := c.cc.Invoke(ctx, MemberService_Standing_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // MemberServiceServer is the server API for MemberService service.
 // All implementations must embed UnimplementedMemberServiceServer
 // for forward compatibility.
@@ -111,6 +124,8 @@ type MemberServiceServer interface {
 	RenewLease(context.Context, *RenewLeaseRequest) (*RenewLeaseResponse, error)
 	// LeaseTimeToLive tells how long an etcd lease has still to live.
 	LeaseTimeToLive(context.Context, *LeaseTimeToLiveRequest) (*LeaseTimeToLiveResponse, error)
+	// Standing tells how far the receiver is. Any member answers.
+	Standing(context.Context, *StandingRequest) (*StandingResponse, error)
 	mustEmbedUnimplementedMemberServiceServer()
 }
 
@@ -132,6 +147,9 @@ func (UnimplementedMemberServiceServer) RenewLease(context.Context, *RenewLeaseR
 }
 func (UnimplementedMemberServiceServer) LeaseTimeToLive(context.Context, *LeaseTimeToLiveRequest) (*LeaseTimeToLiveResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method LeaseTimeToLive not implemented")
+}
+func (UnimplementedMemberServiceServer) Standing(context.Context, *StandingRequest) (*StandingResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Standing not implemented")
 }
 func (UnimplementedMemberServiceServer) mustEmbedUnimplementedMemberServiceServer() {}
 func (UnimplementedMemberServiceServer) testEmbeddedByValue()                       {}
@@ -226,6 +244,24 @@ func _MemberService_LeaseTimeToLive_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _MemberService_Standing_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StandingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberServiceServer).Standing(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberService_Standing_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberServiceServer).Standing(ctx, req.(*StandingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // MemberService_ServiceDesc is the grpc.ServiceDesc for MemberService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -248,6 +284,10 @@ var MemberService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "LeaseTimeToLive",
 			Handler:    _MemberService_LeaseTimeToLive_Handler,
+		},
+		{
+			MethodName: "Standing",
+			Handler:    _MemberService_Standing_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
