@@ -180,7 +180,7 @@ func TestJoiningIsRefused(t *testing.T) {
 		want   string
 	}{
 		"with a wrong token":            {func(c *Config) { c.Token = []byte("ffffffffffffffffffffffff") }, "the hub token of member \"b\" is not the one"},
-		"under a name nobody expects":   {func(c *Config) { c.Name = "mallory" }, `does not know a member "mallory"`},
+		"under a name nobody expects":   {func(c *Config) { c.Name = "mallory" }, `does not expect a member "mallory": tell it first`},
 		"under the name of the server":  {func(c *Config) { c.Name, c.Peers = "a", []PeerAddress{{"b", "a:6444"}} }, "is taken"},
 		"when the address is another's": {func(c *Config) { c.Peers = []PeerAddress{{"c", "a:6444"}} }, `it is member "a", not "c"`},
 	} {
