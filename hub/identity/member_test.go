@@ -123,6 +123,9 @@ func TestABootstrapMemberThatLostItsDiskTakesTheCAOfItsPeers(t *testing.T) {
 	if reborn.Authority().Fingerprint() != a.Authority().Fingerprint() {
 		t.Error("the bootstrap member made a second CA although a peer has the first")
 	}
+	if !a.Founds() || reborn.Founds() {
+		t.Errorf("the one that made the CA founds a hub: %v; the one that was given it: %v; want true and false", a.Founds(), reborn.Founds())
+	}
 }
 
 func TestAHalfWrittenBundleIsFetchedAgain(t *testing.T) {

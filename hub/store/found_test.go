@@ -148,6 +148,9 @@ func oldOnesStayBehind(t *testing.T, c *storetest.Cluster, survivor *storetest.M
 	}
 	fresh := c.Members[0]
 	fresh.Stop()
+	if _, err := founding(fresh).Draft(); !errors.Is(err, store.ErrLeftBehind) {
+		t.Fatalf("a second hub can be recovered from a member that was left behind: %v", err)
+	}
 	if err := os.RemoveAll(fresh.Dir); err != nil {
 		t.Fatal(err)
 	}
