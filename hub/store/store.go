@@ -87,7 +87,7 @@ func New(cfg Config) (*Store, error) {
 func join(s *Store, metrics *metrics) error {
 	cfg := s.cfg
 	s.book = &book{machine: s.machine, first: cfg.Members}
-	s.intro = &introduction{self: s.machine.lineage, remember: s.rememberBehind}
+	s.intro = newIntroduction(s.machine.lineage, s.rememberBehind)
 	behind, err := recallBehind(cfg.DataDir)
 	if err != nil {
 		return err
@@ -104,7 +104,7 @@ func join(s *Store, metrics *metrics) error {
 	s.peers = newPeers(cfg, s.book)
 	s.auditor = newAuditor(cfg, s.machine, s.peers)
 	s.leaders = newLeaderWatch(cfg.Timing.Election, s.machine, changes, s.log)
-	s.leaders.replaced = s.peers.abandon
+	s.leaders.replaced, s.leaders.intro, s.leaders.self = s.peers.abandon, s.intro, cfg.Name
 	s.reader = newReader()
 	s.proposer = &proposer{
 		self: cfg.Name, machine: s.machine, leaders: s.leaders, peers: s.peers, space: s.space,
