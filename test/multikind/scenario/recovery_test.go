@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tripod.dev/tripod/test/multikind/fault"
+	"tripod.dev/tripod/test/multikind/machine"
 )
 
 const (
@@ -45,7 +46,8 @@ func TestS9TheCityIsGoneWithTheMajority(t *testing.T) {
 		f.inject(t, fault.Fault{Kind: fault.PowerOff, Center: center})
 	}
 	f.refusesWrites(t)
-	f.recover(t, operators, incarnation+1)
+	f.inject(t, fault.Fault{Kind: fault.Kill, Process: "hub", Center: remoteCenter})
+	f.begin(t, operators, "recover --lost hub-north-1,hub-north-2", incarnation+1)
 	if err := f.Throughout(t.Context(), 10*time.Second, "nothing is moved", unmoved(f, before, city...)); err != nil {
 		t.Error(err)
 	}
@@ -57,12 +59,6 @@ func TestS9TheCityIsGoneWithTheMajority(t *testing.T) {
 		t.Errorf("transfers under the recovered hub: %v", err)
 	}
 	f.rejoin(t)
-	if err := f.Repair(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.AwaitClusters(t.Context()); err != nil {
-		t.Error(err)
-	}
 	if wrong, err := unmoved(f, before)(t.Context()); err != nil || wrong != "" {
 		t.Errorf("after the city returned: %s %v", wrong, err)
 	}
@@ -141,14 +137,13 @@ func (f *Fleet) refusesWrites(t *testing.T) {
 	}
 }
 
-// recover begins a new incarnation on the survivor.
-func (f *Fleet) recover(t *testing.T, operators []operator, incarnation uint64) {
+// begin starts a new incarnation of the hub on the survivor: one signature of the
+// statement is refused, two are not. action is recover or restore with its flags.
+func (f *Fleet) begin(t *testing.T, operators []operator, action string, incarnation uint64) {
 	t.Helper()
-	f.inject(t, fault.Fault{Kind: fault.Kill, Process: "hub", Center: remoteCenter})
-	const (
-		statement = hubFolder + "/statement.json"
-		command   = "tripod-hub recover --config " + hubConfig + " --lost hub-north-1,hub-north-2"
-	)
+	const statement = hubFolder + "/statement.json"
+	verb, flags, _ := strings.Cut(action, " ")
+	command := machine.BinDir + "/tripod-hub " + verb + " --config " + hubConfig + " " + flags
 	f.inside(t.Context(), t, remoteCenter, stopped+"\n"+command+" > "+statement)
 	first, second := f.sign(t, operators[0], statement), f.sign(t, operators[1], statement)
 	refused := f.inside(t.Context(), t, remoteCenter, fmt.Sprintf("! %s --statement %s --signature %s 2>&1", command, statement, first))
@@ -156,8 +151,7 @@ func (f *Fleet) recover(t *testing.T, operators []operator, incarnation uint64) 
 	said := f.inside(t.Context(), t, remoteCenter, fmt.Sprintf("%s --statement %s --signature %s --signature %s 2>&1", command, statement, first, second))
 	says(t, said, fmt.Sprintf("incarnation %d is ready", incarnation))
 	f.inject(t, fault.Fault{Kind: fault.PowerOn, Center: remoteCenter}) // starts it again
-	f.forget()
-	err := f.await(t.Context(), time.Minute, "the survivor leads the recovered hub", func(ctx context.Context) (string, error) {
+	err := f.await(t.Context(), time.Minute, "the survivor leads the new incarnation", func(ctx context.Context) (string, error) {
 		status, err := f.askHub(ctx, remoteCenter)
 		if err != nil || status.Leader == survivor && status.Incarnation == incarnation {
 			return "", err
@@ -194,8 +188,7 @@ func (f *Fleet) leftBehind(t *testing.T) {
 func (f *Fleet) rejoin(t *testing.T) {
 	t.Helper()
 	for _, center := range city {
-		f.inject(t, fault.Fault{Kind: fault.Kill, Process: "hub", Center: center})
-		f.inside(t.Context(), t, center, stopped+"\nrm -rf "+hubFolder+"/data")
+		f.loseMember(t, center)
 		must(t)(f.Tripodctl(t.Context(), "hub", "add", "hub-"+center, "--region", "north", "--center", center, "--address", f.address(center), "--hub", f.address(remoteCenter)))
 		f.inject(t, fault.Fault{Kind: fault.PowerOn, Center: center})
 	}
@@ -218,6 +211,21 @@ func (f *Fleet) rejoin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := f.Repair(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.AwaitClusters(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// loseMember kills the hub's member in center, if it runs, and empties its folder.
+func (f *Fleet) loseMember(t *testing.T, center string) {
+	t.Helper()
+	if _, err := f.Lab.Inject(t.Context(), fault.Fault{Kind: fault.Kill, Process: "hub", Center: center}); err != nil {
+		t.Logf("kill the member of %s: %v", center, err) // it was down
+	}
+	f.inside(t.Context(), t, center, stopped+"\nrm -rf "+hubFolder+"/data")
 }
 
 // hubStatus is what a member says of the hub.
