@@ -28,9 +28,6 @@ type Result struct {
 	// Err is the command's own refusal (no such lease, compacted, …). The entry is
 	// committed all the same.
 	Err error
-
-	// physical is closed when a compaction has freed its space on this member.
-	physical <-chan struct{}
 }
 
 // Response is a response message of the etcd v3 API.
@@ -140,7 +137,7 @@ func (s *machine) execute(command *raftlogv1.Command, result *Result) {
 		})
 	case *raftlogv1.Command_Compact:
 		run(op.Compact, &pb.CompactionRequest{}, result, func(r *pb.CompactionRequest) (*pb.CompactionResponse, error) {
-			return s.compact(r.Revision, result)
+			return s.compact(r.Revision)
 		})
 	case *raftlogv1.Command_LeaseGrant:
 		run(op.LeaseGrant, &pb.LeaseGrantRequest{}, result, func(r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
@@ -169,13 +166,12 @@ func (s *machine) execute(command *raftlogv1.Command, result *Result) {
 	}
 }
 
-func (s *machine) compact(revision int64, result *Result) (*pb.CompactionResponse, error) {
+func (s *machine) compact(revision int64) (*pb.CompactionResponse, error) {
 	if err := s.fail.At(BeforeCompact); err != nil {
 		s.halt(err)
 		return nil, ErrHalted
 	}
-	done, err := s.kv.Compact(traceutil.TODO(), revision)
-	result.physical = done
+	_, err := s.kv.Compact(traceutil.TODO(), revision)
 	if err := s.fail.At(AfterCompact); err != nil {
 		s.halt(err)
 		return nil, ErrHalted

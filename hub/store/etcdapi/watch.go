@@ -62,14 +62,16 @@ func (s *watchServer) Watch(stream pb.Watch_WatchServer) error {
 	sent := make(chan error, 1)
 	sending.Go(func() { sent <- w.sendLoop(sender) })
 	received := make(chan error, 1)
-	go func() { received <- w.recvLoop() }()
+	go func() {
+		// A client that will ask nothing more is told events all the same.
+		if err := w.recvLoop(); err != nil {
+			received <- err
+		}
+	}()
 
 	var err error
 	select {
 	case err = <-received:
-		// What was asked for is answered before the stream ends.
-		close(w.control)
-		sending.Wait()
 	case err = <-sent:
 	case <-stream.Context().Done():
 		err = stream.Context().Err()
@@ -200,10 +202,7 @@ func (w *watchStream) sendLoop(sender *watchSender) error {
 			if err := sender.event(resp); err != nil {
 				return err
 			}
-		case resp, ok := <-w.control:
-			if !ok {
-				return nil
-			}
+		case resp := <-w.control:
 			if err := sender.control(resp); err != nil {
 				return err
 			}
