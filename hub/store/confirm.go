@@ -1,6 +1,8 @@
 package store
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,7 +22,45 @@ type confirmingTransport struct {
 	back map[raft.ServerID]chan struct{}
 	// ended is closed when this member stops leading.
 	ended chan struct{}
-	down  bool
+	// pipelines are open.
+	pipelines map[*pipeline]struct{}
+	down      bool
+}
+
+// pipeline is one of Raft's. Raft itself does not close it while it waits to send:
+// when it no longer takes the answers, because it stops leading, and as many are
+// under way as may be, it would wait for ever, and its Shutdown with it.
+type pipeline struct {
+	raft.AppendPipeline
+	transport *confirmingTransport
+}
+
+// Close implements raft.AppendPipeline.
+func (p *pipeline) Close() error {
+	p.transport.mu.Lock()
+	delete(p.transport.pipelines, p)
+	p.transport.mu.Unlock()
+	return p.AppendPipeline.Close()
+}
+
+// AppendEntriesPipeline implements raft.Transport.
+func (t *confirmingTransport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
+	inner, err := t.NetworkTransport.AppendEntriesPipeline(id, target)
+	if err != nil {
+		return nil, err
+	}
+	p := &pipeline{AppendPipeline: inner, transport: t}
+	t.mu.Lock()
+	down := t.down
+	if !down {
+		t.pipelines[p] = struct{}{}
+	}
+	t.mu.Unlock()
+	if down {
+		_ = inner.Close()
+		return nil, raft.ErrTransportShutdown
+	}
+	return p, nil
 }
 
 type ack struct {
@@ -31,7 +71,7 @@ type ack struct {
 func newConfirmingTransport(t *raft.NetworkTransport) *confirmingTransport {
 	return &confirmingTransport{
 		NetworkTransport: t, acks: map[raft.ServerID]ack{},
-		back: map[raft.ServerID]chan struct{}{}, ended: make(chan struct{}),
+		back: map[raft.ServerID]chan struct{}{}, ended: make(chan struct{}), pipelines: map[*pipeline]struct{}{},
 	}
 }
 
@@ -91,24 +131,28 @@ func (t *confirmingTransport) awaitBack(id raft.ServerID) bool {
 	}
 }
 
-// endWaits lets go of replication that waits for members to come back.
-func (t *confirmingTransport) endWaits() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.down {
-		return
-	}
-	close(t.ended)
-	t.ended = make(chan struct{})
-}
+// endWaits lets go of replication that waits: for members to come back, or for its
+// pipeline.
+func (t *confirmingTransport) endWaits() { t.end(false) }
 
 // shut is endWaits for good.
-func (t *confirmingTransport) shut() {
+func (t *confirmingTransport) shut() { t.end(true) }
+
+func (t *confirmingTransport) end(down bool) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.down {
-		t.down = true
-		close(t.ended)
+	if t.down {
+		t.mu.Unlock()
+		return
+	}
+	t.down = down
+	close(t.ended)
+	if !down {
+		t.ended = make(chan struct{})
+	}
+	open := slices.Collect(maps.Keys(t.pipelines))
+	t.mu.Unlock()
+	for _, p := range open {
+		_ = p.Close()
 	}
 }
 

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"io"
 	"testing"
 	"time"
 
@@ -55,6 +56,65 @@ func TestHeartbeatsAreToldFromReplication(t *testing.T) {
 			if got := isHeartbeat(&test.args); got != test.want {
 				t.Errorf("heartbeat %v, want %v", got, test.want)
 			}
+		})
+	}
+}
+
+// TestAFullPipelineEndsWithTheLeadership: nobody takes the answers, so that
+// sending waits once as many as may be are under way.
+func TestAFullPipelineEndsWithTheLeadership(t *testing.T) {
+	for name, end := range map[string]func(*confirmingTransport){
+		"it stops leading": (*confirmingTransport).endWaits, "it shuts down": (*confirmingTransport).shut,
+	} {
+		t.Run(name, func(t *testing.T) {
+			member := func() *raft.NetworkTransport {
+				m, err := raft.NewTCPTransport("127.0.0.1:0", nil, 3, time.Second, io.Discard)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return m
+			}
+			leader, follower := newConfirmingTransport(member()), member()
+			stop, answering := make(chan struct{}), make(chan struct{})
+			answered := make(chan struct{}, 1)
+			go func() {
+				defer close(answering)
+				for {
+					select {
+					case rpc := <-follower.Consumer():
+						rpc.Respond(&raft.AppendEntriesResponse{Success: true}, nil)
+						select {
+						case answered <- struct{}{}:
+						default:
+						}
+					case <-stop:
+						return
+					}
+				}
+			}()
+			p, err := leader.AppendEntriesPipeline("follower", follower.LocalAddr())
+			if err != nil {
+				t.Fatal(err)
+			}
+			sent := make(chan error, 1)
+			go func() {
+				for {
+					if _, err := p.AppendEntries(&raft.AppendEntriesRequest{Term: 1}, &raft.AppendEntriesResponse{}); err != nil {
+						sent <- err
+						return
+					}
+				}
+			}()
+			<-answered
+			end(leader)
+			select {
+			case <-sent:
+			case <-time.After(10 * time.Second):
+				t.Error("sending still waits")
+			}
+			close(stop)
+			<-answering
+			_, _ = leader.NetworkTransport.Close(), follower.Close()
 		})
 	}
 }
