@@ -125,7 +125,9 @@ func join(s *Store, metrics *metrics) error {
 	s.leaders.raft, s.leaders.propose, s.leaders.ended = s.raft, s.proposer.propose, s.transport.endWaits
 	s.proposer.raft = s.raft
 	s.auditor.voters = func() []raft.Server {
-		return slices.DeleteFunc(s.raft.GetConfiguration().Configuration().Servers, func(m raft.Server) bool { return m.Suffrage != raft.Voter })
+		// Raft gives everybody the same slice.
+		servers := slices.Clone(s.raft.GetConfiguration().Configuration().Servers)
+		return slices.DeleteFunc(servers, func(m raft.Server) bool { return m.Suffrage != raft.Voter })
 	}
 	r := s.reader
 	r.self, r.raft, r.logs, r.machine, r.leaders = raft.ServerID(cfg.Name), s.raft, s.disk.recent, s.machine, s.leaders
