@@ -28,9 +28,13 @@ type standing struct {
 func (s standing) Local() (*hubv1.MemberStatus, rpc.Leadership) {
 	now := s.Status(time.Now())
 	return &hubv1.MemberStatus{
-		AppliedIndex: now.AppliedIndex, Revision: now.Revision,
-		DbSizeBytes: now.DatabaseBytes, DbUsedBytes: now.UsedBytes, Problems: now.Problems,
-	}, rpc.Leadership{Leader: now.Leader, Term: now.Term, Incarnation: now.Incarnation}
+			AppliedIndex: now.AppliedIndex, Revision: now.Revision,
+			DbSizeBytes: now.DatabaseBytes, DbUsedBytes: now.UsedBytes, Problems: now.Problems,
+			Level: s.store.Level(), Understands: s.store.Understands(),
+		}, rpc.Leadership{
+			Leader: now.Leader, Term: now.Term, Incarnation: now.Incarnation,
+			Level: s.store.Level(), LevelWaits: s.store.Membership().LevelWaits(),
+		}
 }
 
 // Members implements rpc.Store.

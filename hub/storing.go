@@ -27,6 +27,7 @@ func newStore(c Config, who *identity.Identity, leases *term.Leases, metrics pro
 		OnRenewal:  func(r hubstore.RenewalApplied) { leases.Renewed(r.Clusters, r.Revision, r.Steady) },
 		OnRestore:  leases.Restored,
 		Timing:     hubstore.LAN(),
+		Version:    Version,
 		Logger:     logger,
 		Registerer: metrics,
 	}

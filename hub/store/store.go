@@ -48,6 +48,7 @@ type Store struct {
 	auditor   *auditor
 	book      *book
 	intro     *introduction
+	raiser    *raiser
 	// changing orders this member's changes of the membership.
 	changing sync.Mutex
 }
@@ -87,7 +88,8 @@ func New(cfg Config) (*Store, error) {
 func join(s *Store, metrics *metrics) error {
 	cfg := s.cfg
 	s.book = &book{machine: s.machine, first: cfg.Members}
-	s.intro = &introduction{self: s.machine.lineage, remember: s.rememberBehind}
+	s.intro = &introduction{self: s.machine.lineage, levels: s.machine.tells, remember: s.rememberBehind}
+	s.raiser = &raiser{store: s, log: s.log}
 	behind, err := recallBehind(cfg.DataDir)
 	if err != nil {
 		return err
@@ -141,7 +143,7 @@ func (s *Store) Run(ctx context.Context) error {
 	background, stop := context.WithCancel(context.Background())
 	defer stop()
 	var wg sync.WaitGroup
-	for _, run := range []func(context.Context){s.leaders.run, s.reader.run, s.leases.run, s.space.run, s.yield, s.auditor.run, s.retire} {
+	for _, run := range []func(context.Context){s.leaders.run, s.reader.run, s.leases.run, s.space.run, s.yield, s.auditor.run, s.retire, s.raiser.run} {
 		wg.Go(func() { run(background) })
 	}
 	var failure error

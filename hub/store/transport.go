@@ -93,6 +93,7 @@ func (l *streamLayer) acceptLoop() {
 	server.ClientAuth = tls.RequireAndVerifyClientCert
 	server.VerifyConnection = verifyMember
 	server.MinVersion = tls.VersionTLS13
+	server.NextProtos = []string{protocolLevels}
 	for {
 		conn, err := l.listener.Accept()
 		if err != nil {
@@ -132,14 +133,18 @@ func (l *streamLayer) handshake(conn *tls.Conn) {
 }
 
 // introduce lets Raft speak only with members of the same history.
-func (l *streamLayer) introduce(conn net.Conn, peer string, deadline time.Time) error {
+func (l *streamLayer) introduce(conn *tls.Conn, peer string, deadline time.Time) error {
 	if err := l.intro.leftBehind(); err != nil {
 		return err
 	}
-	err := l.intro.greet(conn, peer, deadline)
+	extended := conn.ConnectionState().NegotiatedProtocol == protocolLevels
+	err := l.intro.greet(conn, peer, extended, deadline)
 	var differ *lineageError
 	if errors.As(err, &differ) && l.refused.say("lineage of "+peer) {
 		l.log.Error("Raft connection refused: the histories differ", "peer", peer, "error", err)
+	}
+	if errors.Is(err, ErrTooOld) && l.refused.say("level of "+peer) {
+		l.log.Error("Raft connection refused: a member is too old", "peer", peer, "error", err)
 	}
 	return err
 }
@@ -195,7 +200,9 @@ func (l *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (n
 	if err != nil {
 		return nil, fmt.Errorf("dial member %q: %w", name, err)
 	}
-	secured := tls.Client(conn, clientTLS(l.config, name))
+	config := clientTLS(l.config, name)
+	config.NextProtos = []string{protocolLevels}
+	secured := tls.Client(conn, config)
 	if err := secured.HandshakeContext(ctx); err != nil {
 		_ = conn.Close()
 		if !isCertificateError(err) {

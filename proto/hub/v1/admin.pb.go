@@ -864,7 +864,11 @@ type StatusResponse struct {
 	// Operators whose keys are registered; two must sign a recovery.
 	Operators []string `protobuf:"bytes,7,rep,name=operators,proto3" json:"operators,omitempty"`
 	// By member without a vote: what its promotion waits for. Only the leader knows.
-	Waiting       map[string]string `protobuf:"bytes,8,rep,name=waiting,proto3" json:"waiting,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Waiting map[string]string `protobuf:"bytes,8,rep,name=waiting,proto3" json:"waiting,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The level of the command set that is in force, as the answering member has
+	// applied it, and what the next one waits for; only the leader knows that.
+	Level         uint32 `protobuf:"varint,9,opt,name=level,proto3" json:"level,omitempty"`
+	LevelWaits    string `protobuf:"bytes,10,opt,name=level_waits,json=levelWaits,proto3" json:"level_waits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -955,6 +959,20 @@ func (x *StatusResponse) GetWaiting() map[string]string {
 	return nil
 }
 
+func (x *StatusResponse) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetLevelWaits() string {
+	if x != nil {
+		return x.LevelWaits
+	}
+	return ""
+}
+
 type MemberStatus struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Name         string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -972,8 +990,12 @@ type MemberStatus struct {
 	// What is wrong with a member that answers, in words, each with its remedy.
 	Problems []string `protobuf:"bytes,13,rep,name=problems,proto3" json:"problems,omitempty"`
 	// For a non-voter: what its promotion waits for.
-	Waiting       string `protobuf:"bytes,14,opt,name=waiting,proto3" json:"waiting,omitempty"`
-	DbUsedBytes   int64  `protobuf:"varint,15,opt,name=db_used_bytes,json=dbUsedBytes,proto3" json:"db_used_bytes,omitempty"`
+	Waiting     string `protobuf:"bytes,14,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	DbUsedBytes int64  `protobuf:"varint,15,opt,name=db_used_bytes,json=dbUsedBytes,proto3" json:"db_used_bytes,omitempty"`
+	// The level of the command set that is in force there, and the highest one that
+	// its program understands; 0 is not known.
+	Level         uint32 `protobuf:"varint,16,opt,name=level,proto3" json:"level,omitempty"`
+	Understands   uint32 `protobuf:"varint,17,opt,name=understands,proto3" json:"understands,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1109,6 +1131,20 @@ func (x *MemberStatus) GetWaiting() string {
 func (x *MemberStatus) GetDbUsedBytes() int64 {
 	if x != nil {
 		return x.DbUsedBytes
+	}
+	return 0
+}
+
+func (x *MemberStatus) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *MemberStatus) GetUnderstands() uint32 {
+	if x != nil {
+		return x.Understands
 	}
 	return 0
 }
@@ -1259,7 +1295,7 @@ const file_hub_v1_admin_proto_rawDesc = "" +
 	"\vapproved_by\x18\x01 \x01(\tR\n" +
 	"approvedBy\"%\n" +
 	"\rStatusRequest\x12\x14\n" +
-	"\x05local\x18\x01 \x01(\bR\x05local\"\xe5\x02\n" +
+	"\x05local\x18\x01 \x01(\bR\x05local\"\x9c\x03\n" +
 	"\x0eStatusResponse\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
@@ -1268,10 +1304,14 @@ const file_hub_v1_admin_proto_rawDesc = "" +
 	"\amembers\x18\x05 \x03(\v2\x1b.tripod.hub.v1.MemberStatusR\amembers\x12\x16\n" +
 	"\x06sealed\x18\x06 \x01(\bR\x06sealed\x12\x1c\n" +
 	"\toperators\x18\a \x03(\tR\toperators\x12D\n" +
-	"\awaiting\x18\b \x03(\v2*.tripod.hub.v1.StatusResponse.WaitingEntryR\awaiting\x1a:\n" +
+	"\awaiting\x18\b \x03(\v2*.tripod.hub.v1.StatusResponse.WaitingEntryR\awaiting\x12\x14\n" +
+	"\x05level\x18\t \x01(\rR\x05level\x12\x1f\n" +
+	"\vlevel_waits\x18\n" +
+	" \x01(\tR\n" +
+	"levelWaits\x1a:\n" +
 	"\fWaitingEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa7\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdf\x03\n" +
 	"\fMemberStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x16\n" +
@@ -1288,7 +1328,9 @@ const file_hub_v1_admin_proto_rawDesc = "" +
 	"\x05error\x18\f \x01(\tR\x05error\x12\x1a\n" +
 	"\bproblems\x18\r \x03(\tR\bproblems\x12\x18\n" +
 	"\awaiting\x18\x0e \x01(\tR\awaiting\x12\"\n" +
-	"\rdb_used_bytes\x18\x0f \x01(\x03R\vdbUsedBytes\"+\n" +
+	"\rdb_used_bytes\x18\x0f \x01(\x03R\vdbUsedBytes\x12\x14\n" +
+	"\x05level\x18\x10 \x01(\rR\x05level\x12 \n" +
+	"\vunderstands\x18\x11 \x01(\rR\vunderstands\"+\n" +
 	"\x19TransferLeadershipRequest\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\tR\x02to\"4\n" +
 	"\x1aTransferLeadershipResponse\x12\x16\n" +
