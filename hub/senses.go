@@ -28,8 +28,13 @@ type senses struct {
 const missedTicks = 3
 
 func (m *Member) openIdentity(ctx context.Context) (err error) {
-	m.identity, err = openIdentity(ctx, m.config, m.logger)
-	return err
+	if m.identity, err = openIdentity(ctx, m.config, m.logger); err != nil {
+		return err
+	}
+	if err := m.metrics.Register(m.identity); err != nil {
+		return fmt.Errorf("register the identity's metrics: %w", err)
+	}
+	return nil
 }
 
 // openStore starts counting leases before the store applies anything: a member

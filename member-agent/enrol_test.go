@@ -240,6 +240,7 @@ func TestTheActiveReplicaRenewsAndTheOtherFollows(t *testing.T) {
 	if err := active.refresh(within(t), true); err != nil || h.count() != 1 {
 		t.Fatalf("renewed too early: %v, %d requests", err, h.count())
 	}
+	dialling := active.credentials.clientTLS() // of a session that was opened before
 	later := func() time.Time { return time.Now().Add(h.life * 3 / 4) }
 	active.now, passive.now = later, later
 	if err := passive.refresh(within(t), false); err != nil || h.count() != 1 {
@@ -251,6 +252,12 @@ func TestTheActiveReplicaRenewsAndTheOtherFollows(t *testing.T) {
 	after := active.credentials.present.Load().certificate.Leaf
 	if after.Equal(before) || after.PublicKey.(*ecdsa.PublicKey).Equal(before.PublicKey) {
 		t.Error("the renewed certificate has the old key")
+	}
+	if shown, err := dialling.GetClientCertificate(nil); err != nil || !shown.Leaf.Equal(after) {
+		t.Errorf("new connections are made with another certificate than the present one: %v", err)
+	}
+	if shown, err := active.credentials.ServingCertificate(); err != nil || !shown.Leaf.Equal(after) {
+		t.Errorf("guards are shown another certificate than the present one: %v", err)
 	}
 	if err := passive.refresh(within(t), false); err != nil || !passive.credentials.present.Load().certificate.Leaf.Equal(after) {
 		t.Errorf("the passive replica does not follow: %v", err)

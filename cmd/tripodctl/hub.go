@@ -29,6 +29,7 @@ func newHubCommand(door *connection) *cobra.Command {
 		newHubStatusCommand(door), newHubTransferCommand(door),
 		newHubMembersCommand(door), newHubAddCommand(door), newHubReplaceCommand(door), newHubPromoteCommand(door), newHubRemoveCommand(door),
 		newHubBackupCommand(door), newHubRestoreCommand(door), newHubOperatorCommand(door), newHubSignCommand(),
+		newHubCertificatesCommand(door),
 	)
 	return c
 }

@@ -26,6 +26,10 @@ type Identity struct {
 	directory string
 
 	member atomic.Pointer[tls.Certificate]
+	admin  atomic.Pointer[x509.Certificate]
+	shown  shown
+	// failures counts renewals that failed.
+	failures atomic.Uint64
 
 	// known says whether the hub has, or expects, a member of that name.
 	known atomic.Pointer[func(name string) bool]
@@ -138,6 +142,7 @@ func (i *Identity) Run(ctx context.Context) error {
 		}
 		if !i.config.Now().Before(i.renewAt()) {
 			if err := i.renew(); err != nil {
+				i.failures.Add(1)
 				i.config.Logger.Error("cannot renew the member's certificate", "member", i.config.Name, "error", err)
 			} else {
 				i.announce()
@@ -166,7 +171,8 @@ func (i *Identity) renewAt() time.Time {
 	return cert.NotAfter.Add(-cert.NotAfter.Sub(cert.NotBefore) / 3)
 }
 
-// renew issues the member's and the administrator's certificates afresh.
+// renew issues the member's and the administrator's certificates afresh. New
+// connections are made with them from its return on; those that are open go on.
 func (i *Identity) renew() error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -70,8 +70,10 @@ type Config struct {
 	Archive    Archive
 	Restored   Restored
 	Authorizer Authorizer
-	Version    string
-	Logger     *slog.Logger
+	// Certificates are those that this member knows; Member is set by the caller.
+	Certificates func() []*hubv1.Certificate
+	Version      string
+	Logger       *slog.Logger
 }
 
 // Admin serves tripod.hub.v1.Admin.

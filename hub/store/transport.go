@@ -234,7 +234,10 @@ func isCertificateError(err error) bool {
 // and may be shared behind a translation, names do not.
 func clientTLS(base *tls.Config, name string) *tls.Config {
 	c := base.Clone()
-	roots := c.RootCAs
+	roots, now := c.RootCAs, c.Time
+	if now == nil {
+		now = time.Now
+	}
 	c.MinVersion = tls.VersionTLS13
 	// Only the host name check is replaced; the chain is verified below.
 	c.InsecureSkipVerify = true
@@ -246,7 +249,7 @@ func clientTLS(base *tls.Config, name string) *tls.Config {
 		for _, cert := range state.PeerCertificates[1:] {
 			intermediates.AddCert(cert)
 		}
-		if _, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates}); err != nil {
+		if _, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: now()}); err != nil {
 			return &tls.CertificateVerificationError{UnverifiedCertificates: state.PeerCertificates, Err: err}
 		}
 		if err := verifyMember(state); err != nil {
