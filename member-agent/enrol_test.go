@@ -268,6 +268,36 @@ func TestTheActiveReplicaRenewsAndTheOtherFollows(t *testing.T) {
 	}
 }
 
+// TestAnAgentThatWasAwayForTooLongJoinsAgain: a cluster that could not reach the hub
+// until its certificate ended needs a token, and no restart.
+func TestAnAgentThatWasAwayForTooLongJoinsAgain(t *testing.T) {
+	h := newHub(t)
+	e := h.enrol(fake.NewClientset(), h.token.String())
+	if err := e.attempt(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	before := e.credentials.present.Load().certificate.Leaf
+	e.now = func() time.Time { return before.NotAfter.Add(time.Minute) }
+	h.reject = true // the token that was used
+	if err := e.refresh(within(t), true); err == nil || !strings.Contains(err.Error(), "tripodctl join-token") {
+		t.Errorf("without a new token: %v", err)
+	}
+	h.reject, h.life = false, 4*time.Hour
+	token, err := jointoken.New("north-1", h.ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(e.tokenFile, []byte(token.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.refresh(within(t), true); err != nil {
+		t.Fatal(err)
+	}
+	if after := e.credentials.present.Load().certificate.Leaf; !after.NotAfter.After(before.NotAfter) {
+		t.Errorf("the certificate ends %s, as before", after.NotAfter)
+	}
+}
+
 func TestMemoryOnlyGrows(t *testing.T) {
 	local := fake.NewClientset()
 	m := newMemory(local, "tripod-system", slog.New(slog.DiscardHandler))
