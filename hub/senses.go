@@ -46,6 +46,7 @@ func (m *Member) openStore(context.Context) (err error) {
 		return err
 	}
 	m.identity.Admit(m.store.Membership().Knows)
+	m.identity.Require(m.store.Level)
 	m.autopilot = member.NewAutopilot(member.Config{
 		Store: m.store, PreferredCenter: m.config.PreferredCenter,
 		Policy: member.Policy{RemoveDeadAfter: m.config.RemoveDeadMembersAfter.Duration}, Logger: m.logger,

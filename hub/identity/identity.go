@@ -33,6 +33,8 @@ type Identity struct {
 
 	// known says whether the hub has, or expects, a member of that name.
 	known atomic.Pointer[func(name string) bool]
+	// level is the one of the store's command set that is in force.
+	level atomic.Pointer[func() uint32]
 
 	listenersMu sync.Mutex
 	listeners   []func()
@@ -127,6 +129,11 @@ func (i *Identity) OnRenewal(f func()) {
 // Admit lets members join that known knows, besides those of the configuration:
 // the identity is opened before the store that holds the hub's address book.
 func (i *Identity) Admit(known func(name string) bool) { i.known.Store(&known) }
+
+// Require refuses the bundle to a joining member whose program does not understand
+// the level of the store's command set that is in force: it would not get further
+// than its first snapshot.
+func (i *Identity) Require(level func() uint32) { i.level.Store(&level) }
 
 // Run renews the member's certificate and the administrator's at two thirds of
 // their life, and compares the CA with the peers' until each has been heard

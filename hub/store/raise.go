@@ -127,7 +127,7 @@ func waitsFor(next uint32, incarnation uint64, members []MemberInfo, announced m
 		return "no members are known"
 	}
 	slices.Sort(waits)
-	return strings.Join(waits, ", ")
+	return strings.Join(waits, "; ")
 }
 
 func versionText(version string) string {

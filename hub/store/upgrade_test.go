@@ -52,7 +52,7 @@ func TestTheLevelRisesWithTheLastMember(t *testing.T) {
 	put(t, c, c.Leader(), "before", 5)
 	levelEverywhere(c, 1)
 	for i, m := range c.Members {
-		waitsFor := []string{"m1 runs v0.1, which understands level 1, m2 runs v0.1", "m2 runs v0.1", ""}[i]
+		waitsFor := []string{"m1 runs v0.1, which understands level 1; m2 runs v0.1", "m2 runs v0.1", ""}[i]
 		if err := on.install(m, 2); err != nil {
 			t.Fatal(err)
 		}

@@ -84,7 +84,7 @@ func (u *upgrade) steps(ctx context.Context) error {
 	m := u.fleet.Members
 	for _, step := range []func() error{
 		func() error { return u.install(ctx, m[0], newLevel) },
-		func() error { return u.stays(ctx, m[0], "m1 runs v0.1.0, which understands level 1, m2 runs v0.1.0") },
+		func() error { return u.stays(ctx, m[0], "m1 runs v0.1.0, which understands level 1; m2 runs v0.1.0") },
 		func() error { return u.install(ctx, m[1], newLevel) },
 		func() error { return u.stays(ctx, m[1], "m2 runs v0.1.0, which understands level 1") },
 		// Second thoughts.
