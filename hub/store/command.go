@@ -106,7 +106,7 @@ func (op Op) at(level uint32, incarnation uint64) ([]byte, error) {
 	}
 	command := op.command
 	if op.fenced && level >= levelIncarnation && incarnation != 0 {
-		command = &raftlogv1.Command{Version: levelIncarnation, Incarnation: incarnation, Op: op.command.GetOp()}
+		command = &raftlogv1.Command{Version: max(op.command.GetVersion(), levelIncarnation), Incarnation: incarnation, Op: op.command.GetOp()}
 	}
 	return encode(command)
 }
