@@ -40,6 +40,9 @@ type differences struct {
 // member.
 func (r *restored) difference(ctx context.Context) (differences, error) {
 	var d differences
+	if err := r.member.services.catalog.WaitSynced(ctx); err != nil {
+		return d, fmt.Errorf("this member has just started and reads its own state: ask again: %w", err)
+	}
 	clusters, _, err := r.member.senses.committed.Clusters(ctx)
 	if err != nil {
 		return d, fmt.Errorf("read the clusters: %w", err)
@@ -105,7 +108,9 @@ func objectDifferences(cluster string, wanted *agentv1.DesiredState, applied *ag
 
 // datasetDifferences compares the epochs that the hub holds with those that the
 // copies act on. Guards refuse an older epoch, so a hub that did not take over
-// the newer one could neither keep the primary alive nor move it. Pure.
+// the newer one could neither keep the primary alive nor move it. A primary has
+// stopped by the time a hub was restored, because nobody renewed its lease: what
+// counts is the epoch that it held last. Pure.
 func datasetDifferences(datasets []*v1alpha1.Dataset, observed map[term.CopyKey]term.Observation) ([]difference, []adoption) {
 	var out []difference
 	var adoptions []adoption
@@ -120,9 +125,9 @@ func datasetDifferences(datasets []*v1alpha1.Dataset, observed map[term.CopyKey]
 			if seen.GetEpoch() > newest.Epoch {
 				newest = adoption{Dataset: key, Epoch: seen.GetEpoch()}
 			}
-			if seen.GetEpoch() == newest.Epoch && seen.GetRole() == agentv1.Role_ROLE_PRIMARY {
+			if seen.GetHeldEpoch() == newest.Epoch {
 				newest.Primary = m.Cluster
-				newest.SyncSet = append([]string{m.Cluster}, seen.GetAcknowledges()...)
+				newest.SyncSet = append([]string{m.Cluster}, seen.GetHeldSyncSet()...)
 			}
 		}
 		if newest.Epoch == d.Status.Epoch {
@@ -135,7 +140,7 @@ func datasetDifferences(datasets []*v1alpha1.Dataset, observed map[term.CopyKey]
 		}
 		if newest.Primary == "" {
 			found.Cluster, found.Blocks = "-", true
-			found.InCluster = fmt.Sprintf("epoch %d, no primary reports", newest.Epoch)
+			found.InCluster = fmt.Sprintf("epoch %d, nobody who held it reports", newest.Epoch)
 			found.Consequence = "nothing is approved before the cluster of the primary reports: bring it back"
 		} else {
 			adoptions = append(adoptions, newest)

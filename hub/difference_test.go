@@ -21,7 +21,11 @@ func TestDatasetDifferences(t *testing.T) {
 	}
 	type copies map[string]*agentv1.DatasetObservation
 	primary := func(epoch int64, waitsFor ...string) *agentv1.DatasetObservation {
-		return &agentv1.DatasetObservation{Role: agentv1.Role_ROLE_PRIMARY, Epoch: epoch, Acknowledges: waitsFor}
+		return &agentv1.DatasetObservation{Role: agentv1.Role_ROLE_PRIMARY, Epoch: epoch, HeldEpoch: epoch, HeldSyncSet: waitsFor}
+	}
+	stopped := func(o *agentv1.DatasetObservation) *agentv1.DatasetObservation {
+		o.Role = agentv1.Role_ROLE_NONE
+		return o
 	}
 	replica := func(epoch int64) *agentv1.DatasetObservation {
 		return &agentv1.DatasetObservation{Role: agentv1.Role_ROLE_REPLICA, Epoch: epoch}
@@ -35,6 +39,7 @@ func TestDatasetDifferences(t *testing.T) {
 		"the epoch is the hub's":                 {seen: copies{"n1": primary(5, "n2"), "n2": replica(5)}},
 		"an older copy is no news":               {seen: copies{"n1": primary(5), "s1": replica(3)}},
 		"a newer primary is taken over":          {seen: copies{"n1": replica(7), "n2": primary(7, "n1")}, adopts: []adoption{{Dataset: key, Epoch: 7, Primary: "n2", SyncSet: []string{"n2", "n1"}}}},
+		"one that has stopped meanwhile, too":    {seen: copies{"n1": replica(7), "n2": stopped(primary(7, "n1"))}, adopts: []adoption{{Dataset: key, Epoch: 7, Primary: "n2", SyncSet: []string{"n2", "n1"}}}},
 		"the old primary is not the newer one's": {seen: copies{"n1": primary(5), "n2": primary(7)}, adopts: []adoption{{Dataset: key, Epoch: 7, Primary: "n2", SyncSet: []string{"n2"}}}},
 		"a newer epoch without a primary blocks": {seen: copies{"n1": primary(5), "n2": replica(7)}, blocks: true},
 	}

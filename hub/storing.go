@@ -44,7 +44,7 @@ func newStore(c Config, who *identity.Identity, leases *term.Leases, metrics pro
 		Name:       c.Name,
 		DataDir:    filepath.Join(c.DataDir, "store"),
 		RaftListen: net.JoinHostPort(c.self().Address, RaftPort),
-		Bootstrap:  c.Bootstrap,
+		Bootstrap:  c.Bootstrap && who.Founds(),
 		TLS:        who.PeerTLS(),
 		OnRenewal:  func(r hubstore.RenewalApplied) { leases.Renewed(r.Clusters, r.Revision, r.Steady) },
 		OnRestore:  leases.Restored,

@@ -195,6 +195,9 @@ func (c *connection) admin() (hubv1.AdminClient, func(), error) {
 	if tlsConfig == nil {
 		return nil, nil, errors.New("the kubeconfig has no certificate authority: the hub speaks TLS only")
 	}
+	if len(tlsConfig.Certificates) == 0 && tlsConfig.GetClientCertificate == nil {
+		return nil, nil, errors.New("the kubeconfig's user has no client certificate, and the hub's own operations take nothing else: get one with `tripodctl user-certificate`")
+	}
 	tlsConfig.ServerName = endpoint.ServerName
 	tlsConfig.NextProtos = []string{"h2"}
 	var members []string

@@ -125,6 +125,11 @@ type Observation struct {
 	LagSeconds *int64
 	// Acknowledges are the standbys that surely hold every acknowledged write.
 	Acknowledges []string
+	// HeldEpoch is the last epoch at which this copy was the primary, also while it
+	// is stopped, and HeldSyncSet the standbys that surely held every write that
+	// was acknowledged then.
+	HeldEpoch   int64
+	HeldSyncSet []string
 	// Streaming receive the log now; CaughtUp are those nearly without lag.
 	Streaming []string
 	CaughtUp  []string

@@ -26,19 +26,7 @@ import (
 
 // testJoin is journey 1 of the architecture, with the signer running.
 func testJoin(t *testing.T, h *hub) {
-	signer, err := identity.NewSigner(h.identity, h.server.Loopback())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- signer.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("signer: %v", err)
-		}
-	})
+	h.runSigner(t)
 	h.namespace(t, "ledger")
 	for _, name := range []string{"join-1", "join-2"} {
 		apply(t, in(h.admin(), clusters, ""), clusterText(name), "test")
@@ -83,6 +71,24 @@ func testJoin(t *testing.T, h *hub) {
 	if _, err := kubernetes.NewForConfigOrDie(agent).CoreV1().Secrets("kube-system").List(context.Background(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
 		t.Errorf("an agent lists secrets: %v, want forbidden", err)
 	}
+}
+
+// runSigner signs until the test ends.
+func (h *hub) runSigner(t *testing.T) {
+	t.Helper()
+	signer, err := identity.NewSigner(h.identity, h.server.Loopback())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- signer.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("signer: %v", err)
+		}
+	})
 }
 
 func agentSubject(cluster string) pkix.Name {

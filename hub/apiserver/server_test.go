@@ -47,6 +47,7 @@ func TestHub(t *testing.T) {
 		{"requests are audited once with their user", testAudit},
 		{"a cluster joins, renews and cannot be taken over", testJoin},
 		{"a renewed certificate is served without a restart", testRenewal},
+		{"people get certificates when somebody vouches for them", testPeople},
 		{"hooks route and authorize as their request info says", fleet.test},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, h) })

@@ -31,6 +31,8 @@ const (
 	fileEvidenceKey       = "evidence.key"
 	fileMemberCertificate = "member.crt"
 	fileMemberKey         = "member.key"
+	// fileFounder is empty; it marks the member that made the bundle.
+	fileFounder = "founder"
 )
 
 // encodedBundle is a bundle on disk and on the wire of tripod-join/1; all PEM.

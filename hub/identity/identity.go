@@ -55,7 +55,7 @@ func Open(ctx context.Context, config Config) (*Identity, error) {
 	}
 	bundle, err := readBundle(directory)
 	if errors.Is(err, errNoBundle) {
-		if bundle, err = obtainBundle(ctx, config); err == nil {
+		if bundle, err = obtainBundle(ctx, config, directory); err == nil {
 			err = writeBundle(directory, bundle)
 		}
 	}
@@ -70,19 +70,35 @@ func Open(ctx context.Context, config Config) (*Identity, error) {
 	return i, nil
 }
 
-// obtainBundle gets a bundle for a member that has none.
-func obtainBundle(ctx context.Context, config Config) (*Bundle, error) {
+// obtainBundle gets a bundle for a member that has none, and marks the one that
+// makes it as the founder.
+func obtainBundle(ctx context.Context, config Config, directory string) (*Bundle, error) {
+	founder := filepath.Join(directory, fileFounder)
 	if config.Bootstrap {
 		// A bootstrap member that lost its disk must not make a second CA
 		// while its peers still hold the first.
 		bundle, err := fetchOnce(ctx, config)
-		if err != nil || bundle != nil {
-			return bundle, err
+		if err != nil {
+			return nil, err
+		}
+		if bundle != nil {
+			return bundle, os.RemoveAll(founder) // of an attempt that was cut short
 		}
 		config.Logger.Info("making the hub's CA", "member", config.Name)
+		if err := writeFile(founder, nil); err != nil {
+			return nil, err
+		}
 		return newBundle(config.Now())
 	}
 	return fetchBundle(ctx, config)
+}
+
+// Founds says whether this member, with this data folder, made the hub's CA. A
+// member that was given the CA joins a hub that exists, and must not form another
+// one, whatever its configuration says.
+func (i *Identity) Founds() bool {
+	_, err := os.Stat(filepath.Join(i.directory, fileFounder))
+	return err == nil
 }
 
 // Name is this member's name.

@@ -123,6 +123,9 @@ func TestABootstrapMemberThatLostItsDiskTakesTheCAOfItsPeers(t *testing.T) {
 	if reborn.Authority().Fingerprint() != a.Authority().Fingerprint() {
 		t.Error("the bootstrap member made a second CA although a peer has the first")
 	}
+	if !a.Founds() || reborn.Founds() {
+		t.Errorf("the one that made the CA founds a hub: %v; the one that was given it: %v; want true and false", a.Founds(), reborn.Founds())
+	}
 }
 
 func TestAHalfWrittenBundleIsFetchedAgain(t *testing.T) {
@@ -180,7 +183,7 @@ func TestJoiningIsRefused(t *testing.T) {
 		want   string
 	}{
 		"with a wrong token":            {func(c *Config) { c.Token = []byte("ffffffffffffffffffffffff") }, "the hub token of member \"b\" is not the one"},
-		"under a name nobody expects":   {func(c *Config) { c.Name = "mallory" }, `does not know a member "mallory"`},
+		"under a name nobody expects":   {func(c *Config) { c.Name = "mallory" }, `does not expect a member "mallory": tell it first`},
 		"under the name of the server":  {func(c *Config) { c.Name, c.Peers = "a", []PeerAddress{{"b", "a:6444"}} }, "is taken"},
 		"when the address is another's": {func(c *Config) { c.Peers = []PeerAddress{{"c", "a:6444"}} }, `it is member "a", not "c"`},
 	} {

@@ -186,6 +186,13 @@ func (b *base) fromSurvivor(config Config) (err error) {
 	if _, err := os.Stat(filepath.Join(config.DataDir, "db")); err != nil {
 		return fmt.Errorf("%s holds no member's data: recover on a member that survived: %w", config.DataDir, err)
 	}
+	newer, err := recallBehind(config.DataDir)
+	if err != nil {
+		return err
+	}
+	if newer != 0 {
+		return fmt.Errorf("%w: %s belongs to a hub that has begun incarnation %d since: recover on a member of that one, or empty the folder and let this member join as new: tripodctl hub add", ErrLeftBehind, config.DataDir, newer)
+	}
 	old, err := openDisk(config)
 	if err != nil {
 		return err
@@ -309,7 +316,10 @@ func (b *base) begin(sealed bool, s statement.Statement, text []byte, signatures
 		}
 		b.last++
 		result, ok := b.machine.Apply(&raft.Log{Index: b.last, Term: b.term, Type: raft.LogCommand, Data: data}).(*Result)
-		if !ok || result == nil || result.Err != nil {
+		if !ok || result == nil {
+			return fmt.Errorf("store: begin incarnation %d: the state takes no more entries", s.Incarnation)
+		}
+		if result.Err != nil {
 			return fmt.Errorf("store: begin incarnation %d: %w", s.Incarnation, result.Err)
 		}
 	}

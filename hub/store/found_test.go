@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"tripod.dev/tripod/hub/api/backup"
@@ -122,6 +123,7 @@ func oldOnesStayBehind(t *testing.T, c *storetest.Cluster, survivor *storetest.M
 	t.Helper()
 	for _, m := range c.Members[:2] {
 		m.Start()
+		defer neverLeads(t, m)()
 	}
 	behind := func(m *storetest.Member) bool {
 		return strings.Contains(strings.Join(m.Store.Maintenance().Alarms(), " "), "gone on without")
@@ -148,6 +150,9 @@ func oldOnesStayBehind(t *testing.T, c *storetest.Cluster, survivor *storetest.M
 	}
 	fresh := c.Members[0]
 	fresh.Stop()
+	if _, err := founding(fresh).Draft(); !errors.Is(err, store.ErrLeftBehind) {
+		t.Fatalf("a second hub can be recovered from a member that was left behind: %v", err)
+	}
 	if err := os.RemoveAll(fresh.Dir); err != nil {
 		t.Fatal(err)
 	}
@@ -158,6 +163,22 @@ func oldOnesStayBehind(t *testing.T, c *storetest.Cluster, survivor *storetest.M
 	c.Eventually("a member that was emptied joins as new", func() bool {
 		return fresh.Store.Incarnation() == 2 && fresh.Store.Revision() == survivor.Store.Revision()
 	})
+}
+
+// neverLeads fails the test if m begins to lead before the returned function is
+// called.
+func neverLeads(t *testing.T, m *storetest.Member) (done func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	told := m.Store.Subscribe(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for l := range told {
+			if l.Leading {
+				t.Errorf("%s led term %d, although the hub has gone on without it", m.Name, l.Term)
+			}
+		}
+	})
+	return func() { cancel(); watching.Wait() }
 }
 
 // backUp writes a backup of what m has applied.

@@ -27,7 +27,9 @@ type Leadership struct {
 // leaderWatch follows Raft's changes of leadership. When this member is elected
 // it first passes a barrier, then makes its lessor the primary one, then tells.
 type leaderWatch struct {
+	self    string
 	raft    *raft.Raft
+	intro   *introduction
 	machine *machine
 	log     *slog.Logger
 	// extend is added to every etcd lease by a new leader: the old one may have
@@ -92,7 +94,15 @@ func (w *leaderWatch) run(ctx context.Context) {
 	}
 }
 
+// greetPatience bounds how long the leader of a hub that has just started waits
+// for a member that may know a newer incarnation.
+const greetPatience = time.Second
+
 func (w *leaderWatch) elected(ctx context.Context) {
+	if err := w.knowsTheHub(ctx); err != nil {
+		w.log.Error("leadership is not begun", "term", w.raft.CurrentTerm(), "error", err)
+		return
+	}
 	if err := w.raft.Barrier(0).Error(); err != nil {
 		w.log.Info("leadership was lost before it began", "term", w.raft.CurrentTerm(), "error", err)
 		return
@@ -106,6 +116,24 @@ func (w *leaderWatch) elected(ctx context.Context) {
 	if w.machine.incarnation.Load() == 0 {
 		w.openFirstIncarnation(ctx)
 	}
+}
+
+// knowsTheHub keeps members that were left behind, and come back together as a
+// majority of what the hub was, from leading it for the moment until they hear so:
+// in that moment they would grant roles that others have taken over. A leader
+// begins only when it has reached, or failed to reach, every member since it
+// started; one that has run for a while has, and waits for nothing.
+func (w *leaderWatch) knowsTheHub(ctx context.Context) error {
+	var others []string
+	for _, server := range w.raft.GetConfiguration().Configuration().Servers {
+		if string(server.ID) != w.self {
+			others = append(others, string(server.ID))
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, greetPatience)
+	defer cancel()
+	w.intro.awaitTried(ctx, others)
+	return w.intro.leftBehind()
 }
 
 // openFirstIncarnation gives a new hub its identity. A failure is left to the

@@ -1,10 +1,13 @@
 package store
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -63,6 +66,47 @@ type introduction struct {
 	behind atomic.Uint64
 	// remember makes it last over restarts.
 	remember func(newer uint64)
+
+	mu sync.Mutex
+	// tried are the members with which a connection was made, or failed, since
+	// this process started.
+	tried map[string]bool
+	// changed is closed when tried grows.
+	changed chan struct{}
+}
+
+func newIntroduction(self func() lineage, remember func(newer uint64)) *introduction {
+	return &introduction{self: self, remember: remember, tried: map[string]bool{}, changed: make(chan struct{})}
+}
+
+// note records that a connection with the peer was made or could not be.
+func (i *introduction) note(peer string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.tried[peer] {
+		return
+	}
+	i.tried[peer] = true
+	close(i.changed)
+	i.changed = make(chan struct{})
+}
+
+// awaitTried returns when every one of the peers was tried once, or ctx ends.
+func (i *introduction) awaitTried(ctx context.Context, peers []string) {
+	for {
+		i.mu.Lock()
+		missing := slices.ContainsFunc(peers, func(p string) bool { return !i.tried[p] })
+		changed := i.changed
+		i.mu.Unlock()
+		if !missing {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // greet does both sides; it is symmetric. extended says that both sides speak of

@@ -88,7 +88,8 @@ func New(cfg Config) (*Store, error) {
 func join(s *Store, metrics *metrics) error {
 	cfg := s.cfg
 	s.book = &book{machine: s.machine, first: cfg.Members}
-	s.intro = &introduction{self: s.machine.lineage, levels: s.machine.tells, remember: s.rememberBehind}
+	s.intro = newIntroduction(s.machine.lineage, s.rememberBehind)
+	s.intro.levels = s.machine.tells
 	s.raiser = &raiser{store: s, log: s.log}
 	behind, err := recallBehind(cfg.DataDir)
 	if err != nil {
@@ -106,7 +107,7 @@ func join(s *Store, metrics *metrics) error {
 	s.peers = newPeers(cfg, s.book)
 	s.auditor = newAuditor(cfg, s.machine, s.peers)
 	s.leaders = newLeaderWatch(cfg.Timing.Election, s.machine, changes, s.log)
-	s.leaders.replaced = s.peers.abandon
+	s.leaders.replaced, s.leaders.intro, s.leaders.self = s.peers.abandon, s.intro, cfg.Name
 	s.reader = newReader()
 	s.proposer = &proposer{
 		self: cfg.Name, machine: s.machine, leaders: s.leaders, peers: s.peers, space: s.space,

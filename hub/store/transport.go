@@ -139,6 +139,7 @@ func (l *streamLayer) introduce(conn *tls.Conn, peer string, deadline time.Time)
 	}
 	extended := conn.ConnectionState().NegotiatedProtocol == protocolLevels
 	err := l.intro.greet(conn, peer, extended, deadline)
+	l.intro.note(peer)
 	var differ *lineageError
 	if errors.As(err, &differ) && l.refused.say("lineage of "+peer) {
 		l.log.Error("Raft connection refused: the histories differ", "peer", peer, "error", err)
@@ -198,6 +199,7 @@ func (l *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (n
 	name := l.book.nameAt(string(address))
 	conn, err := l.dial(ctx, string(address))
 	if err != nil {
+		l.intro.note(name)
 		return nil, fmt.Errorf("dial member %q: %w", name, err)
 	}
 	config := clientTLS(l.config, name)
@@ -205,6 +207,7 @@ func (l *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (n
 	secured := tls.Client(conn, config)
 	if err := secured.HandshakeContext(ctx); err != nil {
 		_ = conn.Close()
+		l.intro.note(name)
 		if !isCertificateError(err) {
 			return nil, fmt.Errorf("greet member %q at %s: %w", name, address, err)
 		}

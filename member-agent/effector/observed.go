@@ -12,6 +12,7 @@ func observed(k key, o driver.Observation) *agentv1.DatasetObservation {
 		Position: o.Position.Text, PositionBytes: o.Position.Bytes, Timeline: o.Position.Timeline,
 		LagBytes: o.LagBytes, LagSeconds: o.LagSeconds,
 		Guarded: o.Guarded, GuardKnown: o.GuardKnown,
+		HeldEpoch: o.HeldEpoch, HeldSyncSet: o.HeldSyncSet,
 		Acknowledges: o.Acknowledges, Streaming: o.Streaming, CaughtUp: o.CaughtUp, Message: o.Message,
 	}
 }

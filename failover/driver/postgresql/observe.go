@@ -56,6 +56,7 @@ func fromStatus(s *agentv1.GuardStatus) driver.Observation {
 	o := driver.Observation{
 		Role: driver.RoleNone, State: driver.StateStopped, Epoch: s.GetEpoch(), Message: s.GetLastStop(),
 		GuardKnown: true, Guarded: s.GetInit() && s.GetEnforcing(),
+		HeldEpoch: s.GetHeldEpoch(), HeldSyncSet: s.GetWaitsFor(),
 	}
 	if lsn, err := wal.ParseLSN(s.GetPosition()); err == nil {
 		o.Position = driver.Position{Text: s.GetPosition(), Bytes: int64(lsn), Timeline: s.GetTimeline()}

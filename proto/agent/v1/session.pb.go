@@ -1234,6 +1234,12 @@ type DatasetObservation struct {
 	AgeMillis int64    `protobuf:"varint,15,opt,name=age_millis,json=ageMillis,proto3" json:"age_millis,omitempty"`
 	// position_bytes is position as a number that grows, for lag arithmetic.
 	PositionBytes int64 `protobuf:"varint,16,opt,name=position_bytes,json=positionBytes,proto3" json:"position_bytes,omitempty"`
+	// held_epoch is the last epoch at which this copy was the primary, also while
+	// it is stopped; 0 if it never was or has followed another one since.
+	HeldEpoch int64 `protobuf:"varint,17,opt,name=held_epoch,json=heldEpoch,proto3" json:"held_epoch,omitempty"`
+	// held_sync_set names the standbys that surely held every write that was
+	// acknowledged at held_epoch.
+	HeldSyncSet   []string `protobuf:"bytes,18,rep,name=held_sync_set,json=heldSyncSet,proto3" json:"held_sync_set,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1378,6 +1384,20 @@ func (x *DatasetObservation) GetPositionBytes() int64 {
 		return x.PositionBytes
 	}
 	return 0
+}
+
+func (x *DatasetObservation) GetHeldEpoch() int64 {
+	if x != nil {
+		return x.HeldEpoch
+	}
+	return 0
+}
+
+func (x *DatasetObservation) GetHeldSyncSet() []string {
+	if x != nil {
+		return x.HeldSyncSet
+	}
+	return nil
 }
 
 // Directive is a committed command. An agent refuses one whose incarnation or
@@ -2491,7 +2511,7 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\vDatasetPeer\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\"\n" +
-	"\fasynchronous\x18\x03 \x01(\bR\fasynchronous\"\xba\x04\n" +
+	"\fasynchronous\x18\x03 \x01(\bR\fasynchronous\"\xfd\x04\n" +
 	"\x12DatasetObservation\x125\n" +
 	"\adataset\x18\x01 \x01(\v2\x1b.tripod.agent.v1.DatasetKeyR\adataset\x12)\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x15.tripod.agent.v1.RoleR\x04role\x12\x14\n" +
@@ -2512,7 +2532,10 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\amessage\x18\x0e \x01(\tR\amessage\x12\x1d\n" +
 	"\n" +
 	"age_millis\x18\x0f \x01(\x03R\tageMillis\x12%\n" +
-	"\x0eposition_bytes\x18\x10 \x01(\x03R\rpositionBytesB\f\n" +
+	"\x0eposition_bytes\x18\x10 \x01(\x03R\rpositionBytes\x12\x1d\n" +
+	"\n" +
+	"held_epoch\x18\x11 \x01(\x03R\theldEpoch\x12\"\n" +
+	"\rheld_sync_set\x18\x12 \x03(\tR\vheldSyncSetB\f\n" +
 	"\n" +
 	"_lag_bytesB\x0e\n" +
 	"\f_lag_seconds\"\xfe\x02\n" +

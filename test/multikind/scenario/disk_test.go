@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"strings"
@@ -108,14 +109,18 @@ func (f *Fleet) moveHub(ctx context.Context, t *testing.T, center, script string
 	}
 }
 
-// inside runs a script in a center.
-func (f *Fleet) inside(ctx context.Context, t *testing.T, center, script string) {
+// inside runs a script in a center and returns what it prints.
+func (f *Fleet) inside(ctx context.Context, t *testing.T, center, script string) string {
 	t.Helper()
 	command, err := f.Lab.Command(ctx, center, "bash", "-c", script)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out, err := command.CombinedOutput(); err != nil {
-		t.Fatalf("in %s: %v: %s", center, err, out)
+	var complaint bytes.Buffer
+	command.Stderr = &complaint
+	out, err := command.Output()
+	if err != nil {
+		t.Fatalf("in %s: %v: %s%s", center, err, out, complaint.String())
 	}
+	return string(out)
 }
