@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"tripod.dev/tripod/hub/identity"
 	"tripod.dev/tripod/hub/rpc"
 	hubstore "tripod.dev/tripod/hub/store"
 	"tripod.dev/tripod/hub/store/member"
@@ -22,15 +23,20 @@ type standing struct {
 	*member.View
 	autopilot *member.Autopilot
 	store     *hubstore.Store
+	identity  *identity.Identity
 }
 
 // Local implements rpc.Store.
 func (s standing) Local() (*hubv1.MemberStatus, rpc.Leadership) {
 	now := s.Status(time.Now())
 	return &hubv1.MemberStatus{
-		AppliedIndex: now.AppliedIndex, Revision: now.Revision,
-		DbSizeBytes: now.DatabaseBytes, DbUsedBytes: now.UsedBytes, Problems: now.Problems,
-	}, rpc.Leadership{Leader: now.Leader, Term: now.Term, Incarnation: now.Incarnation}
+			AppliedIndex: now.AppliedIndex, Revision: now.Revision,
+			DbSizeBytes: now.DatabaseBytes, DbUsedBytes: now.UsedBytes, Problems: append(now.Problems, s.identity.Problems()...),
+			Level: s.store.Level(), Understands: s.store.Understands(),
+		}, rpc.Leadership{
+			Leader: now.Leader, Term: now.Term, Incarnation: now.Incarnation,
+			Level: s.store.Level(), LevelWaits: s.store.Membership().LevelWaits(),
+		}
 }
 
 // Members implements rpc.Store.

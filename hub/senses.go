@@ -28,8 +28,13 @@ type senses struct {
 const missedTicks = 3
 
 func (m *Member) openIdentity(ctx context.Context) (err error) {
-	m.identity, err = openIdentity(ctx, m.config, m.logger)
-	return err
+	if m.identity, err = openIdentity(ctx, m.config, m.logger); err != nil {
+		return err
+	}
+	if err := m.metrics.Register(m.identity); err != nil {
+		return fmt.Errorf("register the identity's metrics: %w", err)
+	}
+	return nil
 }
 
 // openStore starts counting leases before the store applies anything: a member
@@ -41,6 +46,7 @@ func (m *Member) openStore(context.Context) (err error) {
 		return err
 	}
 	m.identity.Admit(m.store.Membership().Knows)
+	m.identity.Require(m.store.Level)
 	m.autopilot = member.NewAutopilot(member.Config{
 		Store: m.store, PreferredCenter: m.config.PreferredCenter,
 		Policy: member.Policy{RemoveDeadAfter: m.config.RemoveDeadMembersAfter.Duration}, Logger: m.logger,

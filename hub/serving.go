@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"time"
 
 	"google.golang.org/grpc"
 	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
@@ -19,6 +20,7 @@ import (
 	"tripod.dev/tripod/hub/session"
 	"tripod.dev/tripod/hub/store/member"
 	"tripod.dev/tripod/hub/view"
+	hubv1 "tripod.dev/tripod/proto/hub/v1"
 )
 
 // openAPIServer makes the API server with the gateway among its handlers. The
@@ -93,7 +95,7 @@ func (m *Member) openSessions(ctx context.Context) error {
 		Lease:       m.lease,
 		Incarnation: m.store.Incarnation,
 		Leadership:  m.services.leader,
-		Identify:    identify,
+		Identify:    m.identify,
 		Admit:       m.senses.committed.Admitted,
 		Heard:       m.senses.observations.Note,
 		Leaser:      m.senses.leaser,
@@ -115,7 +117,13 @@ func (m *Member) openSessions(ctx context.Context) error {
 // peerTLS dials another member, which must show a member's certificate.
 func (m *Member) peerTLS(string) *tls.Config { return m.identity.PeerTLS(identity.KindMember) }
 
-// identify reads a certificate that TLS has verified.
+// identify reads a certificate that TLS has verified, and keeps it for the list.
+func (m *Member) identify(certificate *x509.Certificate) (session.Identity, error) {
+	m.identity.Shown(certificate)
+	return identify(certificate)
+}
+
+// identify is who the certificate names, as the sessions know them.
 func identify(certificate *x509.Certificate) (session.Identity, error) {
 	peer, err := identity.ParsePeer(certificate)
 	if err != nil {
@@ -139,11 +147,12 @@ func (m *Member) newAdmin() (*rpc.Admin, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the reviewer of access: %w", err)
 	}
-	standing := standing{View: member.New(m.store), autopilot: m.autopilot, store: m.store}
+	standing := standing{View: member.New(m.store), autopilot: m.autopilot, store: m.store, identity: m.identity}
 	return rpc.NewAdmin(rpc.Config{
 		Self: m.config.Name, Port: RPCPort, PeerTLS: m.peerTLS,
 		Store: standing, Changes: standing, Archive: archive{m.store}, Restored: &restored{member: m},
 		Authorizer: rpc.RBAC{Reviews: reviews.SubjectAccessReviews()}, Version: Version, Logger: m.logger,
+		Certificates: m.certificates,
 	}), nil
 }
 
@@ -158,4 +167,20 @@ func (m *Member) sessionMembers() []session.Member {
 		}
 	}
 	return members
+}
+
+// certificates are those that this member holds or was shown.
+func (m *Member) certificates() []*hubv1.Certificate {
+	var list []*hubv1.Certificate
+	for _, c := range m.identity.Certificates() {
+		entry := &hubv1.Certificate{
+			Name: c.Name, Kind: c.Kind, Where: c.Where, NotBefore: c.NotBefore.Unix(), NotAfter: c.NotAfter.Unix(),
+			Renewal: c.Renewal, Problem: c.Problem(time.Now()),
+		}
+		if !c.Shown.IsZero() {
+			entry.Shown = c.Shown.Unix()
+		}
+		list = append(list, entry)
+	}
+	return list
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -15,9 +16,30 @@ import (
 	"tripod.dev/tripod/hub/term"
 )
 
+// understands lowers the level of the command set that this build understands; the
+// linker sets it for tests of upgrades (-X tripod.dev/tripod/hub.understands=1), so
+// that one tree builds the old program and the new one. Empty is all that the code
+// does.
+var understands string
+
+func understood() (uint32, error) {
+	if understands == "" {
+		return hubstore.CommandVersion, nil
+	}
+	level, err := strconv.ParseUint(understands, 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("this program was built to understand level %q of the command set: build it with a number", understands)
+	}
+	return uint32(level), nil
+}
+
 // newStore opens the replicated store and the etcd v3 API over it. leases is told
 // of every renewal that is applied.
 func newStore(c Config, who *identity.Identity, leases *term.Leases, metrics prometheus.Registerer, logger *slog.Logger) (*hubstore.Store, *etcdapi.Server, error) {
+	level, err := understood()
+	if err != nil {
+		return nil, nil, err
+	}
 	config := hubstore.Config{
 		Name:       c.Name,
 		DataDir:    filepath.Join(c.DataDir, "store"),
@@ -27,6 +49,7 @@ func newStore(c Config, who *identity.Identity, leases *term.Leases, metrics pro
 		OnRenewal:  func(r hubstore.RenewalApplied) { leases.Renewed(r.Clusters, r.Revision, r.Steady) },
 		OnRestore:  leases.Restored,
 		Timing:     hubstore.LAN(),
+		Version:    Version, Understands: level,
 		Logger:     logger,
 		Registerer: metrics,
 	}
@@ -66,9 +89,13 @@ func openIdentity(ctx context.Context, c Config, logger *slog.Logger) (*identity
 	if err != nil {
 		return nil, err
 	}
+	level, err := understood()
+	if err != nil {
+		return nil, err
+	}
 	config := identity.Config{
 		Name: c.Name, DataDir: c.DataDir, Advertise: c.self().Address,
-		Bootstrap: c.Bootstrap, Token: token, Logger: logger,
+		Bootstrap: c.Bootstrap, Token: token, Understands: level, Logger: logger,
 	}
 	for _, m := range c.Members {
 		if m.Name != c.Name {

@@ -189,6 +189,9 @@ func (e *enrolment) refresh(ctx context.Context, active bool) error {
 		return err
 	}
 	e.credentials.present.Store(stored)
+	if active && stored.expired(e.now()) {
+		return e.attempt(ctx) // the hub does not take it any more: only a token helps
+	}
 	if !active || e.now().Before(stored.renewAt()) {
 		return nil
 	}

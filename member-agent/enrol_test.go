@@ -240,6 +240,7 @@ func TestTheActiveReplicaRenewsAndTheOtherFollows(t *testing.T) {
 	if err := active.refresh(within(t), true); err != nil || h.count() != 1 {
 		t.Fatalf("renewed too early: %v, %d requests", err, h.count())
 	}
+	dialling := active.credentials.clientTLS() // of a session that was opened before
 	later := func() time.Time { return time.Now().Add(h.life * 3 / 4) }
 	active.now, passive.now = later, later
 	if err := passive.refresh(within(t), false); err != nil || h.count() != 1 {
@@ -252,12 +253,48 @@ func TestTheActiveReplicaRenewsAndTheOtherFollows(t *testing.T) {
 	if after.Equal(before) || after.PublicKey.(*ecdsa.PublicKey).Equal(before.PublicKey) {
 		t.Error("the renewed certificate has the old key")
 	}
+	if shown, err := dialling.GetClientCertificate(nil); err != nil || !shown.Leaf.Equal(after) {
+		t.Errorf("new connections are made with another certificate than the present one: %v", err)
+	}
+	if shown, err := active.credentials.ServingCertificate(); err != nil || !shown.Leaf.Equal(after) {
+		t.Errorf("guards are shown another certificate than the present one: %v", err)
+	}
 	if err := passive.refresh(within(t), false); err != nil || !passive.credentials.present.Load().certificate.Leaf.Equal(after) {
 		t.Errorf("the passive replica does not follow: %v", err)
 	}
 	secret, err := local.CoreV1().Secrets("tripod-system").Get(t.Context(), IdentitySecret, metav1.GetOptions{})
 	if err != nil || len(secret.Data[entryNextKey]) != 0 {
 		t.Errorf("the next key is still there: %v", err)
+	}
+}
+
+// TestAnAgentThatWasAwayForTooLongJoinsAgain: a cluster that could not reach the hub
+// until its certificate ended needs a token, and no restart.
+func TestAnAgentThatWasAwayForTooLongJoinsAgain(t *testing.T) {
+	h := newHub(t)
+	e := h.enrol(fake.NewClientset(), h.token.String())
+	if err := e.attempt(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	before := e.credentials.present.Load().certificate.Leaf
+	e.now = func() time.Time { return before.NotAfter.Add(time.Minute) }
+	h.reject = true // the token that was used
+	if err := e.refresh(within(t), true); err == nil || !strings.Contains(err.Error(), "tripodctl join-token") {
+		t.Errorf("without a new token: %v", err)
+	}
+	h.reject, h.life = false, 4*time.Hour
+	token, err := jointoken.New("north-1", h.ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(e.tokenFile, []byte(token.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.refresh(within(t), true); err != nil {
+		t.Fatal(err)
+	}
+	if after := e.credentials.present.Load().certificate.Leaf; !after.NotAfter.After(before.NotAfter) {
+		t.Errorf("the certificate ends %s, as before", after.NotAfter)
 	}
 }
 

@@ -29,6 +29,7 @@ func newHubCommand(door *connection) *cobra.Command {
 		newHubStatusCommand(door), newHubTransferCommand(door),
 		newHubMembersCommand(door), newHubAddCommand(door), newHubReplaceCommand(door), newHubPromoteCommand(door), newHubRemoveCommand(door),
 		newHubBackupCommand(door), newHubRestoreCommand(door), newHubOperatorCommand(door), newHubSignCommand(),
+		newHubCertificatesCommand(door),
 	)
 	return c
 }
@@ -83,8 +84,8 @@ func printHubStatus(cmd *cobra.Command, status *hubv1.StatusResponse) error {
 	if leader == "" {
 		leader = "none"
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "leader %s, term %d, incarnation %d, answered by %s\n\n",
-		leader, status.GetTerm(), status.GetIncarnation(), status.GetMember())
+	fmt.Fprintf(cmd.OutOrStdout(), "leader %s, term %d, incarnation %d, %s, answered by %s\n\n",
+		leader, status.GetTerm(), status.GetIncarnation(), levelInForce(status), status.GetMember())
 	if status.GetSealed() {
 		fmt.Fprint(cmd.OutOrStdout(), "restored from a backup and read-only: see `tripodctl hub restore diff`\n\n")
 	}
@@ -114,6 +115,23 @@ func printHubStatus(cmd *cobra.Command, status *hubv1.StatusResponse) error {
 		return errNotReady
 	}
 	return nil
+}
+
+// levelInForce is the level of the command set, and why it is not higher.
+func levelInForce(status *hubv1.StatusResponse) string {
+	text := "level " + number(status.GetLevel())
+	if waits := status.GetLevelWaits(); waits != "" {
+		text += fmt.Sprintf(" (%d waits: %s)", status.GetLevel()+1, waits)
+	}
+	return text
+}
+
+// number is what a member says, which an older one does not.
+func number(n uint32) string {
+	if n == 0 {
+		return "?"
+	}
+	return fmt.Sprint(n)
 }
 
 // problem is why a member does not answer, or what is wrong with one that does.

@@ -34,7 +34,13 @@ func newHubMembersCommand(door *connection) *cobra.Command {
 	return &cobra.Command{
 		Use:   "members",
 		Short: "List the members of the hub, and what those without a vote wait for",
-		Args:  cobra.NoArgs,
+		Long: `List the members of the hub, and what those without a vote wait for.
+
+VERSION is that of the program there, LEVEL the level of the command set that is
+in force there, and UNDERSTANDS the highest one that its program understands. The
+leader raises the level by itself when every member understands the next; from
+then on an older program is refused. See docs/hub-at-night.md, "Upgrading the hub".`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withAdmin(cmd, door, func(ctx context.Context, admin hubv1.AdminClient) error {
 				status, err := askStatus(ctx, admin)
@@ -51,12 +57,32 @@ func newHubMembersCommand(door *connection) *cobra.Command {
 					if !m.GetReachable() {
 						answers = "no"
 					}
-					rows = append(rows, []string{m.GetName(), m.GetRegion(), m.GetCenter(), m.GetAddress(), vote, answers, m.GetVersion(), m.GetWaiting()})
+					rows = append(rows, []string{m.GetName(), m.GetRegion(), m.GetCenter(), m.GetAddress(), vote, answers,
+						m.GetVersion(), level(m), understands(m), m.GetWaiting()})
 				}
-				return printTable(cmd.OutOrStdout(), []string{"MEMBER", "REGION", "CENTER", "ADDRESS", "VOTES", "ANSWERS", "VERSION", "WAITS"}, rows)
+				if err := printTable(cmd.OutOrStdout(), []string{"MEMBER", "REGION", "CENTER", "ADDRESS", "VOTES", "ANSWERS", "VERSION", "LEVEL", "UNDERSTANDS", "WAITS"}, rows); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "\n%s\n", levelInForce(status))
+				return nil
 			})
 		},
 	}
+}
+
+// level and understands are unknown of a member that does not answer.
+func level(m *hubv1.MemberStatus) string {
+	if !m.GetReachable() {
+		return ""
+	}
+	return number(m.GetLevel())
+}
+
+func understands(m *hubv1.MemberStatus) string {
+	if !m.GetReachable() {
+		return ""
+	}
+	return number(m.GetUnderstands())
 }
 
 func newHubAddCommand(door *connection) *cobra.Command {

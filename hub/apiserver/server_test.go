@@ -46,6 +46,7 @@ func TestHub(t *testing.T) {
 		{"a CEL policy of the user is enforced", testAdmissionPolicy},
 		{"requests are audited once with their user", testAudit},
 		{"a cluster joins, renews and cannot be taken over", testJoin},
+		{"a renewed certificate is served without a restart", testRenewal},
 		{"people get certificates when somebody vouches for them", testPeople},
 		{"hooks route and authorize as their request info says", fleet.test},
 	} {

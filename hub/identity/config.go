@@ -41,6 +41,10 @@ type Config struct {
 	// in a hub of one member.
 	Token []byte
 
+	// Understands is the highest level of the store's command set that this program
+	// understands.
+	Understands uint32
+
 	// JoinRetry is how long to wait between two rounds of asking peers.
 	JoinRetry time.Duration
 	// MemberValidity is the life of this member's own certificate.

@@ -26,9 +26,15 @@ type Identity struct {
 	directory string
 
 	member atomic.Pointer[tls.Certificate]
+	admin  atomic.Pointer[x509.Certificate]
+	shown  shown
+	// failures counts renewals that failed.
+	failures atomic.Uint64
 
 	// known says whether the hub has, or expects, a member of that name.
 	known atomic.Pointer[func(name string) bool]
+	// level is the one of the store's command set that is in force.
+	level atomic.Pointer[func() uint32]
 
 	listenersMu sync.Mutex
 	listeners   []func()
@@ -140,6 +146,11 @@ func (i *Identity) OnRenewal(f func()) {
 // the identity is opened before the store that holds the hub's address book.
 func (i *Identity) Admit(known func(name string) bool) { i.known.Store(&known) }
 
+// Require refuses the bundle to a joining member whose program does not understand
+// the level of the store's command set that is in force: it would not get further
+// than its first snapshot.
+func (i *Identity) Require(level func() uint32) { i.level.Store(&level) }
+
 // Run renews the member's certificate and the administrator's at two thirds of
 // their life, and compares the CA with the peers' until each has been heard
 // once. It returns nil when ctx ends, and an error that names the peers when
@@ -154,6 +165,7 @@ func (i *Identity) Run(ctx context.Context) error {
 		}
 		if !i.config.Now().Before(i.renewAt()) {
 			if err := i.renew(); err != nil {
+				i.failures.Add(1)
 				i.config.Logger.Error("cannot renew the member's certificate", "member", i.config.Name, "error", err)
 			} else {
 				i.announce()
@@ -182,7 +194,8 @@ func (i *Identity) renewAt() time.Time {
 	return cert.NotAfter.Add(-cert.NotAfter.Sub(cert.NotBefore) / 3)
 }
 
-// renew issues the member's and the administrator's certificates afresh.
+// renew issues the member's and the administrator's certificates afresh. New
+// connections are made with them from its return on; those that are open go on.
 func (i *Identity) renew() error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

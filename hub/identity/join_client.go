@@ -91,7 +91,7 @@ func askPeer(ctx context.Context, config Config, peer PeerAddress, purpose strin
 	if err != nil {
 		return joinResult{}, err
 	}
-	return converse(conn, config, peer, joinHello{Purpose: purpose, Member: config.Name, Nonce: nonce})
+	return converse(conn, config, peer, joinHello{Purpose: purpose, Member: config.Name, Nonce: nonce, Understands: config.Understands})
 }
 
 func converse(conn *tls.Conn, config Config, peer PeerAddress, hello joinHello) (joinResult, error) {

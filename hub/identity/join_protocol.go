@@ -35,6 +35,10 @@ type joinHello struct {
 	Purpose string `json:"purpose"`
 	Member  string `json:"member"`
 	Nonce   []byte `json:"nonce"`
+	// Understands is the highest level of the command set that the joiner's program
+	// understands; 0 is a build from before levels. Nothing rests on it: a member
+	// that is too old is refused by the store all the same.
+	Understands uint32 `json:"understands,omitempty"`
 }
 
 // joinChallenge answers it.

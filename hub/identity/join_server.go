@@ -88,6 +88,19 @@ func (i *Identity) knows(name string) bool {
 	return slices.ContainsFunc(i.config.Peers, func(p PeerAddress) bool { return p.Name == name })
 }
 
+// tooOld says why the program of a member that wants to join is; empty if it is not.
+func (i *Identity) tooOld(hello joinHello) string {
+	level := i.level.Load()
+	if level == nil || hello.Purpose != purposeFetch {
+		return ""
+	}
+	if understands, inForce := max(hello.Understands, 1), (*level)(); understands < inForce {
+		return fmt.Sprintf("the tripod-hub of member %q understands the command set up to level %d, and level %d is in force: "+
+			"install the one that the members run (tripodctl hub members shows their versions)", hello.Member, understands, inForce)
+	}
+	return ""
+}
+
 // judge answers a proof. Nothing of the server is shown to one who does not
 // know the token.
 func (i *Identity) judge(e exchange, proof joinProof) (joinResult, error) {
@@ -95,6 +108,9 @@ func (i *Identity) judge(e exchange, proof joinProof) (joinResult, error) {
 		return joinResult{Refusal: fmt.Sprintf(
 			"the hub token of member %q is not the one of member %s (or someone sits between them): give every member the same token file",
 			e.hello.Member, i.config.Name)}, nil
+	}
+	if why := i.tooOld(e.hello); why != "" {
+		return joinResult{Refusal: why}, nil
 	}
 	result := joinResult{
 		Proof:         e.proof(i.config.Token, sideServer),

@@ -45,7 +45,15 @@ func (i *Identity) writeAdminKubeconfig() error {
 	if err != nil {
 		return fmt.Errorf("identity: encode %s: %w", fileAdminKubeconfig, err)
 	}
-	return writeFile(filepath.Join(i.config.DataDir, fileAdminKubeconfig), data)
+	if err := writeFile(filepath.Join(i.config.DataDir, fileAdminKubeconfig), data); err != nil {
+		return err
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return fmt.Errorf("identity: %w", err)
+	}
+	i.admin.Store(cert)
+	return nil
 }
 
 func adminKubeconfig(server string, ca, cert, key []byte) clientcmdapi.Config {

@@ -45,6 +45,10 @@ type Leadership struct {
 	Leader      string
 	Term        uint64
 	Incarnation uint64
+	// Level of the command set in force, and what the next one waits for: empty
+	// unless this member leads.
+	Level      uint32
+	LevelWaits string
 }
 
 // Authorizer says whether the caller of ctx may do verb on the hub's members.
@@ -66,8 +70,10 @@ type Config struct {
 	Archive    Archive
 	Restored   Restored
 	Authorizer Authorizer
-	Version    string
-	Logger     *slog.Logger
+	// Certificates are those that this member knows; Member is set by the caller.
+	Certificates func() []*hubv1.Certificate
+	Version      string
+	Logger       *slog.Logger
 }
 
 // Admin serves tripod.hub.v1.Admin.
@@ -93,6 +99,7 @@ func (a *Admin) Status(ctx context.Context, request *hubv1.StatusRequest) (*hubv
 		Member: a.config.Self, Leader: leadership.Leader,
 		Term: leadership.Term, Incarnation: leadership.Incarnation,
 		Sealed: a.config.Restored.Sealed(), Operators: a.config.Restored.Operators(),
+		Level: leadership.Level, LevelWaits: leadership.LevelWaits,
 	}
 	members := a.config.Store.Members()
 	if !slices.ContainsFunc(members, func(m *hubv1.MemberStatus) bool { return m.GetName() == a.config.Self }) {
@@ -122,8 +129,9 @@ func (a *Admin) Status(ctx context.Context, request *hubv1.StatusRequest) (*hubv
 			continue
 		}
 		wait.Go(func() {
-			if waiting := a.askMember(ctx, entry); entry.GetLeader() {
-				answer.Waiting = waiting // the leader is asked once
+			said := a.askMember(ctx, entry)
+			if said != nil && entry.GetLeader() { // the leader is asked once
+				answer.Waiting, answer.LevelWaits = said.GetWaiting(), said.GetLevelWaits()
 			}
 		})
 	}
@@ -136,9 +144,9 @@ func (a *Admin) Status(ctx context.Context, request *hubv1.StatusRequest) (*hubv
 	return answer, nil
 }
 
-// askMember fills entry with what the member says of itself, and returns what it
-// knows of those that wait.
-func (a *Admin) askMember(ctx context.Context, entry *hubv1.MemberStatus) map[string]string {
+// askMember fills entry with what the member says of itself, and returns all that
+// it says; nil when it does not answer.
+func (a *Admin) askMember(ctx context.Context, entry *hubv1.MemberStatus) *hubv1.StatusResponse {
 	ctx, cancel := context.WithTimeout(ctx, memberTimeout)
 	defer cancel()
 	answer, err := call(a, entry, func(c hubv1.AdminClient) (*hubv1.StatusResponse, error) {
@@ -153,12 +161,13 @@ func (a *Admin) askMember(ctx context.Context, entry *hubv1.MemberStatus) map[st
 	}
 	copyState(entry, answer.GetMembers()[0])
 	entry.Reachable, entry.Version = true, answer.GetMembers()[0].GetVersion()
-	return answer.GetWaiting()
+	return answer
 }
 
 func copyState(to, from *hubv1.MemberStatus) {
 	to.AppliedIndex, to.Revision, to.DbSizeBytes = from.GetAppliedIndex(), from.GetRevision(), from.GetDbSizeBytes()
 	to.DbUsedBytes, to.Problems = from.GetDbUsedBytes(), from.GetProblems()
+	to.Level, to.Understands = from.GetLevel(), from.GetUnderstands()
 }
 
 // TransferLeadership moves the leadership and returns when the new leader is

@@ -89,7 +89,7 @@ func (s *machine) applyEntry(entry *raft.Log) *Result {
 		return nil
 	}
 	result := &Result{Index: entry.Index, Term: entry.Term}
-	command, err := decodeCommand(entry.Data)
+	command, err := s.decode(entry.Data, "this entry")
 	if err != nil {
 		return s.stop(entry, err)
 	}
@@ -98,7 +98,9 @@ func (s *machine) applyEntry(entry *raft.Log) *Result {
 	} else if !replayed {
 		s.index.SetConsistentApplyingIndex(entry.Index, entry.Term)
 		s.metrics.applies.Inc()
-		s.execute(command, result)
+		if result.Err = s.admitted(command); result.Err == nil {
+			s.execute(command, result)
+		}
 	} else {
 		s.metrics.skipped.Inc()
 	}
@@ -163,6 +165,8 @@ func (s *machine) execute(command *raftlogv1.Command, result *Result) {
 		})
 	case *raftlogv1.Command_StartIncarnation:
 		result.Err = s.startIncarnation(op.StartIncarnation)
+	case *raftlogv1.Command_RaiseLevel:
+		result.Err = s.raiseLevel(result.Index, op.RaiseLevel)
 	}
 }
 

@@ -99,24 +99,25 @@ func (a *auditor) begin(ctx context.Context) {
 func (a *auditor) audit(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, auditPatience)
 	defer cancel()
-	own, _, err := a.machine.kv.HashStorage().HashByRev(a.machine.kv.Rev())
+	hash, _, err := a.machine.kv.HashStorage().HashByRev(a.machine.kv.Rev())
 	if err != nil {
 		return false // compacted meanwhile
 	}
+	own := held{KeyValueHash: hash}
 	voters := a.voters()
-	members := map[mvcc.KeyValueHash][]string{own: {a.self}}
-	for hash := range a.ask(ctx, voters, own) {
-		members[hash.KeyValueHash] = append(members[hash.KeyValueHash], hash.member)
-		if len(members[hash.KeyValueHash]) > len(voters)/2 {
+	members := map[held][]string{own: {a.self}}
+	for answer := range a.ask(ctx, voters, hash) {
+		members[answer.held] = append(members[answer.held], answer.member)
+		if len(members[answer.held]) > len(voters)/2 {
 			cancel() // the others need not be waited for
 		}
 	}
-	for hash, names := range members {
+	for theirs, names := range members {
 		if len(names) <= len(voters)/2 {
 			continue
 		}
-		if hash != own {
-			a.stop(own, hash, names)
+		if theirs != own {
+			a.stop(own, theirs, names)
 		}
 		a.alarm.Store(nil)
 		return true
@@ -130,8 +131,16 @@ func (a *auditor) audit(ctx context.Context) bool {
 	return false
 }
 
-type memberHash struct {
+// held is what a member holds, to be compared.
+type held struct {
 	mvcc.KeyValueHash
+	// levelsDiffer: other entries have raised the level of the command set there
+	// than here. Raising it makes no revision, so the hash does not have it.
+	levelsDiffer bool
+}
+
+type memberHash struct {
+	held
 	member string
 }
 
@@ -146,8 +155,13 @@ func (a *auditor) ask(ctx context.Context, voters []raft.Server, own mvcc.KeyVal
 			continue
 		}
 		asking.Go(func() {
-			if hash, ok := a.hashOf(ctx, name, own.Revision); ok && hash.CompactRevision == own.CompactRevision {
-				answers <- memberHash{hash, name}
+			hash, ok := a.hashOf(ctx, name, own.Revision)
+			if !ok || hash.CompactRevision != own.CompactRevision {
+				return
+			}
+			applied, raised := a.machine.applied.Load(), a.machine.raised().raisedAt()
+			if theirs, err := a.peers.standing(ctx, name); err == nil {
+				answers <- memberHash{held{hash, differ(applied, raised, theirs.GetAppliedIndex(), theirs.GetRaisedAt())}, name}
 			}
 		})
 	}
@@ -181,10 +195,14 @@ func (a *auditor) hashOf(ctx context.Context, name string, revision int64) (mvcc
 }
 
 // stop ends this member for good.
-func (a *auditor) stop(own, theirs mvcc.KeyValueHash, members []string) {
+func (a *auditor) stop(own, theirs held, members []string) {
 	slices.Sort(members)
-	err := fmt.Errorf("store: the data of member %q under %s are not those of %s: hash %08x of revision %d, want %08x: something has altered them: %s",
-		a.self, a.dir, strings.Join(members, " and "), own.Hash, own.Revision, theirs.Hash, startAfresh)
+	levels := ""
+	if theirs.levelsDiffer {
+		levels = fmt.Sprintf(", and the level of the command set (%d here) was not raised by the same entries", a.machine.level())
+	}
+	err := fmt.Errorf("store: the data of member %q under %s are not those of %s: hash %08x of revision %d, want %08x%s: something has altered them: %s",
+		a.self, a.dir, strings.Join(members, " and "), own.Hash, own.Revision, theirs.Hash, levels, startAfresh)
 	if e := os.WriteFile(alteredFile(a.dir), []byte(err.Error()+"\n"), 0o600); e != nil {
 		a.log.Error("cannot note that the data are not to be used", "error", e)
 	}

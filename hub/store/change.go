@@ -18,8 +18,10 @@ type Standing struct {
 	AppliedIndex uint64
 	Revision     int64
 	Incarnation  uint64
-	// CommandVersion is the newest version of the command set that it can apply.
+	// CommandVersion is the highest level of the command set that it understands,
+	// Version that of its program.
 	CommandVersion uint32
+	Version        string
 	// DatabaseBytes is the size of its file, UsedBytes the part in use.
 	DatabaseBytes, UsedBytes int64
 }
@@ -27,9 +29,12 @@ type Standing struct {
 // standing describes this member.
 func (s *Store) standing() *raftlogv1.StandingResponse {
 	size, used := s.Maintenance().Size()
+	applied := s.AppliedIndex() // before the levels; see differ
 	return &raftlogv1.StandingResponse{
-		AppliedIndex: s.AppliedIndex(), Revision: s.Revision(), Incarnation: s.Incarnation(),
-		CommandVersion: CommandVersion, DatabaseBytes: size, UsedBytes: used,
+		AppliedIndex: applied, Revision: s.Revision(), Incarnation: s.Incarnation(),
+		CommandVersion: s.Understands(), Version: s.cfg.Version, RaisedAt: s.machine.raised().raisedAt(),
+		LevelWaits:    s.Membership().LevelWaits(),
+		DatabaseBytes: size, UsedBytes: used,
 	}
 }
 
@@ -44,7 +49,7 @@ func (m *Membership) Standing(ctx context.Context, name string) (Standing, error
 	}
 	return Standing{
 		AppliedIndex: answer.GetAppliedIndex(), Revision: answer.GetRevision(), Incarnation: answer.GetIncarnation(),
-		CommandVersion: answer.GetCommandVersion(), DatabaseBytes: answer.GetDatabaseBytes(), UsedBytes: answer.GetUsedBytes(),
+		CommandVersion: answer.GetCommandVersion(), Version: answer.GetVersion(), DatabaseBytes: answer.GetDatabaseBytes(), UsedBytes: answer.GetUsedBytes(),
 	}, nil
 }
 

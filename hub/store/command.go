@@ -4,18 +4,18 @@ import (
 	"fmt"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	raftlogv1 "tripod.dev/tripod/proto/raftlog/v1"
 )
 
-// CommandVersion is the version of the command set that this build writes and
-// the newest that it can apply. See proto/raftlog/v1/command.proto.
-const CommandVersion = 1
-
 // Op is one command to propose: made by Put, Delete, Txn and the like.
 type Op struct {
+	// command is as of level 1, or of the level that brought it.
 	command *raftlogv1.Command
+	// fenced commands say from level 2 on which incarnation they belong to.
+	fenced bool
 	// growing is false for the commands that stay allowed when disk space is
 	// short, because they free some or keep leases alive.
 	growing bool
@@ -31,7 +31,7 @@ func newOp(request marshaler, growing bool, wrap func([]byte) *raftlogv1.Command
 	}
 	command := wrap(data)
 	command.Version = 1
-	return Op{command: command, growing: growing}
+	return Op{command: command, fenced: true, growing: growing}
 }
 
 // Put stores one key.
@@ -90,29 +90,72 @@ func startIncarnation(r *raftlogv1.StartIncarnation) Op {
 	return Op{command: &raftlogv1.Command{Version: 1, Op: &raftlogv1.Command_StartIncarnation{StartIncarnation: r}}}
 }
 
-func encodeOp(op Op) ([]byte, error) {
+// raiseLevel has the level as its version: who does not understand it stops there.
+func raiseLevel(r *raftlogv1.RaiseLevel) Op {
+	return Op{command: &raftlogv1.Command{Version: r.GetLevel(), Op: &raftlogv1.Command_RaiseLevel{RaiseLevel: r}}}
+}
+
+// at encodes the command as it is written while level is in force and the hub is
+// in incarnation (0: not yet in one). It fails for one that is above level.
+func (op Op) at(level uint32, incarnation uint64) ([]byte, error) {
 	if op.err != nil {
 		return nil, op.err
 	}
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(op.command)
+	if since := op.command.GetVersion(); since > level {
+		return nil, aboveLevel(since, level)
+	}
+	command := op.command
+	if op.fenced && level >= levelIncarnation && incarnation != 0 {
+		command = &raftlogv1.Command{Version: max(op.command.GetVersion(), levelIncarnation), Incarnation: incarnation, Op: op.command.GetOp()}
+	}
+	return encode(command)
+}
+
+// encodeOp encodes a command of the first level.
+func encodeOp(op Op) ([]byte, error) { return op.at(firstLevel, 0) }
+
+func encode(command *raftlogv1.Command) ([]byte, error) {
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(command)
 	if err != nil {
 		return nil, fmt.Errorf("encode command: %w", err)
 	}
 	return data, nil
 }
 
-func decodeCommand(data []byte) (*raftlogv1.Command, error) {
+// decode reads a command that this member must understand: it is never skipped.
+// met says where it was met.
+func (s *machine) decode(data []byte, met string) (*raftlogv1.Command, error) {
 	var command raftlogv1.Command
 	if err := proto.Unmarshal(data, &command); err != nil {
 		return nil, fmt.Errorf("decode command: %w", err)
 	}
-	if command.GetVersion() > CommandVersion {
-		return nil, fmt.Errorf("command of version %d, this build applies up to %d: upgrade this member", command.GetVersion(), CommandVersion)
-	}
-	if command.GetOp() == nil {
-		return nil, fmt.Errorf("command of version %d without a known operation: upgrade this member", command.GetVersion())
+	if command.GetVersion() > s.understands || command.GetOp() == nil {
+		return nil, &tooOldError{
+			member: s.member, understands: s.understands, level: command.GetVersion(), met: met,
+			members: command.GetRaiseLevel().GetMembers(),
+		}
 	}
 	return &command, nil
+}
+
+// versionOf reads the version of an encoded command.
+func versionOf(data []byte) uint32 {
+	for len(data) > 0 {
+		number, kind, n := protowire.ConsumeTag(data)
+		if n < 0 {
+			return 0
+		}
+		if number == 1 && kind == protowire.VarintType {
+			version, _ := protowire.ConsumeVarint(data[n:])
+			return uint32(version)
+		}
+		skipped := protowire.ConsumeFieldValue(number, kind, data[n:])
+		if skipped < 0 {
+			return 0
+		}
+		data = data[n+skipped:]
+	}
+	return 0
 }
 
 // grows tells whether a command that came from another member takes space.

@@ -106,6 +106,13 @@ type Config struct {
 	// committed, so that a new leader does not start them afresh.
 	LeaseCheckpoint time.Duration
 
+	// Version is that of the program, for the other members and for people.
+	Version string
+	// Understands is the highest level of the command set that this member says it
+	// understands, and applies; 0 is all that this build does. A lower one makes it
+	// behave as an older build, for tests of upgrades.
+	Understands uint32
+
 	// AuditInterval is how often the data are compared with the other members'.
 	AuditInterval time.Duration
 
@@ -146,6 +153,9 @@ func (c Config) WithDefaults() Config {
 	if c.LeaseCheckpoint == 0 {
 		c.LeaseCheckpoint = 5 * time.Minute
 	}
+	if c.Understands == 0 {
+		c.Understands = CommandVersion
+	}
 	if c.AuditInterval == 0 {
 		c.AuditInterval = 10 * time.Minute
 	}
@@ -179,6 +189,9 @@ func (c Config) Validate() error {
 	}
 	if c.DataDir == "" {
 		bad("store: no data directory: set one that only this member uses")
+	}
+	if c.Understands > CommandVersion {
+		bad("store: level %d of the command set is above %d, which this build understands: set it lower, or leave it out", c.Understands, CommandVersion)
 	}
 	if c.TLS == nil {
 		bad("store: no TLS configuration: members speak nothing in plain text")

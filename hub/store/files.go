@@ -212,6 +212,9 @@ func (d *disk) restore(m *machine, meta *raft.SnapshotMeta) error {
 		defer source.Close()
 		err = m.Restore(source)
 	}
+	if errors.Is(err, ErrTooOld) {
+		return fmt.Errorf("store: refusing to start: %w", err)
+	}
 	if err != nil {
 		return fmt.Errorf("store: snapshot %s is newer than the database and cannot be used: %w: %s", path, err, startAfresh)
 	}

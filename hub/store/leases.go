@@ -49,7 +49,7 @@ func (l *Leases) revoke(ctx context.Context, id lease.LeaseID) {
 	}
 	// Only the leader's own lessor knows that the lease is over: if leadership
 	// moves meanwhile, the entry must not be proposed by the next one.
-	data, err := encodeOp(LeaseRevoke(&pb.LeaseRevokeRequest{ID: int64(id)}))
+	data, err := LeaseRevoke(&pb.LeaseRevokeRequest{ID: int64(id)}).at(l.machine.level(), l.machine.incarnation.Load())
 	if err != nil {
 		l.log.Error("encode revocation", "lease", int64(id), "error", err)
 		return

@@ -59,6 +59,8 @@ func compare(mine, theirs lineage, peer string) error {
 // has gone on without this member.
 type introduction struct {
 	self func() lineage
+	// levels are what this member tells of the command set.
+	levels func() tellLevels
 	// behind is the first newer incarnation of this hub that was met. It is for
 	// good: what this member holds is not the hub's state any more.
 	behind atomic.Uint64
@@ -107,8 +109,9 @@ func (i *introduction) awaitTried(ctx context.Context, peers []string) {
 	}
 }
 
-// greet does both sides; it is symmetric. The connection is not closed.
-func (i *introduction) greet(conn net.Conn, peer string, deadline time.Time) error {
+// greet does both sides; it is symmetric. extended says that both sides speak of
+// levels. The connection is not closed.
+func (i *introduction) greet(conn net.Conn, peer string, extended bool, deadline time.Time) error {
 	if err := conn.SetDeadline(deadline); err != nil {
 		return err
 	}
@@ -133,6 +136,9 @@ func (i *introduction) greet(conn net.Conn, peer string, deadline time.Time) err
 				i.remember(theirs.incarnation)
 			}
 		}
+		return err
+	}
+	if err := i.compareLevels(conn, peer, extended); err != nil {
 		return err
 	}
 	return conn.SetDeadline(time.Time{})

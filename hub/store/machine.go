@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -43,6 +44,10 @@ type machine struct {
 	onRestore func()
 	metrics   *metrics
 	fail      Failpoints
+	// member is this member's name, understands the highest level of the command
+	// set that it may apply.
+	member      string
+	understands uint32
 
 	index  cindex.ConsistentIndexer
 	hooks  backend.Hooks
@@ -58,6 +63,7 @@ type machine struct {
 	progress    wait.WaitTime
 	incarnation atomic.Uint64
 	clusterID   atomic.Uint64
+	levels      atomic.Pointer[levels]
 
 	// replayed is the last entry that was in the log at the start.
 	replayed uint64
@@ -85,8 +91,9 @@ func openMachine(cfg Config, m *metrics) (*machine, error) {
 		onRestore: cfg.OnRestore,
 		metrics:   m,
 		fail:      cfg.Fail,
-		progress:  wait.NewTimeList(),
-		haltErr:   make(chan error, 1),
+		member:    cfg.Name, understands: cfg.Understands,
+		progress: wait.NewTimeList(),
+		haltErr:  make(chan error, 1),
 	}
 	s.index = cindex.NewConsistentIndex(nil)
 	s.hooks = s.commitHooks()
@@ -95,6 +102,9 @@ func openMachine(cfg Config, m *metrics) (*machine, error) {
 	}
 	if err := withoutPanic(func() error { s.open(cfg); return nil }); err != nil {
 		return nil, fmt.Errorf("store: open the database %s: %w: %s", path, err, startAfresh)
+	}
+	if err := s.loadMeta(); err != nil {
+		return nil, errors.Join(fmt.Errorf("store: refusing to start: %w", err), s.close())
 	}
 	return s, nil
 }
@@ -111,7 +121,6 @@ func (s *machine) open(cfg Config) {
 	})
 	s.kv = mvcc.New(s.zap, s.be, s.lessor, mvcc.StoreConfig{})
 	s.be.SetTxPostLockInsideApplyHook(s.entering)
-	s.loadMeta()
 }
 
 // commitHooks write the applied index with its effects.
@@ -150,12 +159,23 @@ func (s *machine) entering() {
 	}
 }
 
-func (s *machine) loadMeta() {
+// loadMeta reads what lies beside the keys. It fails when this member's program
+// does not understand the level that the data are of.
+func (s *machine) loadMeta() error {
 	tx := s.be.ReadTx()
 	tx.RLock()
 	defer tx.RUnlock()
+	raised, err := readLevels(tx)
+	if err == nil {
+		err = s.understood(raised, "the data in "+s.path)
+	}
+	if err != nil {
+		return err
+	}
+	s.levels.Store(&raised)
 	s.incarnation.Store(readUint64(tx, incarnationKey))
 	s.clusterID.Store(readUint64(tx, clusterIDKey))
+	return nil
 }
 
 // lineage is the history that the state belongs to.

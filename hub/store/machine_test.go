@@ -53,7 +53,7 @@ func TestUnknownCommandStopsTheMachine(t *testing.T) {
 			t.Fatalf("entry at or after the unknown one: %v", r.(*Result).Err)
 		}
 	}
-	if err := <-m.haltErr; !strings.Contains(err.Error(), "entry 6") || !strings.Contains(err.Error(), "upgrade this member") {
+	if err := <-m.haltErr; !strings.Contains(err.Error(), "entry 6") || !strings.Contains(err.Error(), "install the tripod-hub") {
 		t.Fatalf("the machine stops with %v", err)
 	}
 	if m.kv.Rev() != 2 || m.index.ConsistentIndex() != 5 {

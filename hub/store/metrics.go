@@ -62,6 +62,8 @@ func (m *metrics) register(r prometheus.Registerer, s *Store) error {
 		gauge("applied_index", "Index of the last applied entry.", func() float64 { return float64(s.AppliedIndex()) }),
 		gauge("commit_index", "Index of the last entry known to be committed.", func() float64 { return float64(s.raft.CommitIndex()) }),
 		gauge("revision", "Revision of the key-value state.", func() float64 { return float64(s.Revision()) }),
+		gauge("command_level", "Level of the command set in force, as applied here.", func() float64 { return float64(s.Level()) }),
+		gauge("command_level_understood", "Highest level of the command set that this member's program understands.", func() float64 { return float64(s.Understands()) }),
 		gauge("db_bytes", "Size of the database file.", func() float64 { size, _ := s.Maintenance().Size(); return float64(size) }),
 		gauge("db_in_use_bytes", "Part of the database file in use.", func() float64 { _, used := s.Maintenance().Size(); return float64(used) }),
 		gauge("disk_free_bytes", "Free space under the data directory.", func() float64 { return float64(s.space.free.Load()) }),

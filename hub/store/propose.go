@@ -34,7 +34,7 @@ type proposer struct {
 // that surely was not proposed is proposed again until time is up; one whose
 // fate is unknown is not.
 func (p *proposer) propose(ctx context.Context, op Op) (*Result, error) {
-	data, err := encodeOp(op)
+	data, err := p.encode(op)
 	if err != nil {
 		return nil, err
 	}
@@ -62,6 +62,12 @@ func (p *proposer) propose(ctx context.Context, op Op) (*Result, error) {
 			return nil, ErrNoLeader
 		}
 	}
+}
+
+// encode writes the command for the level that is in force here. It never falls,
+// so the command stays good; a higher one that the leader may know is not needed.
+func (p *proposer) encode(op Op) ([]byte, error) {
+	return op.at(p.machine.level(), p.machine.incarnation.Load())
 }
 
 func outcomeLabel(proposed bool) string {
@@ -97,8 +103,17 @@ func (p *proposer) attempt(ctx context.Context, data []byte, growing bool) (resu
 	return result, true, nil
 }
 
-// local proposes on this member only.
+// local proposes on this member only, and nothing above the level in force. A
+// member that knows of a raise before the leader has applied it tries again.
 func (p *proposer) local(ctx context.Context, data []byte, growing bool) (*Result, bool, error) {
+	if wanted, level := versionOf(data), p.machine.level(); wanted > level {
+		return nil, false, aboveLevel(wanted, level)
+	}
+	return p.append(ctx, data, growing)
+}
+
+// append is local for what may be of the next level.
+func (p *proposer) append(ctx context.Context, data []byte, growing bool) (*Result, bool, error) {
 	if err := p.intro.leftBehind(); err != nil {
 		return nil, false, err
 	}
@@ -160,7 +175,7 @@ func (p *proposer) renewal(ctx context.Context, r *raftlogv1.LeaseRenewal) (Rene
 	if l, _ := p.leaders.get(); !l.Leading {
 		return RenewalApplied{}, ErrNotLeader
 	}
-	data, err := encodeOp(leaseRenewal(r))
+	data, err := p.encode(leaseRenewal(r))
 	if err != nil {
 		return RenewalApplied{}, err
 	}

@@ -39,7 +39,7 @@ type memberService struct {
 
 // Propose implements raftlogv1.MemberServiceServer.
 func (m memberService) Propose(ctx context.Context, r *raftlogv1.ProposeRequest) (*raftlogv1.ProposeResponse, error) {
-	command, err := decodeCommand(r.GetCommand())
+	command, err := m.proposer.machine.decode(r.GetCommand(), "a proposal of another member")
 	if err != nil {
 		return nil, status.Error(3, err.Error())
 	}

@@ -99,7 +99,7 @@ func (s *machine) Restore(source io.ReadCloser) error {
 	if err := s.fail.At(BeforeRestore); err != nil {
 		return err
 	}
-	received, index, err := receiveSnapshot(source, s.path)
+	received, index, err := s.receiveSnapshot(source)
 	if err != nil {
 		return err
 	}
@@ -133,7 +133,10 @@ func (s *machine) Restore(source io.ReadCloser) error {
 	old := s.be
 	s.be = fresh
 	s.mu.Unlock()
-	s.loadMeta()
+	if err := s.loadMeta(); err != nil {
+		s.halt(err)
+		return err
+	}
 	s.advanced(s.index.ConsistentIndex())
 	s.metrics.restores.Inc()
 	s.onRestore()
@@ -147,10 +150,11 @@ func (s *machine) Restore(source io.ReadCloser) error {
 	return nil
 }
 
-// receiveSnapshot writes the bbolt file of a snapshot beside path and returns
-// its name and the index of the last entry in it.
-func receiveSnapshot(source io.Reader, path string) (name string, index uint64, err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".restore-*")
+// receiveSnapshot writes the bbolt file of a snapshot beside the database and
+// returns its name and the index of the last entry in it. A snapshot of a level
+// that this member does not understand is refused, and stops it.
+func (s *machine) receiveSnapshot(source io.Reader) (name string, index uint64, err error) {
+	f, err := os.CreateTemp(filepath.Dir(s.path), filepath.Base(s.path)+".restore-*")
 	if err != nil {
 		return "", 0, fmt.Errorf("create file for snapshot: %w", err)
 	}
@@ -166,8 +170,15 @@ func receiveSnapshot(source io.Reader, path string) (name string, index uint64, 
 	if err := f.Sync(); err != nil {
 		return "", 0, fmt.Errorf("sync snapshot: %w", err)
 	}
-	index, err = fileIndex(f.Name())
-	return f.Name(), index, err
+	index, raised, err := fileMeta(f.Name())
+	if err != nil {
+		return "", 0, err
+	}
+	if err := s.understood(raised, "the snapshot that it was sent"); err != nil {
+		s.halt(err)
+		return "", 0, err
+	}
+	return f.Name(), index, nil
 }
 
 func copySnapshot(w io.Writer, source io.Reader) error {
@@ -198,23 +209,26 @@ func copySnapshot(w io.Writer, source io.Reader) error {
 	return nil
 }
 
-// fileIndex reads the applied index of a bbolt file without changing it.
-func fileIndex(path string) (uint64, error) {
+// fileMeta reads the applied index and the levels of a bbolt file without changing
+// it.
+func fileMeta(path string) (index uint64, raised levels, err error) {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, Timeout: time.Second})
 	if err != nil {
-		return 0, fmt.Errorf("open %s: %w", path, err)
+		return 0, nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	defer db.Close()
-	var index uint64
-	err = db.View(func(tx *bolt.Tx) error {
-		if b := tx.Bucket(schema.Meta.Name()); b != nil {
-			if v := b.Get(schema.MetaConsistentIndexKeyName); len(v) == 8 {
-				index = binary.BigEndian.Uint64(v)
-			}
+	err = db.View(func(tx *bolt.Tx) (err error) {
+		b := tx.Bucket(schema.Meta.Name())
+		if b == nil {
+			return nil
 		}
-		return nil
+		if v := b.Get(schema.MetaConsistentIndexKeyName); len(v) == 8 {
+			index = binary.BigEndian.Uint64(v)
+		}
+		raised, err = decodeLevels(b.Get(levelsKey))
+		return err
 	})
-	return index, err
+	return index, raised, err
 }
 
 func replaceFile(from, to string) error {

@@ -48,6 +48,7 @@ type Store struct {
 	auditor   *auditor
 	book      *book
 	intro     *introduction
+	raiser    *raiser
 	// changing orders this member's changes of the membership.
 	changing sync.Mutex
 }
@@ -88,6 +89,8 @@ func join(s *Store, metrics *metrics) error {
 	cfg := s.cfg
 	s.book = &book{machine: s.machine, first: cfg.Members}
 	s.intro = newIntroduction(s.machine.lineage, s.rememberBehind)
+	s.intro.levels = s.machine.tells
+	s.raiser = &raiser{store: s, log: s.log}
 	behind, err := recallBehind(cfg.DataDir)
 	if err != nil {
 		return err
@@ -125,7 +128,9 @@ func join(s *Store, metrics *metrics) error {
 	s.leaders.raft, s.leaders.propose, s.leaders.ended = s.raft, s.proposer.propose, s.transport.endWaits
 	s.proposer.raft = s.raft
 	s.auditor.voters = func() []raft.Server {
-		return slices.DeleteFunc(s.raft.GetConfiguration().Configuration().Servers, func(m raft.Server) bool { return m.Suffrage != raft.Voter })
+		// Raft gives everybody the same slice.
+		servers := slices.Clone(s.raft.GetConfiguration().Configuration().Servers)
+		return slices.DeleteFunc(servers, func(m raft.Server) bool { return m.Suffrage != raft.Voter })
 	}
 	r := s.reader
 	r.self, r.raft, r.logs, r.machine, r.leaders = raft.ServerID(cfg.Name), s.raft, s.disk.recent, s.machine, s.leaders
@@ -139,7 +144,7 @@ func (s *Store) Run(ctx context.Context) error {
 	background, stop := context.WithCancel(context.Background())
 	defer stop()
 	var wg sync.WaitGroup
-	for _, run := range []func(context.Context){s.leaders.run, s.reader.run, s.leases.run, s.space.run, s.yield, s.auditor.run, s.retire} {
+	for _, run := range []func(context.Context){s.leaders.run, s.reader.run, s.leases.run, s.space.run, s.yield, s.auditor.run, s.retire, s.raiser.run} {
 		wg.Go(func() { run(background) })
 	}
 	var failure error

@@ -93,6 +93,7 @@ func (l *streamLayer) acceptLoop() {
 	server.ClientAuth = tls.RequireAndVerifyClientCert
 	server.VerifyConnection = verifyMember
 	server.MinVersion = tls.VersionTLS13
+	server.NextProtos = []string{protocolLevels}
 	for {
 		conn, err := l.listener.Accept()
 		if err != nil {
@@ -132,15 +133,19 @@ func (l *streamLayer) handshake(conn *tls.Conn) {
 }
 
 // introduce lets Raft speak only with members of the same history.
-func (l *streamLayer) introduce(conn net.Conn, peer string, deadline time.Time) error {
+func (l *streamLayer) introduce(conn *tls.Conn, peer string, deadline time.Time) error {
 	if err := l.intro.leftBehind(); err != nil {
 		return err
 	}
-	err := l.intro.greet(conn, peer, deadline)
+	extended := conn.ConnectionState().NegotiatedProtocol == protocolLevels
+	err := l.intro.greet(conn, peer, extended, deadline)
 	l.intro.note(peer)
 	var differ *lineageError
 	if errors.As(err, &differ) && l.refused.say("lineage of "+peer) {
 		l.log.Error("Raft connection refused: the histories differ", "peer", peer, "error", err)
+	}
+	if errors.Is(err, ErrTooOld) && l.refused.say("level of "+peer) {
+		l.log.Error("Raft connection refused: a member is too old", "peer", peer, "error", err)
 	}
 	return err
 }
@@ -197,7 +202,9 @@ func (l *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (n
 		l.intro.note(name)
 		return nil, fmt.Errorf("dial member %q: %w", name, err)
 	}
-	secured := tls.Client(conn, clientTLS(l.config, name))
+	config := clientTLS(l.config, name)
+	config.NextProtos = []string{protocolLevels}
+	secured := tls.Client(conn, config)
 	if err := secured.HandshakeContext(ctx); err != nil {
 		_ = conn.Close()
 		l.intro.note(name)
@@ -230,7 +237,10 @@ func isCertificateError(err error) bool {
 // and may be shared behind a translation, names do not.
 func clientTLS(base *tls.Config, name string) *tls.Config {
 	c := base.Clone()
-	roots := c.RootCAs
+	roots, now := c.RootCAs, c.Time
+	if now == nil {
+		now = time.Now
+	}
 	c.MinVersion = tls.VersionTLS13
 	// Only the host name check is replaced; the chain is verified below.
 	c.InsecureSkipVerify = true
@@ -242,7 +252,7 @@ func clientTLS(base *tls.Config, name string) *tls.Config {
 		for _, cert := range state.PeerCertificates[1:] {
 			intermediates.AddCert(cert)
 		}
-		if _, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates}); err != nil {
+		if _, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: now()}); err != nil {
 			return &tls.CertificateVerificationError{UnverifiedCertificates: state.PeerCertificates, Err: err}
 		}
 		if err := verifyMember(state); err != nil {

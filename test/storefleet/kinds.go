@@ -32,6 +32,10 @@ type MemberConfig struct {
 	Bootstrap             bool
 	Authority, Pair       string // files; Pair without .crt and .key
 	Tuning                Tuning
+	// Version and Understands are store.Config's of the same names: what a member of
+	// an older build would be.
+	Version     string
+	Understands uint32
 	// Routes says where to dial instead of a member's address.
 	Routes map[string]string
 	// Control is a unix socket on which failpoints are armed (package failpoint);

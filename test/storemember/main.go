@@ -105,6 +105,7 @@ func storeConfig(c storefleet.MemberConfig, identity *tls.Config, failpoints sto
 		Name: c.Name, DataDir: c.DataDir, Members: c.Members, Bootstrap: c.Bootstrap, TLS: identity, Logger: log, Fail: failpoints,
 		SnapshotThreshold: t.SnapshotThreshold, TrailingLogs: t.TrailingLogs, SnapshotInterval: t.SnapshotInterval,
 		SegmentBytes: t.SegmentBytes, SpaceReserve: t.SpaceReserve,
+		Version: c.Version, Understands: c.Understands,
 	}
 	if c.Routes != nil {
 		var d net.Dialer

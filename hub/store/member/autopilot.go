@@ -222,20 +222,20 @@ func (a *Autopilot) peers(now time.Time) []Peer {
 		if p.Alive && !h.caughtUp.IsZero() {
 			p.Steady = now.Sub(h.caughtUp)
 		}
-		p.Unable = unable(m, h, progress.Incarnation)
+		p.Unable = unable(m, h, progress.Incarnation, a.config.Store.Level())
 		out = append(out, p)
 	}
 	return out
 }
 
 // unable says why a member can never have a vote as it is.
-func unable(m store.MemberInfo, h *health, incarnation uint64) string {
+func unable(m store.MemberInfo, h *health, incarnation uint64, level uint32) string {
 	switch {
 	case h.answered.IsZero():
 		return ""
-	case h.standing.CommandVersion < store.CommandVersion:
-		return fmt.Sprintf("its tripod-hub is too old for the log (it applies commands up to version %d, the leader writes %d): upgrade %s",
-			h.standing.CommandVersion, store.CommandVersion, m.Name)
+	case h.standing.CommandVersion < level:
+		return fmt.Sprintf("its tripod-hub is too old for the hub (it understands the command set up to level %d, and level %d is in force): upgrade %s",
+			h.standing.CommandVersion, level, m.Name)
 	case h.standing.Incarnation != 0 && h.standing.Incarnation != incarnation:
 		return fmt.Sprintf("its data is of incarnation %d, the hub's of %d: stop it, empty its data folder, start it again", h.standing.Incarnation, incarnation)
 	}

@@ -864,7 +864,11 @@ type StatusResponse struct {
 	// Operators whose keys are registered; two must sign a recovery.
 	Operators []string `protobuf:"bytes,7,rep,name=operators,proto3" json:"operators,omitempty"`
 	// By member without a vote: what its promotion waits for. Only the leader knows.
-	Waiting       map[string]string `protobuf:"bytes,8,rep,name=waiting,proto3" json:"waiting,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Waiting map[string]string `protobuf:"bytes,8,rep,name=waiting,proto3" json:"waiting,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The level of the command set that is in force, as the answering member has
+	// applied it, and what the next one waits for; only the leader knows that.
+	Level         uint32 `protobuf:"varint,9,opt,name=level,proto3" json:"level,omitempty"`
+	LevelWaits    string `protobuf:"bytes,10,opt,name=level_waits,json=levelWaits,proto3" json:"level_waits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -955,6 +959,20 @@ func (x *StatusResponse) GetWaiting() map[string]string {
 	return nil
 }
 
+func (x *StatusResponse) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetLevelWaits() string {
+	if x != nil {
+		return x.LevelWaits
+	}
+	return ""
+}
+
 type MemberStatus struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Name         string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -972,8 +990,12 @@ type MemberStatus struct {
 	// What is wrong with a member that answers, in words, each with its remedy.
 	Problems []string `protobuf:"bytes,13,rep,name=problems,proto3" json:"problems,omitempty"`
 	// For a non-voter: what its promotion waits for.
-	Waiting       string `protobuf:"bytes,14,opt,name=waiting,proto3" json:"waiting,omitempty"`
-	DbUsedBytes   int64  `protobuf:"varint,15,opt,name=db_used_bytes,json=dbUsedBytes,proto3" json:"db_used_bytes,omitempty"`
+	Waiting     string `protobuf:"bytes,14,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	DbUsedBytes int64  `protobuf:"varint,15,opt,name=db_used_bytes,json=dbUsedBytes,proto3" json:"db_used_bytes,omitempty"`
+	// The level of the command set that is in force there, and the highest one that
+	// its program understands; 0 is not known.
+	Level         uint32 `protobuf:"varint,16,opt,name=level,proto3" json:"level,omitempty"`
+	Understands   uint32 `protobuf:"varint,17,opt,name=understands,proto3" json:"understands,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1113,6 +1135,232 @@ func (x *MemberStatus) GetDbUsedBytes() int64 {
 	return 0
 }
 
+func (x *MemberStatus) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *MemberStatus) GetUnderstands() uint32 {
+	if x != nil {
+		return x.Understands
+	}
+	return 0
+}
+
+type CertificatesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// local asks for what the answering member knows alone.
+	Local         bool `protobuf:"varint,1,opt,name=local,proto3" json:"local,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificatesRequest) Reset() {
+	*x = CertificatesRequest{}
+	mi := &file_hub_v1_admin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificatesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificatesRequest) ProtoMessage() {}
+
+func (x *CertificatesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificatesRequest.ProtoReflect.Descriptor instead.
+func (*CertificatesRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *CertificatesRequest) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
+}
+
+type CertificatesResponse struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Certificates []*Certificate         `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	// Members that did not answer; what only they know is missing.
+	Silent        []string `protobuf:"bytes,2,rep,name=silent,proto3" json:"silent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificatesResponse) Reset() {
+	*x = CertificatesResponse{}
+	mi := &file_hub_v1_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificatesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificatesResponse) ProtoMessage() {}
+
+func (x *CertificatesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificatesResponse.ProtoReflect.Descriptor instead.
+func (*CertificatesResponse) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *CertificatesResponse) GetCertificates() []*Certificate {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+func (x *CertificatesResponse) GetSilent() []string {
+	if x != nil {
+		return x.Silent
+	}
+	return nil
+}
+
+type Certificate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who tells.
+	Member string `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	// The common name, and what it is for: ca, member, admin, agent or guard.
+	Name  string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Kind  string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	Where string `protobuf:"bytes,4,opt,name=where,proto3" json:"where,omitempty"`
+	// Unix times in seconds.
+	NotBefore int64 `protobuf:"varint,5,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
+	NotAfter  int64 `protobuf:"varint,6,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	// When it was last shown to the member; 0 for the member's own.
+	Shown int64 `protobuf:"varint,7,opt,name=shown,proto3" json:"shown,omitempty"`
+	// Who renews it.
+	Renewal string `protobuf:"bytes,8,opt,name=renewal,proto3" json:"renewal,omitempty"`
+	// That it should have been renewed by now, in words; empty if it is well.
+	Problem       string `protobuf:"bytes,9,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Certificate) Reset() {
+	*x = Certificate{}
+	mi := &file_hub_v1_admin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Certificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Certificate) ProtoMessage() {}
+
+func (x *Certificate) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
+func (*Certificate) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Certificate) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *Certificate) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Certificate) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Certificate) GetWhere() string {
+	if x != nil {
+		return x.Where
+	}
+	return ""
+}
+
+func (x *Certificate) GetNotBefore() int64 {
+	if x != nil {
+		return x.NotBefore
+	}
+	return 0
+}
+
+func (x *Certificate) GetNotAfter() int64 {
+	if x != nil {
+		return x.NotAfter
+	}
+	return 0
+}
+
+func (x *Certificate) GetShown() int64 {
+	if x != nil {
+		return x.Shown
+	}
+	return 0
+}
+
+func (x *Certificate) GetRenewal() string {
+	if x != nil {
+		return x.Renewal
+	}
+	return ""
+}
+
+func (x *Certificate) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 type TransferLeadershipRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	To            string                 `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"` // member name; empty lets Raft choose
@@ -1122,7 +1370,7 @@ type TransferLeadershipRequest struct {
 
 func (x *TransferLeadershipRequest) Reset() {
 	*x = TransferLeadershipRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[17]
+	mi := &file_hub_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1134,7 +1382,7 @@ func (x *TransferLeadershipRequest) String() string {
 func (*TransferLeadershipRequest) ProtoMessage() {}
 
 func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[17]
+	mi := &file_hub_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1147,7 +1395,7 @@ func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TransferLeadershipRequest) GetTo() string {
@@ -1166,7 +1414,7 @@ type TransferLeadershipResponse struct {
 
 func (x *TransferLeadershipResponse) Reset() {
 	*x = TransferLeadershipResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[18]
+	mi := &file_hub_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +1426,7 @@ func (x *TransferLeadershipResponse) String() string {
 func (*TransferLeadershipResponse) ProtoMessage() {}
 
 func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[18]
+	mi := &file_hub_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +1439,7 @@ func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TransferLeadershipResponse) GetLeader() string {
@@ -1259,7 +1507,7 @@ const file_hub_v1_admin_proto_rawDesc = "" +
 	"\vapproved_by\x18\x01 \x01(\tR\n" +
 	"approvedBy\"%\n" +
 	"\rStatusRequest\x12\x14\n" +
-	"\x05local\x18\x01 \x01(\bR\x05local\"\xe5\x02\n" +
+	"\x05local\x18\x01 \x01(\bR\x05local\"\x9c\x03\n" +
 	"\x0eStatusResponse\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
@@ -1268,10 +1516,14 @@ const file_hub_v1_admin_proto_rawDesc = "" +
 	"\amembers\x18\x05 \x03(\v2\x1b.tripod.hub.v1.MemberStatusR\amembers\x12\x16\n" +
 	"\x06sealed\x18\x06 \x01(\bR\x06sealed\x12\x1c\n" +
 	"\toperators\x18\a \x03(\tR\toperators\x12D\n" +
-	"\awaiting\x18\b \x03(\v2*.tripod.hub.v1.StatusResponse.WaitingEntryR\awaiting\x1a:\n" +
+	"\awaiting\x18\b \x03(\v2*.tripod.hub.v1.StatusResponse.WaitingEntryR\awaiting\x12\x14\n" +
+	"\x05level\x18\t \x01(\rR\x05level\x12\x1f\n" +
+	"\vlevel_waits\x18\n" +
+	" \x01(\tR\n" +
+	"levelWaits\x1a:\n" +
 	"\fWaitingEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa7\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdf\x03\n" +
 	"\fMemberStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x16\n" +
@@ -1288,14 +1540,33 @@ const file_hub_v1_admin_proto_rawDesc = "" +
 	"\x05error\x18\f \x01(\tR\x05error\x12\x1a\n" +
 	"\bproblems\x18\r \x03(\tR\bproblems\x12\x18\n" +
 	"\awaiting\x18\x0e \x01(\tR\awaiting\x12\"\n" +
-	"\rdb_used_bytes\x18\x0f \x01(\x03R\vdbUsedBytes\"+\n" +
+	"\rdb_used_bytes\x18\x0f \x01(\x03R\vdbUsedBytes\x12\x14\n" +
+	"\x05level\x18\x10 \x01(\rR\x05level\x12 \n" +
+	"\vunderstands\x18\x11 \x01(\rR\vunderstands\"+\n" +
+	"\x13CertificatesRequest\x12\x14\n" +
+	"\x05local\x18\x01 \x01(\bR\x05local\"n\n" +
+	"\x14CertificatesResponse\x12>\n" +
+	"\fcertificates\x18\x01 \x03(\v2\x1a.tripod.hub.v1.CertificateR\fcertificates\x12\x16\n" +
+	"\x06silent\x18\x02 \x03(\tR\x06silent\"\xe9\x01\n" +
+	"\vCertificate\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05where\x18\x04 \x01(\tR\x05where\x12\x1d\n" +
+	"\n" +
+	"not_before\x18\x05 \x01(\x03R\tnotBefore\x12\x1b\n" +
+	"\tnot_after\x18\x06 \x01(\x03R\bnotAfter\x12\x14\n" +
+	"\x05shown\x18\a \x01(\x03R\x05shown\x12\x18\n" +
+	"\arenewal\x18\b \x01(\tR\arenewal\x12\x18\n" +
+	"\aproblem\x18\t \x01(\tR\aproblem\"+\n" +
 	"\x19TransferLeadershipRequest\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\tR\x02to\"4\n" +
 	"\x1aTransferLeadershipResponse\x12\x16\n" +
-	"\x06leader\x18\x01 \x01(\tR\x06leader2\xba\x06\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader2\x93\a\n" +
 	"\x05Admin\x12E\n" +
 	"\x06Status\x12\x1c.tripod.hub.v1.StatusRequest\x1a\x1d.tripod.hub.v1.StatusResponse\x12i\n" +
-	"\x12TransferLeadership\x12(.tripod.hub.v1.TransferLeadershipRequest\x1a).tripod.hub.v1.TransferLeadershipResponse\x12Q\n" +
+	"\x12TransferLeadership\x12(.tripod.hub.v1.TransferLeadershipRequest\x1a).tripod.hub.v1.TransferLeadershipResponse\x12W\n" +
+	"\fCertificates\x12\".tripod.hub.v1.CertificatesRequest\x1a#.tripod.hub.v1.CertificatesResponse\x12Q\n" +
 	"\tAddMember\x12\x1f.tripod.hub.v1.AddMemberRequest\x1a#.tripod.hub.v1.ChangeMemberResponse\x12Y\n" +
 	"\rPromoteMember\x12#.tripod.hub.v1.PromoteMemberRequest\x1a#.tripod.hub.v1.ChangeMemberResponse\x12W\n" +
 	"\fRemoveMember\x12\".tripod.hub.v1.RemoveMemberRequest\x1a#.tripod.hub.v1.ChangeMemberResponse\x12C\n" +
@@ -1316,7 +1587,7 @@ func file_hub_v1_admin_proto_rawDescGZIP() []byte {
 	return file_hub_v1_admin_proto_rawDescData
 }
 
-var file_hub_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_hub_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_hub_v1_admin_proto_goTypes = []any{
 	(*AddMemberRequest)(nil),            // 0: tripod.hub.v1.AddMemberRequest
 	(*PromoteMemberRequest)(nil),        // 1: tripod.hub.v1.PromoteMemberRequest
@@ -1335,38 +1606,44 @@ var file_hub_v1_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),               // 14: tripod.hub.v1.StatusRequest
 	(*StatusResponse)(nil),              // 15: tripod.hub.v1.StatusResponse
 	(*MemberStatus)(nil),                // 16: tripod.hub.v1.MemberStatus
-	(*TransferLeadershipRequest)(nil),   // 17: tripod.hub.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil),  // 18: tripod.hub.v1.TransferLeadershipResponse
-	nil,                                 // 19: tripod.hub.v1.StatusResponse.WaitingEntry
+	(*CertificatesRequest)(nil),         // 17: tripod.hub.v1.CertificatesRequest
+	(*CertificatesResponse)(nil),        // 18: tripod.hub.v1.CertificatesResponse
+	(*Certificate)(nil),                 // 19: tripod.hub.v1.Certificate
+	(*TransferLeadershipRequest)(nil),   // 20: tripod.hub.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil),  // 21: tripod.hub.v1.TransferLeadershipResponse
+	nil,                                 // 22: tripod.hub.v1.StatusResponse.WaitingEntry
 }
 var file_hub_v1_admin_proto_depIdxs = []int32{
 	6,  // 0: tripod.hub.v1.BackupPart.origin:type_name -> tripod.hub.v1.BackupOrigin
 	11, // 1: tripod.hub.v1.RestoreDifferenceResponse.differences:type_name -> tripod.hub.v1.Difference
 	16, // 2: tripod.hub.v1.StatusResponse.members:type_name -> tripod.hub.v1.MemberStatus
-	19, // 3: tripod.hub.v1.StatusResponse.waiting:type_name -> tripod.hub.v1.StatusResponse.WaitingEntry
-	14, // 4: tripod.hub.v1.Admin.Status:input_type -> tripod.hub.v1.StatusRequest
-	17, // 5: tripod.hub.v1.Admin.TransferLeadership:input_type -> tripod.hub.v1.TransferLeadershipRequest
-	0,  // 6: tripod.hub.v1.Admin.AddMember:input_type -> tripod.hub.v1.AddMemberRequest
-	1,  // 7: tripod.hub.v1.Admin.PromoteMember:input_type -> tripod.hub.v1.PromoteMemberRequest
-	2,  // 8: tripod.hub.v1.Admin.RemoveMember:input_type -> tripod.hub.v1.RemoveMemberRequest
-	4,  // 9: tripod.hub.v1.Admin.Backup:input_type -> tripod.hub.v1.BackupRequest
-	7,  // 10: tripod.hub.v1.Admin.RegisterOperatorKey:input_type -> tripod.hub.v1.RegisterOperatorKeyRequest
-	9,  // 11: tripod.hub.v1.Admin.RestoreDifference:input_type -> tripod.hub.v1.RestoreDifferenceRequest
-	12, // 12: tripod.hub.v1.Admin.ApproveRestore:input_type -> tripod.hub.v1.ApproveRestoreRequest
-	15, // 13: tripod.hub.v1.Admin.Status:output_type -> tripod.hub.v1.StatusResponse
-	18, // 14: tripod.hub.v1.Admin.TransferLeadership:output_type -> tripod.hub.v1.TransferLeadershipResponse
-	3,  // 15: tripod.hub.v1.Admin.AddMember:output_type -> tripod.hub.v1.ChangeMemberResponse
-	3,  // 16: tripod.hub.v1.Admin.PromoteMember:output_type -> tripod.hub.v1.ChangeMemberResponse
-	3,  // 17: tripod.hub.v1.Admin.RemoveMember:output_type -> tripod.hub.v1.ChangeMemberResponse
-	5,  // 18: tripod.hub.v1.Admin.Backup:output_type -> tripod.hub.v1.BackupPart
-	8,  // 19: tripod.hub.v1.Admin.RegisterOperatorKey:output_type -> tripod.hub.v1.RegisterOperatorKeyResponse
-	10, // 20: tripod.hub.v1.Admin.RestoreDifference:output_type -> tripod.hub.v1.RestoreDifferenceResponse
-	13, // 21: tripod.hub.v1.Admin.ApproveRestore:output_type -> tripod.hub.v1.ApproveRestoreResponse
-	13, // [13:22] is the sub-list for method output_type
-	4,  // [4:13] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	22, // 3: tripod.hub.v1.StatusResponse.waiting:type_name -> tripod.hub.v1.StatusResponse.WaitingEntry
+	19, // 4: tripod.hub.v1.CertificatesResponse.certificates:type_name -> tripod.hub.v1.Certificate
+	14, // 5: tripod.hub.v1.Admin.Status:input_type -> tripod.hub.v1.StatusRequest
+	20, // 6: tripod.hub.v1.Admin.TransferLeadership:input_type -> tripod.hub.v1.TransferLeadershipRequest
+	17, // 7: tripod.hub.v1.Admin.Certificates:input_type -> tripod.hub.v1.CertificatesRequest
+	0,  // 8: tripod.hub.v1.Admin.AddMember:input_type -> tripod.hub.v1.AddMemberRequest
+	1,  // 9: tripod.hub.v1.Admin.PromoteMember:input_type -> tripod.hub.v1.PromoteMemberRequest
+	2,  // 10: tripod.hub.v1.Admin.RemoveMember:input_type -> tripod.hub.v1.RemoveMemberRequest
+	4,  // 11: tripod.hub.v1.Admin.Backup:input_type -> tripod.hub.v1.BackupRequest
+	7,  // 12: tripod.hub.v1.Admin.RegisterOperatorKey:input_type -> tripod.hub.v1.RegisterOperatorKeyRequest
+	9,  // 13: tripod.hub.v1.Admin.RestoreDifference:input_type -> tripod.hub.v1.RestoreDifferenceRequest
+	12, // 14: tripod.hub.v1.Admin.ApproveRestore:input_type -> tripod.hub.v1.ApproveRestoreRequest
+	15, // 15: tripod.hub.v1.Admin.Status:output_type -> tripod.hub.v1.StatusResponse
+	21, // 16: tripod.hub.v1.Admin.TransferLeadership:output_type -> tripod.hub.v1.TransferLeadershipResponse
+	18, // 17: tripod.hub.v1.Admin.Certificates:output_type -> tripod.hub.v1.CertificatesResponse
+	3,  // 18: tripod.hub.v1.Admin.AddMember:output_type -> tripod.hub.v1.ChangeMemberResponse
+	3,  // 19: tripod.hub.v1.Admin.PromoteMember:output_type -> tripod.hub.v1.ChangeMemberResponse
+	3,  // 20: tripod.hub.v1.Admin.RemoveMember:output_type -> tripod.hub.v1.ChangeMemberResponse
+	5,  // 21: tripod.hub.v1.Admin.Backup:output_type -> tripod.hub.v1.BackupPart
+	8,  // 22: tripod.hub.v1.Admin.RegisterOperatorKey:output_type -> tripod.hub.v1.RegisterOperatorKeyResponse
+	10, // 23: tripod.hub.v1.Admin.RestoreDifference:output_type -> tripod.hub.v1.RestoreDifferenceResponse
+	13, // 24: tripod.hub.v1.Admin.ApproveRestore:output_type -> tripod.hub.v1.ApproveRestoreResponse
+	15, // [15:25] is the sub-list for method output_type
+	5,  // [5:15] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_hub_v1_admin_proto_init() }
@@ -1380,7 +1657,7 @@ func file_hub_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hub_v1_admin_proto_rawDesc), len(file_hub_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Admin_Status_FullMethodName              = "/tripod.hub.v1.Admin/Status"
 	Admin_TransferLeadership_FullMethodName  = "/tripod.hub.v1.Admin/TransferLeadership"
+	Admin_Certificates_FullMethodName        = "/tripod.hub.v1.Admin/Certificates"
 	Admin_AddMember_FullMethodName           = "/tripod.hub.v1.Admin/AddMember"
 	Admin_PromoteMember_FullMethodName       = "/tripod.hub.v1.Admin/PromoteMember"
 	Admin_RemoveMember_FullMethodName        = "/tripod.hub.v1.Admin/RemoveMember"
@@ -38,6 +39,9 @@ const (
 type AdminClient interface {
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
 	TransferLeadership(ctx context.Context, in *TransferLeadershipRequest, opts ...grpc.CallOption) (*TransferLeadershipResponse, error)
+	// Certificates lists those of the hub's CA: the members' own, and those that
+	// agents and guards have shown to a member since it started.
+	Certificates(ctx context.Context, in *CertificatesRequest, opts ...grpc.CallOption) (*CertificatesResponse, error)
 	// AddMember lets a new member join as a non-voter. The leader promotes it when
 	// it has caught up and the hub survives as much with it as without.
 	AddMember(ctx context.Context, in *AddMemberRequest, opts ...grpc.CallOption) (*ChangeMemberResponse, error)
@@ -79,6 +83,16 @@ func (c *adminClient) TransferLeadership(ctx context.Context, in *TransferLeader
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(TransferLeadershipResponse)
 	err := c.cc.Invoke(ctx, Admin_TransferLeadership_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) Certificates(ctx context.Context, in *CertificatesRequest, opts ...grpc.CallOption) (*CertificatesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CertificatesResponse)
+	err := c.cc.Invoke(ctx, Admin_Certificates_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -172,6 +186,9 @@ func (c *adminClient) ApproveRestore(ctx context.Context, in *ApproveRestoreRequ
 type AdminServer interface {
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
 	TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error)
+	// Certificates lists those of the hub's CA: the members' own, and those that
+	// agents and guards have shown to a member since it started.
+	Certificates(context.Context, *CertificatesRequest) (*CertificatesResponse, error)
 	// AddMember lets a new member join as a non-voter. The leader promotes it when
 	// it has caught up and the hub survives as much with it as without.
 	AddMember(context.Context, *AddMemberRequest) (*ChangeMemberResponse, error)
@@ -204,6 +221,9 @@ func (UnimplementedAdminServer) Status(context.Context, *StatusRequest) (*Status
 }
 func (UnimplementedAdminServer) TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method TransferLeadership not implemented")
+}
+func (UnimplementedAdminServer) Certificates(context.Context, *CertificatesRequest) (*CertificatesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Certificates not implemented")
 }
 func (UnimplementedAdminServer) AddMember(context.Context, *AddMemberRequest) (*ChangeMemberResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AddMember not implemented")
@@ -279,6 +299,24 @@ func _Admin_TransferLeadership_Handler(srv interface{}, ctx context.Context, dec
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AdminServer).TransferLeadership(ctx, req.(*TransferLeadershipRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_Certificates_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CertificatesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Certificates(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Certificates_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Certificates(ctx, req.(*CertificatesRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -416,6 +454,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "TransferLeadership",
 			Handler:    _Admin_TransferLeadership_Handler,
+		},
+		{
+			MethodName: "Certificates",
+			Handler:    _Admin_Certificates_Handler,
 		},
 		{
 			MethodName: "AddMember",

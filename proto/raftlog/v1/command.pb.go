@@ -8,10 +8,13 @@
 //
 // It is append-only. A field or a command that was ever released keeps its
 // number and its meaning for ever, because a member may replay a log that an
-// older version wrote. A new command gets a new number in Command.op and a new
-// value of COMMAND_VERSION; a member that meets a version it does not know
-// stops with a message instead of guessing. testdata/ beside the decoder holds
-// the bytes of every command ever released.
+// older version wrote. A new command or field begins a new level of the command
+// set, and is proposed only when that level is in force (RaiseLevel); a member
+// that meets a version it does not know stops with a message instead of guessing.
+// testdata/ beside the decoder holds the bytes of every command ever released.
+//
+//   level 1  everything but what follows
+//   level 2  RaiseLevel; Command.incarnation
 
 package raftlogv1
 
@@ -33,8 +36,11 @@ const (
 // Command is one entry of the log. Exactly one op is set.
 type Command struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The lowest version of the command set that can apply this entry.
+	// The lowest level of the command set that can apply this entry.
 	Version uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	// The incarnation in which a key-value or lease command was proposed; in
+	// another one it is refused. 0 is any. Since level 2.
+	Incarnation uint64 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	// Types that are valid to be assigned to Op:
 	//
 	//	*Command_Put
@@ -46,6 +52,7 @@ type Command struct {
 	//	*Command_LeaseCheckpoint
 	//	*Command_LeaseRenewal
 	//	*Command_StartIncarnation
+	//	*Command_RaiseLevel
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -84,6 +91,13 @@ func (*Command) Descriptor() ([]byte, []int) {
 func (x *Command) GetVersion() uint32 {
 	if x != nil {
 		return x.Version
+	}
+	return 0
+}
+
+func (x *Command) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
 	}
 	return 0
 }
@@ -176,6 +190,15 @@ func (x *Command) GetStartIncarnation() *StartIncarnation {
 	return nil
 }
 
+func (x *Command) GetRaiseLevel() *RaiseLevel {
+	if x != nil {
+		if x, ok := x.Op.(*Command_RaiseLevel); ok {
+			return x.RaiseLevel
+		}
+	}
+	return nil
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -218,6 +241,11 @@ type Command_StartIncarnation struct {
 	StartIncarnation *StartIncarnation `protobuf:"bytes,31,opt,name=start_incarnation,json=startIncarnation,proto3,oneof"`
 }
 
+type Command_RaiseLevel struct {
+	// Since level 2.
+	RaiseLevel *RaiseLevel `protobuf:"bytes,32,opt,name=raise_level,json=raiseLevel,proto3,oneof"`
+}
+
 func (*Command_Put) isCommand_Op() {}
 
 func (*Command_DeleteRange) isCommand_Op() {}
@@ -235,6 +263,8 @@ func (*Command_LeaseCheckpoint) isCommand_Op() {}
 func (*Command_LeaseRenewal) isCommand_Op() {}
 
 func (*Command_StartIncarnation) isCommand_Op() {}
+
+func (*Command_RaiseLevel) isCommand_Op() {}
 
 // LeaseRenewal renews the leases of clusters (safety.md section 3). It creates
 // no revision.
@@ -378,13 +408,133 @@ func (x *StartIncarnation) GetReason() string {
 	return ""
 }
 
+// RaiseLevel brings the next level of the command set into force, for good. It
+// applies only if level is one above the one in force, and carries level as its
+// version: a member that does not understand it stops here.
+type RaiseLevel struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Level uint32                 `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"`
+	// What each member of the Raft configuration had announced, for people.
+	Members       []*Announcement `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaiseLevel) Reset() {
+	*x = RaiseLevel{}
+	mi := &file_raftlog_v1_command_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaiseLevel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaiseLevel) ProtoMessage() {}
+
+func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
+	mi := &file_raftlog_v1_command_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaiseLevel.ProtoReflect.Descriptor instead.
+func (*RaiseLevel) Descriptor() ([]byte, []int) {
+	return file_raftlog_v1_command_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RaiseLevel) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *RaiseLevel) GetMembers() []*Announcement {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+// Announcement is what a member says of itself.
+type Announcement struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Member string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	// The highest level that it understands.
+	Level uint32 `protobuf:"varint,2,opt,name=level,proto3" json:"level,omitempty"`
+	// The version of its program.
+	Version       string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Announcement) Reset() {
+	*x = Announcement{}
+	mi := &file_raftlog_v1_command_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Announcement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Announcement) ProtoMessage() {}
+
+func (x *Announcement) ProtoReflect() protoreflect.Message {
+	mi := &file_raftlog_v1_command_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Announcement.ProtoReflect.Descriptor instead.
+func (*Announcement) Descriptor() ([]byte, []int) {
+	return file_raftlog_v1_command_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Announcement) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *Announcement) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *Announcement) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
 var File_raftlog_v1_command_proto protoreflect.FileDescriptor
 
 const file_raftlog_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x18raftlog/v1/command.proto\x12\x11tripod.raftlog.v1\"\xa3\x03\n" +
+	"\x18raftlog/v1/command.proto\x12\x11tripod.raftlog.v1\"\x87\x04\n" +
 	"\aCommand\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
+	"\aversion\x18\x01 \x01(\rR\aversion\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x12\n" +
 	"\x03put\x18\n" +
 	" \x01(\fH\x00R\x03put\x12#\n" +
 	"\fdelete_range\x18\v \x01(\fH\x00R\vdeleteRange\x12\x12\n" +
@@ -395,7 +545,9 @@ const file_raftlog_v1_command_proto_rawDesc = "" +
 	"\flease_revoke\x18\x0f \x01(\fH\x00R\vleaseRevoke\x12+\n" +
 	"\x10lease_checkpoint\x18\x10 \x01(\fH\x00R\x0fleaseCheckpoint\x12F\n" +
 	"\rlease_renewal\x18\x1e \x01(\v2\x1f.tripod.raftlog.v1.LeaseRenewalH\x00R\fleaseRenewal\x12R\n" +
-	"\x11start_incarnation\x18\x1f \x01(\v2#.tripod.raftlog.v1.StartIncarnationH\x00R\x10startIncarnationB\x04\n" +
+	"\x11start_incarnation\x18\x1f \x01(\v2#.tripod.raftlog.v1.StartIncarnationH\x00R\x10startIncarnation\x12@\n" +
+	"\vraise_level\x18  \x01(\v2\x1d.tripod.raftlog.v1.RaiseLevelH\x00R\n" +
+	"raiseLevelB\x04\n" +
 	"\x02op\"\x85\x01\n" +
 	"\fLeaseRenewal\x12\x1a\n" +
 	"\bclusters\x18\x01 \x03(\tR\bclusters\x12\x12\n" +
@@ -406,7 +558,15 @@ const file_raftlog_v1_command_proto_rawDesc = "" +
 	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\x04R\tclusterId\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reasonB.Z,tripod.dev/tripod/proto/raftlog/v1;raftlogv1b\x06proto3"
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"]\n" +
+	"\n" +
+	"RaiseLevel\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\rR\x05level\x129\n" +
+	"\amembers\x18\x02 \x03(\v2\x1f.tripod.raftlog.v1.AnnouncementR\amembers\"V\n" +
+	"\fAnnouncement\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12\x14\n" +
+	"\x05level\x18\x02 \x01(\rR\x05level\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversionB.Z,tripod.dev/tripod/proto/raftlog/v1;raftlogv1b\x06proto3"
 
 var (
 	file_raftlog_v1_command_proto_rawDescOnce sync.Once
@@ -420,20 +580,24 @@ func file_raftlog_v1_command_proto_rawDescGZIP() []byte {
 	return file_raftlog_v1_command_proto_rawDescData
 }
 
-var file_raftlog_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_raftlog_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_raftlog_v1_command_proto_goTypes = []any{
 	(*Command)(nil),          // 0: tripod.raftlog.v1.Command
 	(*LeaseRenewal)(nil),     // 1: tripod.raftlog.v1.LeaseRenewal
 	(*StartIncarnation)(nil), // 2: tripod.raftlog.v1.StartIncarnation
+	(*RaiseLevel)(nil),       // 3: tripod.raftlog.v1.RaiseLevel
+	(*Announcement)(nil),     // 4: tripod.raftlog.v1.Announcement
 }
 var file_raftlog_v1_command_proto_depIdxs = []int32{
 	1, // 0: tripod.raftlog.v1.Command.lease_renewal:type_name -> tripod.raftlog.v1.LeaseRenewal
 	2, // 1: tripod.raftlog.v1.Command.start_incarnation:type_name -> tripod.raftlog.v1.StartIncarnation
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	3, // 2: tripod.raftlog.v1.Command.raise_level:type_name -> tripod.raftlog.v1.RaiseLevel
+	4, // 3: tripod.raftlog.v1.RaiseLevel.members:type_name -> tripod.raftlog.v1.Announcement
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_raftlog_v1_command_proto_init() }
@@ -451,6 +615,7 @@ func file_raftlog_v1_command_proto_init() {
 		(*Command_LeaseCheckpoint)(nil),
 		(*Command_LeaseRenewal)(nil),
 		(*Command_StartIncarnation)(nil),
+		(*Command_RaiseLevel)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -458,7 +623,7 @@ func file_raftlog_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftlog_v1_command_proto_rawDesc), len(file_raftlog_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

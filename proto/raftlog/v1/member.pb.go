@@ -117,11 +117,18 @@ type StandingResponse struct {
 	AppliedIndex uint64                 `protobuf:"varint,1,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	Revision     int64                  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	Incarnation  uint64                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	// The newest version of the command set that the receiver can apply.
+	// The highest level of the command set that the receiver understands.
 	CommandVersion uint32 `protobuf:"varint,4,opt,name=command_version,json=commandVersion,proto3" json:"command_version,omitempty"`
 	// The receiver's file: its size and the part in use, in bytes.
 	DatabaseBytes int64 `protobuf:"varint,5,opt,name=database_bytes,json=databaseBytes,proto3" json:"database_bytes,omitempty"`
 	UsedBytes     int64 `protobuf:"varint,6,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"`
+	// The version of its program.
+	Version string `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`
+	// The indexes of the entries that raised the level, from level 2 on, as applied
+	// by the receiver; read after applied_index.
+	RaisedAt []uint64 `protobuf:"varint,8,rep,packed,name=raised_at,json=raisedAt,proto3" json:"raised_at,omitempty"`
+	// What the next level waits for, in words, on the leader.
+	LevelWaits    string `protobuf:"bytes,9,opt,name=level_waits,json=levelWaits,proto3" json:"level_waits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -196,6 +203,27 @@ func (x *StandingResponse) GetUsedBytes() int64 {
 		return x.UsedBytes
 	}
 	return 0
+}
+
+func (x *StandingResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *StandingResponse) GetRaisedAt() []uint64 {
+	if x != nil {
+		return x.RaisedAt
+	}
+	return nil
+}
+
+func (x *StandingResponse) GetLevelWaits() string {
+	if x != nil {
+		return x.LevelWaits
+	}
+	return ""
 }
 
 type ProposeRequest struct {
@@ -652,7 +680,7 @@ var File_raftlog_v1_member_proto protoreflect.FileDescriptor
 const file_raftlog_v1_member_proto_rawDesc = "" +
 	"\n" +
 	"\x17raftlog/v1/member.proto\x12\x11tripod.raftlog.v1\"\x11\n" +
-	"\x0fStandingRequest\"\xe4\x01\n" +
+	"\x0fStandingRequest\"\xbc\x02\n" +
 	"\x10StandingResponse\x12#\n" +
 	"\rapplied_index\x18\x01 \x01(\x04R\fappliedIndex\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12 \n" +
@@ -660,7 +688,11 @@ const file_raftlog_v1_member_proto_rawDesc = "" +
 	"\x0fcommand_version\x18\x04 \x01(\rR\x0ecommandVersion\x12%\n" +
 	"\x0edatabase_bytes\x18\x05 \x01(\x03R\rdatabaseBytes\x12\x1d\n" +
 	"\n" +
-	"used_bytes\x18\x06 \x01(\x03R\tusedBytes\"*\n" +
+	"used_bytes\x18\x06 \x01(\x03R\tusedBytes\x12\x18\n" +
+	"\aversion\x18\a \x01(\tR\aversion\x12\x1b\n" +
+	"\traised_at\x18\b \x03(\x04R\braisedAt\x12\x1f\n" +
+	"\vlevel_waits\x18\t \x01(\tR\n" +
+	"levelWaits\"*\n" +
 	"\x0eProposeRequest\x12\x18\n" +
 	"\acommand\x18\x01 \x01(\fR\acommand\"\xd1\x01\n" +
 	"\x0fProposeResponse\x124\n" +

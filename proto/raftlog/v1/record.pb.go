@@ -354,11 +354,119 @@ func (x *OperatorSignature) GetValue() []byte {
 	return nil
 }
 
+// RaisedLevels says which levels of the command set were brought into force, in
+// order from level 2. It is no key: it lies beside the incarnation, because
+// raising the level makes no revision.
+type RaisedLevels struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Levels        []*RaisedLevel         `protobuf:"bytes,1,rep,name=levels,proto3" json:"levels,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaisedLevels) Reset() {
+	*x = RaisedLevels{}
+	mi := &file_raftlog_v1_record_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaisedLevels) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaisedLevels) ProtoMessage() {}
+
+func (x *RaisedLevels) ProtoReflect() protoreflect.Message {
+	mi := &file_raftlog_v1_record_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaisedLevels.ProtoReflect.Descriptor instead.
+func (*RaisedLevels) Descriptor() ([]byte, []int) {
+	return file_raftlog_v1_record_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RaisedLevels) GetLevels() []*RaisedLevel {
+	if x != nil {
+		return x.Levels
+	}
+	return nil
+}
+
+type RaisedLevel struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Level uint32                 `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"`
+	// Index of the entry.
+	Index         uint64          `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	Members       []*Announcement `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaisedLevel) Reset() {
+	*x = RaisedLevel{}
+	mi := &file_raftlog_v1_record_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaisedLevel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaisedLevel) ProtoMessage() {}
+
+func (x *RaisedLevel) ProtoReflect() protoreflect.Message {
+	mi := &file_raftlog_v1_record_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaisedLevel.ProtoReflect.Descriptor instead.
+func (*RaisedLevel) Descriptor() ([]byte, []int) {
+	return file_raftlog_v1_record_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RaisedLevel) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *RaisedLevel) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *RaisedLevel) GetMembers() []*Announcement {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
 var File_raftlog_v1_record_proto protoreflect.FileDescriptor
 
 const file_raftlog_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x17raftlog/v1/record.proto\x12\x11tripod.raftlog.v1\"\xf7\x01\n" +
+	"\x17raftlog/v1/record.proto\x12\x11tripod.raftlog.v1\x1a\x18raftlog/v1/command.proto\"\xf7\x01\n" +
 	"\fMemberRecord\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x16\n" +
@@ -384,7 +492,13 @@ const file_raftlog_v1_record_proto_rawDesc = "" +
 	"approvedBy\"E\n" +
 	"\x11OperatorSignature\x12\x1a\n" +
 	"\boperator\x18\x01 \x01(\tR\boperator\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05valueB.Z,tripod.dev/tripod/proto/raftlog/v1;raftlogv1b\x06proto3"
+	"\x05value\x18\x02 \x01(\fR\x05value\"F\n" +
+	"\fRaisedLevels\x126\n" +
+	"\x06levels\x18\x01 \x03(\v2\x1e.tripod.raftlog.v1.RaisedLevelR\x06levels\"t\n" +
+	"\vRaisedLevel\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\rR\x05level\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x129\n" +
+	"\amembers\x18\x03 \x03(\v2\x1f.tripod.raftlog.v1.AnnouncementR\amembersB.Z,tripod.dev/tripod/proto/raftlog/v1;raftlogv1b\x06proto3"
 
 var (
 	file_raftlog_v1_record_proto_rawDescOnce sync.Once
@@ -398,21 +512,26 @@ func file_raftlog_v1_record_proto_rawDescGZIP() []byte {
 	return file_raftlog_v1_record_proto_rawDescData
 }
 
-var file_raftlog_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_raftlog_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_raftlog_v1_record_proto_goTypes = []any{
 	(*MemberRecord)(nil),      // 0: tripod.raftlog.v1.MemberRecord
 	(*OperatorKey)(nil),       // 1: tripod.raftlog.v1.OperatorKey
 	(*Seal)(nil),              // 2: tripod.raftlog.v1.Seal
 	(*IncarnationRecord)(nil), // 3: tripod.raftlog.v1.IncarnationRecord
 	(*OperatorSignature)(nil), // 4: tripod.raftlog.v1.OperatorSignature
+	(*RaisedLevels)(nil),      // 5: tripod.raftlog.v1.RaisedLevels
+	(*RaisedLevel)(nil),       // 6: tripod.raftlog.v1.RaisedLevel
+	(*Announcement)(nil),      // 7: tripod.raftlog.v1.Announcement
 }
 var file_raftlog_v1_record_proto_depIdxs = []int32{
 	4, // 0: tripod.raftlog.v1.IncarnationRecord.signatures:type_name -> tripod.raftlog.v1.OperatorSignature
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	6, // 1: tripod.raftlog.v1.RaisedLevels.levels:type_name -> tripod.raftlog.v1.RaisedLevel
+	7, // 2: tripod.raftlog.v1.RaisedLevel.members:type_name -> tripod.raftlog.v1.Announcement
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_raftlog_v1_record_proto_init() }
@@ -420,13 +539,14 @@ func file_raftlog_v1_record_proto_init() {
 	if File_raftlog_v1_record_proto != nil {
 		return
 	}
+	file_raftlog_v1_command_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftlog_v1_record_proto_rawDesc), len(file_raftlog_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,6 +1,7 @@
 package bugs
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -8,7 +9,7 @@ import (
 // TestBugsFitTheSource keeps the bugs true to a source that moves on.
 func TestBugsFitTheSource(t *testing.T) {
 	names := map[string]bool{}
-	for _, b := range All {
+	for _, b := range slices.Concat(All, Upgrade) {
 		if names[b.Name] {
 			t.Errorf("two bugs are called %q", b.Name)
 		}

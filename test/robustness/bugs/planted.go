@@ -26,8 +26,8 @@ var All = []Bug{
 		Under: []string{"kill follower", "kill leader", "kill all"},
 	}, {
 		Name: "a snapshot claims an entry that it does not hold", File: "hub/store/snapshot.go",
-		Old:   "\ts.loadMeta()\n\ts.advanced(",
-		New:   "\ts.index.SetConsistentIndex(s.index.ConsistentIndex()+1, 1)\n\ts.loadMeta()\n\ts.advanced(",
+		Old:   "\ts.advanced(s.index.ConsistentIndex())\n\ts.metrics.restores",
+		New:   "\ts.index.SetConsistentIndex(s.index.ConsistentIndex()+1, 1)\n\ts.advanced(s.index.ConsistentIndex())\n\ts.metrics.restores",
 		Under: []string{"follower falls behind"},
 	}, {
 		Name: "a write of unknown outcome is proposed again", File: "hub/store/propose.go",
@@ -80,5 +80,16 @@ var All = []Bug{
 		Name: "votes and terms are not kept", File: "hub/store/guardedlog.go",
 		Old: "\treturn g.WAL.Set(key,", New: "\tif len(key) > 0 {\n\t\treturn nil\n\t}\n\treturn g.WAL.Set(key,",
 		Under: []string{"kill leader", "kill majority", "kill all"},
+	},
+}
+
+// Upgrade are those that only a rolling upgrade shows.
+var Upgrade = []Bug{
+	{
+		Name: "the level is raised although a member does not understand it", File: "hub/store/raise.go",
+		Old: "case said.GetCommandVersion() < next:", New: "case said.GetCommandVersion() < 1:",
+	}, {
+		Name: "a leader writes what is above the level", File: "hub/store/command.go",
+		Old: "op.fenced && level >= levelIncarnation &&", New: "op.fenced && level >= firstLevel &&",
 	},
 }
