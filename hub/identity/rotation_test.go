@@ -44,12 +44,13 @@ func (s *staff) now() time.Time { return time.Now().Add(time.Duration(s.ahead.Lo
 // hire opens the identities of one hub and keeps them valid until the test ends.
 func hire(t *testing.T, names ...string) *staff {
 	s := &staff{t: t, members: map[string]*identity.Identity{}, renewed: map[string]chan struct{}{}}
+	root := t.TempDir() // goes last, when nobody writes there any more
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	t.Cleanup(func() { cancel(); running.Wait() })
 	first := ""
 	for _, name := range names {
-		dir := t.TempDir()
+		dir := filepath.Join(root, name)
 		if first != "" { // as if it had fetched the bundle
 			if err := os.CopyFS(filepath.Join(dir, "pki"), os.DirFS(filepath.Join(first, "pki"))); err != nil {
 				t.Fatal(err)
