@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
@@ -53,6 +54,9 @@ type Config struct {
 	Profile string `json:"profile,omitempty"`
 	// DNS serves the global services.
 	DNS DNSConfig `json:"dns,omitempty"`
+	// StoreQuota bounds what is in use of the database, for instance 8Gi, which is
+	// the default; the same on every member. Over it the hub refuses what grows.
+	StoreQuota *resource.Quantity `json:"storeQuota,omitempty"`
 	// AuditPolicyFile is an audit.k8s.io/v1 Policy; empty logs metadata of all
 	// requests.
 	AuditPolicyFile string `json:"auditPolicyFile,omitempty"`
@@ -91,6 +95,9 @@ func (m MemberConfig) validate() error {
 }
 
 var memberName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+// smallestQuota is 64 MiB.
+const smallestQuota = 64 << 20
 
 // LoadConfig reads a configuration file. Unknown fields are errors, so that a
 // misspelt one is not silently ignored.
@@ -151,6 +158,9 @@ func (c Config) Validate() error {
 	}
 	if after := c.RemoveDeadMembersAfter.Duration; after != 0 && after < time.Hour {
 		add("removeDeadMembersAfter is %v: a member that restarts or is serviced is not dead; use an hour at least, or leave it out", after)
+	}
+	if quota := c.StoreQuota; quota != nil && quota.Value() < smallestQuota {
+		add("storeQuota is %v: there is no database without a limit, and one under 64Mi is full of the hub's own objects; leave it out for 8Gi", quota)
 	}
 	if c.DNS.Listen != "" {
 		if _, _, err := net.SplitHostPort(c.DNS.Listen); err != nil {

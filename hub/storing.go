@@ -30,6 +30,9 @@ func newStore(c Config, who *identity.Identity, leases *term.Leases, metrics pro
 		Logger:     logger,
 		Registerer: metrics,
 	}
+	if c.StoreQuota != nil {
+		config.Quota = c.StoreQuota.Value()
+	}
 	if c.Profile == "WAN" {
 		config.Timing = hubstore.WAN()
 	}

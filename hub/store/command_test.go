@@ -33,6 +33,7 @@ func released() map[string]Op {
 		"v1-lease-grant":       LeaseGrant(&pb.LeaseGrantRequest{ID: 5, TTL: 60}),
 		"v1-lease-revoke":      LeaseRevoke(&pb.LeaseRevokeRequest{ID: 5}),
 		"v1-lease-checkpoint":  leaseCheckpoint(&pb.LeaseCheckpointRequest{Checkpoints: []*pb.LeaseCheckpoint{{ID: 5, Remaining_TTL: 30}}}),
+		"v2-alarm":             alarmed(&pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: 7, Alarm: pb.AlarmType_NOSPACE}),
 		"v1-lease-renewal":     leaseRenewal(&raftlogv1.LeaseRenewal{Clusters: []string{"north-1a", "south-1a"}, Tick: 12, Incarnation: 1}),
 		"v1-start-incarnation": startIncarnation(&raftlogv1.StartIncarnation{Incarnation: 2, ClusterId: 99, Reason: "bootstrap"}),
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/coreos/go-semver/semver"
 	"go.etcd.io/etcd/pkg/v3/wait"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3alarm"
 	"go.etcd.io/etcd/server/v3/etcdserver/cindex"
 	"go.etcd.io/etcd/server/v3/lease"
 	"go.etcd.io/etcd/server/v3/storage"
@@ -48,6 +49,9 @@ type machine struct {
 	hooks  backend.Hooks
 	kv     mvcc.WatchableKV
 	lessor lease.Lessor
+	// alarms are the committed ones; full is true while one says NOSPACE.
+	alarms atomic.Pointer[v3alarm.AlarmStore]
+	full   atomic.Bool
 
 	// mu guards be, which a snapshot replaces. Held for reading while be is used.
 	mu      sync.RWMutex
@@ -93,14 +97,14 @@ func openMachine(cfg Config, m *metrics) (*machine, error) {
 	if err := checkFile(path); err != nil {
 		return nil, err
 	}
-	if err := withoutPanic(func() error { s.open(cfg); return nil }); err != nil {
+	if err := withoutPanic(func() error { return s.open(cfg) }); err != nil {
 		return nil, fmt.Errorf("store: open the database %s: %w: %s", path, err, startAfresh)
 	}
 	return s, nil
 }
 
 // open reads the database into memory; etcd's packages panic if it makes no sense.
-func (s *machine) open(cfg Config) {
+func (s *machine) open(cfg Config) error {
 	s.be = s.openBackend()
 	s.index.SetBackend(s.be)
 	s.applied.Store(s.index.ConsistentIndex())
@@ -112,6 +116,7 @@ func (s *machine) open(cfg Config) {
 	s.kv = mvcc.New(s.zap, s.be, s.lessor, mvcc.StoreConfig{})
 	s.be.SetTxPostLockInsideApplyHook(s.entering)
 	s.loadMeta()
+	return s.loadAlarms(s.be)
 }
 
 // commitHooks write the applied index with its effects.

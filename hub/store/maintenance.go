@@ -61,6 +61,9 @@ func (m *Maintenance) Alarms() []string {
 	if err := m.store.space.check(m.store.space.reserve); err != nil {
 		out = append(out, err.Error())
 	}
+	if m.store.machine.full.Load() || m.store.space.over() {
+		out = append(out, m.store.space.overText())
+	}
 	if err := m.store.intro.leftBehind(); err != nil {
 		out = append(out, err.Error())
 	}

@@ -64,6 +64,13 @@ func (m *metrics) register(r prometheus.Registerer, s *Store) error {
 		gauge("revision", "Revision of the key-value state.", func() float64 { return float64(s.Revision()) }),
 		gauge("db_bytes", "Size of the database file.", func() float64 { size, _ := s.Maintenance().Size(); return float64(size) }),
 		gauge("db_in_use_bytes", "Part of the database file in use.", func() float64 { _, used := s.Maintenance().Size(); return float64(used) }),
+		gauge("quota_bytes", "Quota of the part of the database file in use.", func() float64 { return float64(s.cfg.Quota) }),
+		gauge("no_space", "1 while this member refuses what grows, for the quota or a full disk.", func() float64 {
+			if s.space.short() || s.machine.full.Load() {
+				return 1
+			}
+			return 0
+		}),
 		gauge("disk_free_bytes", "Free space under the data directory.", func() float64 { return float64(s.space.free.Load()) }),
 	} {
 		errs = append(errs, r.Register(c))

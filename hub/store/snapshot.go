@@ -128,6 +128,10 @@ func (s *machine) Restore(source io.ReadCloser) error {
 		s.halt(err)
 		return err
 	}
+	if err := s.loadAlarms(fresh); err != nil {
+		s.halt(err)
+		return err
+	}
 	fresh.SetTxPostLockInsideApplyHook(s.entering)
 	s.mu.Lock()
 	old := s.be

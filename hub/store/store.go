@@ -86,6 +86,7 @@ func New(cfg Config) (*Store, error) {
 // join wires the parts of s together and starts Raft.
 func join(s *Store, metrics *metrics) error {
 	cfg := s.cfg
+	s.space.inUse = s.inUse
 	s.book = &book{machine: s.machine, first: cfg.Members}
 	s.intro = &introduction{self: s.machine.lineage, remember: s.rememberBehind}
 	behind, err := recallBehind(cfg.DataDir)
@@ -139,7 +140,7 @@ func (s *Store) Run(ctx context.Context) error {
 	background, stop := context.WithCancel(context.Background())
 	defer stop()
 	var wg sync.WaitGroup
-	for _, run := range []func(context.Context){s.leaders.run, s.reader.run, s.leases.run, s.space.run, s.yield, s.auditor.run, s.retire} {
+	for _, run := range []func(context.Context){s.leaders.run, s.reader.run, s.leases.run, s.space.run, s.keepQuota, s.yield, s.auditor.run, s.retire} {
 		wg.Go(func() { run(background) })
 	}
 	var failure error
