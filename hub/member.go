@@ -34,17 +34,18 @@ type Member struct {
 	// lock keeps other processes out of the data folder.
 	lock *os.File
 
-	identity  *identity.Identity
-	store     *hubstore.Store
-	etcd      *etcdapi.Server
-	autopilot *member.Autopilot
-	seal      *seal
-	senses    senses
-	routes    *gateway.Routes
-	apiserver *apiserver.Server
-	sessions  *session.Server
-	services  services
-	runner    *term.Runner
+	identity     *identity.Identity
+	store        *hubstore.Store
+	etcd         *etcdapi.Server
+	autopilot    *member.Autopilot
+	defragmenter *member.Defragmenter
+	seal         *seal
+	senses       senses
+	routes       *gateway.Routes
+	apiserver    *apiserver.Server
+	sessions     *session.Server
+	services     services
+	runner       *term.Runner
 }
 
 // New puts a member together. It blocks until this member has an identity: on a
@@ -97,6 +98,7 @@ func (m *Member) Run(ctx context.Context) error {
 		{"etcd API", m.etcd.Run},
 		{"identity", m.identity.Run},
 		{"autopilot", m.autopilot.Run},
+		{"defragmenter", m.defragmenter.Run},
 		{"seal", m.seal.run},
 		{"API server", m.apiserver.Run},
 		{"sessions", m.sessions.Run},

@@ -20,8 +20,9 @@ import (
 // standing tells the admin service how the hub stands, and changes its members.
 type standing struct {
 	*member.View
-	autopilot *member.Autopilot
-	store     *hubstore.Store
+	autopilot    *member.Autopilot
+	defragmenter *member.Defragmenter
+	store        *hubstore.Store
 }
 
 // Local implements rpc.Store.
@@ -66,6 +67,16 @@ func (s standing) Promote(ctx context.Context, name string) error {
 // Remove implements rpc.Changes.
 func (s standing) Remove(ctx context.Context, name string, force bool) error {
 	return asStatus(s.autopilot.Remove(ctx, name, force))
+}
+
+// Defragment implements rpc.Upkeep.
+func (s standing) Defragment(ctx context.Context, name string) error {
+	return asStatus(s.defragmenter.Defragment(ctx, name))
+}
+
+// Compact implements rpc.Upkeep.
+func (s standing) Compact(ctx context.Context, keep int64) (int64, error) {
+	return s.store.Maintenance().Compact(ctx, keep)
 }
 
 func asStatus(err error) error {

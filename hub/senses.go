@@ -45,6 +45,7 @@ func (m *Member) openStore(context.Context) (err error) {
 		Store: m.store, PreferredCenter: m.config.PreferredCenter,
 		Policy: member.Policy{RemoveDeadAfter: m.config.RemoveDeadMembersAfter.Duration}, Logger: m.logger,
 	})
+	m.defragmenter = member.NewDefragmenter(member.DefragmenterConfig{Store: m.store, Logger: m.logger})
 	m.seal = newSeal(m.store)
 	return nil
 }

@@ -139,10 +139,10 @@ func (m *Member) newAdmin() (*rpc.Admin, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the reviewer of access: %w", err)
 	}
-	standing := standing{View: member.New(m.store), autopilot: m.autopilot, store: m.store}
+	standing := standing{View: member.New(m.store), autopilot: m.autopilot, defragmenter: m.defragmenter, store: m.store}
 	return rpc.NewAdmin(rpc.Config{
 		Self: m.config.Name, Port: RPCPort, PeerTLS: m.peerTLS,
-		Store: standing, Changes: standing, Archive: archive{m.store}, Restored: &restored{member: m},
+		Store: standing, Changes: standing, Upkeep: standing, Archive: archive{m.store}, Restored: &restored{member: m},
 		Authorizer: rpc.RBAC{Reviews: reviews.SubjectAccessReviews()}, Version: Version, Logger: m.logger,
 	}), nil
 }

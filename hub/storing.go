@@ -29,6 +29,7 @@ func newStore(c Config, who *identity.Identity, leases *term.Leases, metrics pro
 		Timing:     hubstore.LAN(),
 		Logger:     logger,
 		Registerer: metrics,
+		History:    c.StoreHistory.Duration, HistoryRevisions: c.StoreHistoryRevisions,
 	}
 	if c.StoreQuota != nil {
 		config.Quota = c.StoreQuota.Value()

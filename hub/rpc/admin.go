@@ -64,6 +64,7 @@ type Config struct {
 	Store      Store
 	Changes    Changes
 	Archive    Archive
+	Upkeep     Upkeep
 	Restored   Restored
 	Authorizer Authorizer
 	Version    string

@@ -109,6 +109,11 @@ type Config struct {
 	// every member. Over it growth is refused hub-wide with ErrNoSpace until less
 	// than 90 % is in use. Default 8 GiB.
 	Quota int64
+	// History is for how long superseded revisions stay at least, if no client
+	// drops them before; default an hour, negative bounds it by number alone.
+	// HistoryRevisions is how many stay at most; 0 is any number.
+	History          time.Duration
+	HistoryRevisions int64
 	// LeaseCheckpoint is how often the remaining time of long etcd leases is
 	// committed, so that a new leader does not start them afresh.
 	LeaseCheckpoint time.Duration
@@ -152,6 +157,9 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.Quota == 0 {
 		c.Quota = DefaultQuota
+	}
+	if c.History == 0 {
+		c.History = time.Hour
 	}
 	if c.LeaseCheckpoint == 0 {
 		c.LeaseCheckpoint = 5 * time.Minute
@@ -206,6 +214,9 @@ func (c Config) Validate() error {
 		}
 	}
 	errs = append(errs, c.Timing.validate())
+	if c.HistoryRevisions < 0 {
+		bad("store: %d superseded revisions are to stay: use 0 for any number", c.HistoryRevisions)
+	}
 	if c.Quota < 0 {
 		bad("store: the quota of the database is %d bytes: there is no database without a limit; leave it out for %d bytes", c.Quota, int64(DefaultQuota))
 	}

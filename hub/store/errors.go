@@ -78,6 +78,9 @@ func Status(err error) error {
 	if errors.Is(err, ErrLeftBehind) {
 		return status.Error(codes.FailedPrecondition, err.Error())
 	}
+	if errors.Is(err, ErrBusy) {
+		return status.Error(codes.FailedPrecondition, err.Error())
+	}
 	var full *noSpaceError
 	if errors.As(err, &full) {
 		return status.Error(codes.ResourceExhausted, "etcdserver: mvcc: database space exceeded: "+full.Error())

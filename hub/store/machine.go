@@ -57,6 +57,9 @@ type machine struct {
 	mu      sync.RWMutex
 	be      backend.Backend
 	closing sync.WaitGroup
+	// copying is held for reading while the file is copied, however long that
+	// takes, and for writing while it is rewritten, which never waits for it.
+	copying sync.RWMutex
 
 	applied     atomic.Uint64
 	progress    wait.WaitTime
@@ -226,14 +229,18 @@ func (s *machine) close() error {
 	return nil
 }
 
+// removeLeftovers removes what a crash left of a snapshot that was received or of a
+// file that was rewritten: neither was in the database's place.
 func removeLeftovers(path string) error {
-	leftovers, err := filepath.Glob(path + ".restore-*")
-	if err != nil {
-		return fmt.Errorf("list %s.restore-*: %w", path, err)
-	}
-	for _, f := range leftovers {
-		if err := os.Remove(f); err != nil {
-			return fmt.Errorf("remove half-received snapshot: %w", err)
+	for _, pattern := range []string{path + ".restore-*", path + ".tmp.*"} {
+		leftovers, err := filepath.Glob(pattern)
+		if err != nil {
+			return fmt.Errorf("list %s: %w", pattern, err)
+		}
+		for _, f := range leftovers {
+			if err := os.Remove(f); err != nil {
+				return fmt.Errorf("remove a half-written database: %w", err)
+			}
 		}
 	}
 	return nil

@@ -140,7 +140,7 @@ func (s *Store) Run(ctx context.Context) error {
 	background, stop := context.WithCancel(context.Background())
 	defer stop()
 	var wg sync.WaitGroup
-	for _, run := range []func(context.Context){s.leaders.run, s.reader.run, s.leases.run, s.space.run, s.keepQuota, s.yield, s.auditor.run, s.retire} {
+	for _, run := range []func(context.Context){s.leaders.run, s.reader.run, s.leases.run, s.space.run, s.keepQuota, newCompactor(s, s.cfg).run, s.yield, s.auditor.run, s.retire} {
 		wg.Go(func() { run(background) })
 	}
 	var failure error

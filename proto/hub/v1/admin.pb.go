@@ -411,6 +411,141 @@ func (x *BackupOrigin) GetSize() int64 {
 	return 0
 }
 
+type CompactRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many revisions before the newest one stay.
+	Keep          int64 `protobuf:"varint,1,opt,name=keep,proto3" json:"keep,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompactRequest) Reset() {
+	*x = CompactRequest{}
+	mi := &file_hub_v1_admin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompactRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompactRequest) ProtoMessage() {}
+
+func (x *CompactRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompactRequest.ProtoReflect.Descriptor instead.
+func (*CompactRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CompactRequest) GetKeep() int64 {
+	if x != nil {
+		return x.Keep
+	}
+	return 0
+}
+
+type CompactResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The revision up to which superseded ones were dropped.
+	Revision      int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompactResponse) Reset() {
+	*x = CompactResponse{}
+	mi := &file_hub_v1_admin_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompactResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompactResponse) ProtoMessage() {}
+
+func (x *CompactResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompactResponse.ProtoReflect.Descriptor instead.
+func (*CompactResponse) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *CompactResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type DefragmentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The member; one that leads hands the leadership over first.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DefragmentRequest) Reset() {
+	*x = DefragmentRequest{}
+	mi := &file_hub_v1_admin_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DefragmentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DefragmentRequest) ProtoMessage() {}
+
+func (x *DefragmentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DefragmentRequest.ProtoReflect.Descriptor instead.
+func (*DefragmentRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *DefragmentRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 type RegisterOperatorKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Ed25519, 32 bytes.
@@ -421,7 +556,7 @@ type RegisterOperatorKeyRequest struct {
 
 func (x *RegisterOperatorKeyRequest) Reset() {
 	*x = RegisterOperatorKeyRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[7]
+	mi := &file_hub_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -433,7 +568,7 @@ func (x *RegisterOperatorKeyRequest) String() string {
 func (*RegisterOperatorKeyRequest) ProtoMessage() {}
 
 func (x *RegisterOperatorKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[7]
+	mi := &file_hub_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -446,7 +581,7 @@ func (x *RegisterOperatorKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterOperatorKeyRequest.ProtoReflect.Descriptor instead.
 func (*RegisterOperatorKeyRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RegisterOperatorKeyRequest) GetPublicKey() []byte {
@@ -467,7 +602,7 @@ type RegisterOperatorKeyResponse struct {
 
 func (x *RegisterOperatorKeyResponse) Reset() {
 	*x = RegisterOperatorKeyResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[8]
+	mi := &file_hub_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -479,7 +614,7 @@ func (x *RegisterOperatorKeyResponse) String() string {
 func (*RegisterOperatorKeyResponse) ProtoMessage() {}
 
 func (x *RegisterOperatorKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[8]
+	mi := &file_hub_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -492,7 +627,7 @@ func (x *RegisterOperatorKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterOperatorKeyResponse.ProtoReflect.Descriptor instead.
 func (*RegisterOperatorKeyResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RegisterOperatorKeyResponse) GetOperator() string {
@@ -517,7 +652,7 @@ type RestoreDifferenceRequest struct {
 
 func (x *RestoreDifferenceRequest) Reset() {
 	*x = RestoreDifferenceRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[9]
+	mi := &file_hub_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -529,7 +664,7 @@ func (x *RestoreDifferenceRequest) String() string {
 func (*RestoreDifferenceRequest) ProtoMessage() {}
 
 func (x *RestoreDifferenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[9]
+	mi := &file_hub_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -542,7 +677,7 @@ func (x *RestoreDifferenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreDifferenceRequest.ProtoReflect.Descriptor instead.
 func (*RestoreDifferenceRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 type RestoreDifferenceResponse struct {
@@ -559,7 +694,7 @@ type RestoreDifferenceResponse struct {
 
 func (x *RestoreDifferenceResponse) Reset() {
 	*x = RestoreDifferenceResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[10]
+	mi := &file_hub_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -571,7 +706,7 @@ func (x *RestoreDifferenceResponse) String() string {
 func (*RestoreDifferenceResponse) ProtoMessage() {}
 
 func (x *RestoreDifferenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[10]
+	mi := &file_hub_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -584,7 +719,7 @@ func (x *RestoreDifferenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreDifferenceResponse.ProtoReflect.Descriptor instead.
 func (*RestoreDifferenceResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RestoreDifferenceResponse) GetSealed() bool {
@@ -641,7 +776,7 @@ type Difference struct {
 
 func (x *Difference) Reset() {
 	*x = Difference{}
-	mi := &file_hub_v1_admin_proto_msgTypes[11]
+	mi := &file_hub_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +788,7 @@ func (x *Difference) String() string {
 func (*Difference) ProtoMessage() {}
 
 func (x *Difference) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[11]
+	mi := &file_hub_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +801,7 @@ func (x *Difference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Difference.ProtoReflect.Descriptor instead.
 func (*Difference) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Difference) GetCluster() string {
@@ -728,7 +863,7 @@ type ApproveRestoreRequest struct {
 
 func (x *ApproveRestoreRequest) Reset() {
 	*x = ApproveRestoreRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[12]
+	mi := &file_hub_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -740,7 +875,7 @@ func (x *ApproveRestoreRequest) String() string {
 func (*ApproveRestoreRequest) ProtoMessage() {}
 
 func (x *ApproveRestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[12]
+	mi := &file_hub_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -753,7 +888,7 @@ func (x *ApproveRestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRestoreRequest.ProtoReflect.Descriptor instead.
 func (*ApproveRestoreRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ApproveRestoreRequest) GetIncarnation() uint64 {
@@ -772,7 +907,7 @@ type ApproveRestoreResponse struct {
 
 func (x *ApproveRestoreResponse) Reset() {
 	*x = ApproveRestoreResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[13]
+	mi := &file_hub_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +919,7 @@ func (x *ApproveRestoreResponse) String() string {
 func (*ApproveRestoreResponse) ProtoMessage() {}
 
 func (x *ApproveRestoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[13]
+	mi := &file_hub_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +932,7 @@ func (x *ApproveRestoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRestoreResponse.ProtoReflect.Descriptor instead.
 func (*ApproveRestoreResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ApproveRestoreResponse) GetApprovedBy() string {
@@ -817,7 +952,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[14]
+	mi := &file_hub_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -829,7 +964,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[14]
+	mi := &file_hub_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -842,7 +977,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StatusRequest) GetLocal() bool {
@@ -871,7 +1006,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[15]
+	mi := &file_hub_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +1018,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[15]
+	mi := &file_hub_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +1031,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StatusResponse) GetMember() string {
@@ -980,7 +1115,7 @@ type MemberStatus struct {
 
 func (x *MemberStatus) Reset() {
 	*x = MemberStatus{}
-	mi := &file_hub_v1_admin_proto_msgTypes[16]
+	mi := &file_hub_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1127,7 @@ func (x *MemberStatus) String() string {
 func (*MemberStatus) ProtoMessage() {}
 
 func (x *MemberStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[16]
+	mi := &file_hub_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1140,7 @@ func (x *MemberStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberStatus.ProtoReflect.Descriptor instead.
 func (*MemberStatus) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *MemberStatus) GetName() string {
@@ -1122,7 +1257,7 @@ type TransferLeadershipRequest struct {
 
 func (x *TransferLeadershipRequest) Reset() {
 	*x = TransferLeadershipRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[17]
+	mi := &file_hub_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1134,7 +1269,7 @@ func (x *TransferLeadershipRequest) String() string {
 func (*TransferLeadershipRequest) ProtoMessage() {}
 
 func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[17]
+	mi := &file_hub_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1147,7 +1282,7 @@ func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TransferLeadershipRequest) GetTo() string {
@@ -1166,7 +1301,7 @@ type TransferLeadershipResponse struct {
 
 func (x *TransferLeadershipResponse) Reset() {
 	*x = TransferLeadershipResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[18]
+	mi := &file_hub_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +1313,7 @@ func (x *TransferLeadershipResponse) String() string {
 func (*TransferLeadershipResponse) ProtoMessage() {}
 
 func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[18]
+	mi := &file_hub_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +1326,7 @@ func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TransferLeadershipResponse) GetLeader() string {
@@ -1229,7 +1364,13 @@ const file_hub_v1_admin_proto_rawDesc = "" +
 	"\fBackupOrigin\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
-	"\x04size\x18\x03 \x01(\x03R\x04size\";\n" +
+	"\x04size\x18\x03 \x01(\x03R\x04size\"$\n" +
+	"\x0eCompactRequest\x12\x12\n" +
+	"\x04keep\x18\x01 \x01(\x03R\x04keep\"-\n" +
+	"\x0fCompactResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"'\n" +
+	"\x11DefragmentRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\";\n" +
 	"\x1aRegisterOperatorKeyRequest\x12\x1d\n" +
 	"\n" +
 	"public_key\x18\x01 \x01(\fR\tpublicKey\"W\n" +
@@ -1292,14 +1433,17 @@ const file_hub_v1_admin_proto_rawDesc = "" +
 	"\x19TransferLeadershipRequest\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\tR\x02to\"4\n" +
 	"\x1aTransferLeadershipResponse\x12\x16\n" +
-	"\x06leader\x18\x01 \x01(\tR\x06leader2\xba\x06\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader2\xd9\a\n" +
 	"\x05Admin\x12E\n" +
 	"\x06Status\x12\x1c.tripod.hub.v1.StatusRequest\x1a\x1d.tripod.hub.v1.StatusResponse\x12i\n" +
 	"\x12TransferLeadership\x12(.tripod.hub.v1.TransferLeadershipRequest\x1a).tripod.hub.v1.TransferLeadershipResponse\x12Q\n" +
 	"\tAddMember\x12\x1f.tripod.hub.v1.AddMemberRequest\x1a#.tripod.hub.v1.ChangeMemberResponse\x12Y\n" +
 	"\rPromoteMember\x12#.tripod.hub.v1.PromoteMemberRequest\x1a#.tripod.hub.v1.ChangeMemberResponse\x12W\n" +
 	"\fRemoveMember\x12\".tripod.hub.v1.RemoveMemberRequest\x1a#.tripod.hub.v1.ChangeMemberResponse\x12C\n" +
-	"\x06Backup\x12\x1c.tripod.hub.v1.BackupRequest\x1a\x19.tripod.hub.v1.BackupPart0\x01\x12l\n" +
+	"\x06Backup\x12\x1c.tripod.hub.v1.BackupRequest\x1a\x19.tripod.hub.v1.BackupPart0\x01\x12H\n" +
+	"\aCompact\x12\x1d.tripod.hub.v1.CompactRequest\x1a\x1e.tripod.hub.v1.CompactResponse\x12S\n" +
+	"\n" +
+	"Defragment\x12 .tripod.hub.v1.DefragmentRequest\x1a#.tripod.hub.v1.ChangeMemberResponse\x12l\n" +
 	"\x13RegisterOperatorKey\x12).tripod.hub.v1.RegisterOperatorKeyRequest\x1a*.tripod.hub.v1.RegisterOperatorKeyResponse\x12f\n" +
 	"\x11RestoreDifference\x12'.tripod.hub.v1.RestoreDifferenceRequest\x1a(.tripod.hub.v1.RestoreDifferenceResponse\x12]\n" +
 	"\x0eApproveRestore\x12$.tripod.hub.v1.ApproveRestoreRequest\x1a%.tripod.hub.v1.ApproveRestoreResponseB&Z$tripod.dev/tripod/proto/hub/v1;hubv1b\x06proto3"
@@ -1316,7 +1460,7 @@ func file_hub_v1_admin_proto_rawDescGZIP() []byte {
 	return file_hub_v1_admin_proto_rawDescData
 }
 
-var file_hub_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_hub_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_hub_v1_admin_proto_goTypes = []any{
 	(*AddMemberRequest)(nil),            // 0: tripod.hub.v1.AddMemberRequest
 	(*PromoteMemberRequest)(nil),        // 1: tripod.hub.v1.PromoteMemberRequest
@@ -1325,45 +1469,52 @@ var file_hub_v1_admin_proto_goTypes = []any{
 	(*BackupRequest)(nil),               // 4: tripod.hub.v1.BackupRequest
 	(*BackupPart)(nil),                  // 5: tripod.hub.v1.BackupPart
 	(*BackupOrigin)(nil),                // 6: tripod.hub.v1.BackupOrigin
-	(*RegisterOperatorKeyRequest)(nil),  // 7: tripod.hub.v1.RegisterOperatorKeyRequest
-	(*RegisterOperatorKeyResponse)(nil), // 8: tripod.hub.v1.RegisterOperatorKeyResponse
-	(*RestoreDifferenceRequest)(nil),    // 9: tripod.hub.v1.RestoreDifferenceRequest
-	(*RestoreDifferenceResponse)(nil),   // 10: tripod.hub.v1.RestoreDifferenceResponse
-	(*Difference)(nil),                  // 11: tripod.hub.v1.Difference
-	(*ApproveRestoreRequest)(nil),       // 12: tripod.hub.v1.ApproveRestoreRequest
-	(*ApproveRestoreResponse)(nil),      // 13: tripod.hub.v1.ApproveRestoreResponse
-	(*StatusRequest)(nil),               // 14: tripod.hub.v1.StatusRequest
-	(*StatusResponse)(nil),              // 15: tripod.hub.v1.StatusResponse
-	(*MemberStatus)(nil),                // 16: tripod.hub.v1.MemberStatus
-	(*TransferLeadershipRequest)(nil),   // 17: tripod.hub.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil),  // 18: tripod.hub.v1.TransferLeadershipResponse
-	nil,                                 // 19: tripod.hub.v1.StatusResponse.WaitingEntry
+	(*CompactRequest)(nil),              // 7: tripod.hub.v1.CompactRequest
+	(*CompactResponse)(nil),             // 8: tripod.hub.v1.CompactResponse
+	(*DefragmentRequest)(nil),           // 9: tripod.hub.v1.DefragmentRequest
+	(*RegisterOperatorKeyRequest)(nil),  // 10: tripod.hub.v1.RegisterOperatorKeyRequest
+	(*RegisterOperatorKeyResponse)(nil), // 11: tripod.hub.v1.RegisterOperatorKeyResponse
+	(*RestoreDifferenceRequest)(nil),    // 12: tripod.hub.v1.RestoreDifferenceRequest
+	(*RestoreDifferenceResponse)(nil),   // 13: tripod.hub.v1.RestoreDifferenceResponse
+	(*Difference)(nil),                  // 14: tripod.hub.v1.Difference
+	(*ApproveRestoreRequest)(nil),       // 15: tripod.hub.v1.ApproveRestoreRequest
+	(*ApproveRestoreResponse)(nil),      // 16: tripod.hub.v1.ApproveRestoreResponse
+	(*StatusRequest)(nil),               // 17: tripod.hub.v1.StatusRequest
+	(*StatusResponse)(nil),              // 18: tripod.hub.v1.StatusResponse
+	(*MemberStatus)(nil),                // 19: tripod.hub.v1.MemberStatus
+	(*TransferLeadershipRequest)(nil),   // 20: tripod.hub.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil),  // 21: tripod.hub.v1.TransferLeadershipResponse
+	nil,                                 // 22: tripod.hub.v1.StatusResponse.WaitingEntry
 }
 var file_hub_v1_admin_proto_depIdxs = []int32{
 	6,  // 0: tripod.hub.v1.BackupPart.origin:type_name -> tripod.hub.v1.BackupOrigin
-	11, // 1: tripod.hub.v1.RestoreDifferenceResponse.differences:type_name -> tripod.hub.v1.Difference
-	16, // 2: tripod.hub.v1.StatusResponse.members:type_name -> tripod.hub.v1.MemberStatus
-	19, // 3: tripod.hub.v1.StatusResponse.waiting:type_name -> tripod.hub.v1.StatusResponse.WaitingEntry
-	14, // 4: tripod.hub.v1.Admin.Status:input_type -> tripod.hub.v1.StatusRequest
-	17, // 5: tripod.hub.v1.Admin.TransferLeadership:input_type -> tripod.hub.v1.TransferLeadershipRequest
+	14, // 1: tripod.hub.v1.RestoreDifferenceResponse.differences:type_name -> tripod.hub.v1.Difference
+	19, // 2: tripod.hub.v1.StatusResponse.members:type_name -> tripod.hub.v1.MemberStatus
+	22, // 3: tripod.hub.v1.StatusResponse.waiting:type_name -> tripod.hub.v1.StatusResponse.WaitingEntry
+	17, // 4: tripod.hub.v1.Admin.Status:input_type -> tripod.hub.v1.StatusRequest
+	20, // 5: tripod.hub.v1.Admin.TransferLeadership:input_type -> tripod.hub.v1.TransferLeadershipRequest
 	0,  // 6: tripod.hub.v1.Admin.AddMember:input_type -> tripod.hub.v1.AddMemberRequest
 	1,  // 7: tripod.hub.v1.Admin.PromoteMember:input_type -> tripod.hub.v1.PromoteMemberRequest
 	2,  // 8: tripod.hub.v1.Admin.RemoveMember:input_type -> tripod.hub.v1.RemoveMemberRequest
 	4,  // 9: tripod.hub.v1.Admin.Backup:input_type -> tripod.hub.v1.BackupRequest
-	7,  // 10: tripod.hub.v1.Admin.RegisterOperatorKey:input_type -> tripod.hub.v1.RegisterOperatorKeyRequest
-	9,  // 11: tripod.hub.v1.Admin.RestoreDifference:input_type -> tripod.hub.v1.RestoreDifferenceRequest
-	12, // 12: tripod.hub.v1.Admin.ApproveRestore:input_type -> tripod.hub.v1.ApproveRestoreRequest
-	15, // 13: tripod.hub.v1.Admin.Status:output_type -> tripod.hub.v1.StatusResponse
-	18, // 14: tripod.hub.v1.Admin.TransferLeadership:output_type -> tripod.hub.v1.TransferLeadershipResponse
-	3,  // 15: tripod.hub.v1.Admin.AddMember:output_type -> tripod.hub.v1.ChangeMemberResponse
-	3,  // 16: tripod.hub.v1.Admin.PromoteMember:output_type -> tripod.hub.v1.ChangeMemberResponse
-	3,  // 17: tripod.hub.v1.Admin.RemoveMember:output_type -> tripod.hub.v1.ChangeMemberResponse
-	5,  // 18: tripod.hub.v1.Admin.Backup:output_type -> tripod.hub.v1.BackupPart
-	8,  // 19: tripod.hub.v1.Admin.RegisterOperatorKey:output_type -> tripod.hub.v1.RegisterOperatorKeyResponse
-	10, // 20: tripod.hub.v1.Admin.RestoreDifference:output_type -> tripod.hub.v1.RestoreDifferenceResponse
-	13, // 21: tripod.hub.v1.Admin.ApproveRestore:output_type -> tripod.hub.v1.ApproveRestoreResponse
-	13, // [13:22] is the sub-list for method output_type
-	4,  // [4:13] is the sub-list for method input_type
+	7,  // 10: tripod.hub.v1.Admin.Compact:input_type -> tripod.hub.v1.CompactRequest
+	9,  // 11: tripod.hub.v1.Admin.Defragment:input_type -> tripod.hub.v1.DefragmentRequest
+	10, // 12: tripod.hub.v1.Admin.RegisterOperatorKey:input_type -> tripod.hub.v1.RegisterOperatorKeyRequest
+	12, // 13: tripod.hub.v1.Admin.RestoreDifference:input_type -> tripod.hub.v1.RestoreDifferenceRequest
+	15, // 14: tripod.hub.v1.Admin.ApproveRestore:input_type -> tripod.hub.v1.ApproveRestoreRequest
+	18, // 15: tripod.hub.v1.Admin.Status:output_type -> tripod.hub.v1.StatusResponse
+	21, // 16: tripod.hub.v1.Admin.TransferLeadership:output_type -> tripod.hub.v1.TransferLeadershipResponse
+	3,  // 17: tripod.hub.v1.Admin.AddMember:output_type -> tripod.hub.v1.ChangeMemberResponse
+	3,  // 18: tripod.hub.v1.Admin.PromoteMember:output_type -> tripod.hub.v1.ChangeMemberResponse
+	3,  // 19: tripod.hub.v1.Admin.RemoveMember:output_type -> tripod.hub.v1.ChangeMemberResponse
+	5,  // 20: tripod.hub.v1.Admin.Backup:output_type -> tripod.hub.v1.BackupPart
+	8,  // 21: tripod.hub.v1.Admin.Compact:output_type -> tripod.hub.v1.CompactResponse
+	3,  // 22: tripod.hub.v1.Admin.Defragment:output_type -> tripod.hub.v1.ChangeMemberResponse
+	11, // 23: tripod.hub.v1.Admin.RegisterOperatorKey:output_type -> tripod.hub.v1.RegisterOperatorKeyResponse
+	13, // 24: tripod.hub.v1.Admin.RestoreDifference:output_type -> tripod.hub.v1.RestoreDifferenceResponse
+	16, // 25: tripod.hub.v1.Admin.ApproveRestore:output_type -> tripod.hub.v1.ApproveRestoreResponse
+	15, // [15:26] is the sub-list for method output_type
+	4,  // [4:15] is the sub-list for method input_type
 	4,  // [4:4] is the sub-list for extension type_name
 	4,  // [4:4] is the sub-list for extension extendee
 	0,  // [0:4] is the sub-list for field type_name
@@ -1380,7 +1531,7 @@ func file_hub_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hub_v1_admin_proto_rawDesc), len(file_hub_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
