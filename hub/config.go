@@ -62,6 +62,10 @@ type Config struct {
 	StoreHistory metav1.Duration `json:"storeHistory,omitempty,omitzero"`
 	// StoreHistoryRevisions is how many stay at most; 0 is any number.
 	StoreHistoryRevisions int64 `json:"storeHistoryRevisions,omitempty"`
+	// EncryptionConfigFile is an apiserver.config.k8s.io/v1 EncryptionConfiguration
+	// of your own, for instance with a KMS; the same on every member. Empty encrypts
+	// everything with keys that the hub makes and gives to joining members.
+	EncryptionConfigFile string `json:"encryptionConfigFile,omitempty"`
 	// AuditPolicyFile is an audit.k8s.io/v1 Policy; empty logs metadata of all
 	// requests.
 	AuditPolicyFile string `json:"auditPolicyFile,omitempty"`

@@ -11,6 +11,7 @@ import (
 
 	"tripod.dev/tripod/failover/lease"
 	"tripod.dev/tripod/hub/apiserver"
+	"tripod.dev/tripod/hub/encryption"
 	"tripod.dev/tripod/hub/gateway"
 	"tripod.dev/tripod/hub/identity"
 	"tripod.dev/tripod/hub/session"
@@ -35,6 +36,7 @@ type Member struct {
 	lock *os.File
 
 	identity     *identity.Identity
+	box          *encryption.Box
 	store        *hubstore.Store
 	etcd         *etcdapi.Server
 	autopilot    *member.Autopilot
@@ -70,6 +72,7 @@ func New(ctx context.Context, config Config, logger *slog.Logger) (*Member, erro
 		{"data folder", m.openDataFolder},
 		// 1. Who we are: nothing is said or heard without a certificate.
 		{"identity", m.openIdentity},
+		{"encryption", m.openEncryption},
 		// 2. What we know: the replicated store, and the clocks that watch leases.
 		{"store", m.openStore},
 		// 3. What we perceive: committed state, vantages, observations, the view.

@@ -65,6 +65,7 @@ type Config struct {
 	Changes    Changes
 	Archive    Archive
 	Upkeep     Upkeep
+	Encryption Encryption
 	Restored   Restored
 	Authorizer Authorizer
 	Version    string

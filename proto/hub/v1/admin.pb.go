@@ -546,6 +546,123 @@ func (x *DefragmentRequest) GetName() string {
 	return ""
 }
 
+type RotateEncryptionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateEncryptionRequest) Reset() {
+	*x = RotateEncryptionRequest{}
+	mi := &file_hub_v1_admin_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateEncryptionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateEncryptionRequest) ProtoMessage() {}
+
+func (x *RotateEncryptionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateEncryptionRequest.ProtoReflect.Descriptor instead.
+func (*RotateEncryptionRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{10}
+}
+
+type SetEncryptionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// An EncryptionConfiguration, as the hub makes it.
+	Configuration []byte `protobuf:"bytes,1,opt,name=configuration,proto3" json:"configuration,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetEncryptionRequest) Reset() {
+	*x = SetEncryptionRequest{}
+	mi := &file_hub_v1_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetEncryptionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetEncryptionRequest) ProtoMessage() {}
+
+func (x *SetEncryptionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetEncryptionRequest.ProtoReflect.Descriptor instead.
+func (*SetEncryptionRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SetEncryptionRequest) GetConfiguration() []byte {
+	if x != nil {
+		return x.Configuration
+	}
+	return nil
+}
+
+type SetEncryptionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetEncryptionResponse) Reset() {
+	*x = SetEncryptionResponse{}
+	mi := &file_hub_v1_admin_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetEncryptionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetEncryptionResponse) ProtoMessage() {}
+
+func (x *SetEncryptionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetEncryptionResponse.ProtoReflect.Descriptor instead.
+func (*SetEncryptionResponse) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{12}
+}
+
 type RegisterOperatorKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Ed25519, 32 bytes.
@@ -556,7 +673,7 @@ type RegisterOperatorKeyRequest struct {
 
 func (x *RegisterOperatorKeyRequest) Reset() {
 	*x = RegisterOperatorKeyRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[10]
+	mi := &file_hub_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -568,7 +685,7 @@ func (x *RegisterOperatorKeyRequest) String() string {
 func (*RegisterOperatorKeyRequest) ProtoMessage() {}
 
 func (x *RegisterOperatorKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[10]
+	mi := &file_hub_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -581,7 +698,7 @@ func (x *RegisterOperatorKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterOperatorKeyRequest.ProtoReflect.Descriptor instead.
 func (*RegisterOperatorKeyRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RegisterOperatorKeyRequest) GetPublicKey() []byte {
@@ -602,7 +719,7 @@ type RegisterOperatorKeyResponse struct {
 
 func (x *RegisterOperatorKeyResponse) Reset() {
 	*x = RegisterOperatorKeyResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[11]
+	mi := &file_hub_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -614,7 +731,7 @@ func (x *RegisterOperatorKeyResponse) String() string {
 func (*RegisterOperatorKeyResponse) ProtoMessage() {}
 
 func (x *RegisterOperatorKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[11]
+	mi := &file_hub_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -627,7 +744,7 @@ func (x *RegisterOperatorKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterOperatorKeyResponse.ProtoReflect.Descriptor instead.
 func (*RegisterOperatorKeyResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RegisterOperatorKeyResponse) GetOperator() string {
@@ -652,7 +769,7 @@ type RestoreDifferenceRequest struct {
 
 func (x *RestoreDifferenceRequest) Reset() {
 	*x = RestoreDifferenceRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[12]
+	mi := &file_hub_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +781,7 @@ func (x *RestoreDifferenceRequest) String() string {
 func (*RestoreDifferenceRequest) ProtoMessage() {}
 
 func (x *RestoreDifferenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[12]
+	mi := &file_hub_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -677,7 +794,7 @@ func (x *RestoreDifferenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreDifferenceRequest.ProtoReflect.Descriptor instead.
 func (*RestoreDifferenceRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 type RestoreDifferenceResponse struct {
@@ -694,7 +811,7 @@ type RestoreDifferenceResponse struct {
 
 func (x *RestoreDifferenceResponse) Reset() {
 	*x = RestoreDifferenceResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[13]
+	mi := &file_hub_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -706,7 +823,7 @@ func (x *RestoreDifferenceResponse) String() string {
 func (*RestoreDifferenceResponse) ProtoMessage() {}
 
 func (x *RestoreDifferenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[13]
+	mi := &file_hub_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -719,7 +836,7 @@ func (x *RestoreDifferenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreDifferenceResponse.ProtoReflect.Descriptor instead.
 func (*RestoreDifferenceResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RestoreDifferenceResponse) GetSealed() bool {
@@ -776,7 +893,7 @@ type Difference struct {
 
 func (x *Difference) Reset() {
 	*x = Difference{}
-	mi := &file_hub_v1_admin_proto_msgTypes[14]
+	mi := &file_hub_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -788,7 +905,7 @@ func (x *Difference) String() string {
 func (*Difference) ProtoMessage() {}
 
 func (x *Difference) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[14]
+	mi := &file_hub_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -801,7 +918,7 @@ func (x *Difference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Difference.ProtoReflect.Descriptor instead.
 func (*Difference) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Difference) GetCluster() string {
@@ -863,7 +980,7 @@ type ApproveRestoreRequest struct {
 
 func (x *ApproveRestoreRequest) Reset() {
 	*x = ApproveRestoreRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[15]
+	mi := &file_hub_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +992,7 @@ func (x *ApproveRestoreRequest) String() string {
 func (*ApproveRestoreRequest) ProtoMessage() {}
 
 func (x *ApproveRestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[15]
+	mi := &file_hub_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +1005,7 @@ func (x *ApproveRestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRestoreRequest.ProtoReflect.Descriptor instead.
 func (*ApproveRestoreRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ApproveRestoreRequest) GetIncarnation() uint64 {
@@ -907,7 +1024,7 @@ type ApproveRestoreResponse struct {
 
 func (x *ApproveRestoreResponse) Reset() {
 	*x = ApproveRestoreResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[16]
+	mi := &file_hub_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +1036,7 @@ func (x *ApproveRestoreResponse) String() string {
 func (*ApproveRestoreResponse) ProtoMessage() {}
 
 func (x *ApproveRestoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[16]
+	mi := &file_hub_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +1049,7 @@ func (x *ApproveRestoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRestoreResponse.ProtoReflect.Descriptor instead.
 func (*ApproveRestoreResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ApproveRestoreResponse) GetApprovedBy() string {
@@ -952,7 +1069,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[17]
+	mi := &file_hub_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +1081,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[17]
+	mi := &file_hub_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +1094,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StatusRequest) GetLocal() bool {
@@ -1006,7 +1123,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[18]
+	mi := &file_hub_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1018,7 +1135,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[18]
+	mi := &file_hub_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1031,7 +1148,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StatusResponse) GetMember() string {
@@ -1115,7 +1232,7 @@ type MemberStatus struct {
 
 func (x *MemberStatus) Reset() {
 	*x = MemberStatus{}
-	mi := &file_hub_v1_admin_proto_msgTypes[19]
+	mi := &file_hub_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1244,7 @@ func (x *MemberStatus) String() string {
 func (*MemberStatus) ProtoMessage() {}
 
 func (x *MemberStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[19]
+	mi := &file_hub_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1257,7 @@ func (x *MemberStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberStatus.ProtoReflect.Descriptor instead.
 func (*MemberStatus) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *MemberStatus) GetName() string {
@@ -1257,7 +1374,7 @@ type TransferLeadershipRequest struct {
 
 func (x *TransferLeadershipRequest) Reset() {
 	*x = TransferLeadershipRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[20]
+	mi := &file_hub_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1269,7 +1386,7 @@ func (x *TransferLeadershipRequest) String() string {
 func (*TransferLeadershipRequest) ProtoMessage() {}
 
 func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[20]
+	mi := &file_hub_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1282,7 +1399,7 @@ func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TransferLeadershipRequest) GetTo() string {
@@ -1301,7 +1418,7 @@ type TransferLeadershipResponse struct {
 
 func (x *TransferLeadershipResponse) Reset() {
 	*x = TransferLeadershipResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[21]
+	mi := &file_hub_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1313,7 +1430,7 @@ func (x *TransferLeadershipResponse) String() string {
 func (*TransferLeadershipResponse) ProtoMessage() {}
 
 func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[21]
+	mi := &file_hub_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1326,7 +1443,7 @@ func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TransferLeadershipResponse) GetLeader() string {
@@ -1370,7 +1487,11 @@ const file_hub_v1_admin_proto_rawDesc = "" +
 	"\x0fCompactResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\"'\n" +
 	"\x11DefragmentRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\";\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x19\n" +
+	"\x17RotateEncryptionRequest\"<\n" +
+	"\x14SetEncryptionRequest\x12$\n" +
+	"\rconfiguration\x18\x01 \x01(\fR\rconfiguration\"\x17\n" +
+	"\x15SetEncryptionResponse\";\n" +
 	"\x1aRegisterOperatorKeyRequest\x12\x1d\n" +
 	"\n" +
 	"public_key\x18\x01 \x01(\fR\tpublicKey\"W\n" +
@@ -1433,7 +1554,7 @@ const file_hub_v1_admin_proto_rawDesc = "" +
 	"\x19TransferLeadershipRequest\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\tR\x02to\"4\n" +
 	"\x1aTransferLeadershipResponse\x12\x16\n" +
-	"\x06leader\x18\x01 \x01(\tR\x06leader2\xd9\a\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader2\x96\t\n" +
 	"\x05Admin\x12E\n" +
 	"\x06Status\x12\x1c.tripod.hub.v1.StatusRequest\x1a\x1d.tripod.hub.v1.StatusResponse\x12i\n" +
 	"\x12TransferLeadership\x12(.tripod.hub.v1.TransferLeadershipRequest\x1a).tripod.hub.v1.TransferLeadershipResponse\x12Q\n" +
@@ -1443,7 +1564,9 @@ const file_hub_v1_admin_proto_rawDesc = "" +
 	"\x06Backup\x12\x1c.tripod.hub.v1.BackupRequest\x1a\x19.tripod.hub.v1.BackupPart0\x01\x12H\n" +
 	"\aCompact\x12\x1d.tripod.hub.v1.CompactRequest\x1a\x1e.tripod.hub.v1.CompactResponse\x12S\n" +
 	"\n" +
-	"Defragment\x12 .tripod.hub.v1.DefragmentRequest\x1a#.tripod.hub.v1.ChangeMemberResponse\x12l\n" +
+	"Defragment\x12 .tripod.hub.v1.DefragmentRequest\x1a#.tripod.hub.v1.ChangeMemberResponse\x12_\n" +
+	"\x10RotateEncryption\x12&.tripod.hub.v1.RotateEncryptionRequest\x1a#.tripod.hub.v1.ChangeMemberResponse\x12Z\n" +
+	"\rSetEncryption\x12#.tripod.hub.v1.SetEncryptionRequest\x1a$.tripod.hub.v1.SetEncryptionResponse\x12l\n" +
 	"\x13RegisterOperatorKey\x12).tripod.hub.v1.RegisterOperatorKeyRequest\x1a*.tripod.hub.v1.RegisterOperatorKeyResponse\x12f\n" +
 	"\x11RestoreDifference\x12'.tripod.hub.v1.RestoreDifferenceRequest\x1a(.tripod.hub.v1.RestoreDifferenceResponse\x12]\n" +
 	"\x0eApproveRestore\x12$.tripod.hub.v1.ApproveRestoreRequest\x1a%.tripod.hub.v1.ApproveRestoreResponseB&Z$tripod.dev/tripod/proto/hub/v1;hubv1b\x06proto3"
@@ -1460,7 +1583,7 @@ func file_hub_v1_admin_proto_rawDescGZIP() []byte {
 	return file_hub_v1_admin_proto_rawDescData
 }
 
-var file_hub_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_hub_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_hub_v1_admin_proto_goTypes = []any{
 	(*AddMemberRequest)(nil),            // 0: tripod.hub.v1.AddMemberRequest
 	(*PromoteMemberRequest)(nil),        // 1: tripod.hub.v1.PromoteMemberRequest
@@ -1472,49 +1595,56 @@ var file_hub_v1_admin_proto_goTypes = []any{
 	(*CompactRequest)(nil),              // 7: tripod.hub.v1.CompactRequest
 	(*CompactResponse)(nil),             // 8: tripod.hub.v1.CompactResponse
 	(*DefragmentRequest)(nil),           // 9: tripod.hub.v1.DefragmentRequest
-	(*RegisterOperatorKeyRequest)(nil),  // 10: tripod.hub.v1.RegisterOperatorKeyRequest
-	(*RegisterOperatorKeyResponse)(nil), // 11: tripod.hub.v1.RegisterOperatorKeyResponse
-	(*RestoreDifferenceRequest)(nil),    // 12: tripod.hub.v1.RestoreDifferenceRequest
-	(*RestoreDifferenceResponse)(nil),   // 13: tripod.hub.v1.RestoreDifferenceResponse
-	(*Difference)(nil),                  // 14: tripod.hub.v1.Difference
-	(*ApproveRestoreRequest)(nil),       // 15: tripod.hub.v1.ApproveRestoreRequest
-	(*ApproveRestoreResponse)(nil),      // 16: tripod.hub.v1.ApproveRestoreResponse
-	(*StatusRequest)(nil),               // 17: tripod.hub.v1.StatusRequest
-	(*StatusResponse)(nil),              // 18: tripod.hub.v1.StatusResponse
-	(*MemberStatus)(nil),                // 19: tripod.hub.v1.MemberStatus
-	(*TransferLeadershipRequest)(nil),   // 20: tripod.hub.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil),  // 21: tripod.hub.v1.TransferLeadershipResponse
-	nil,                                 // 22: tripod.hub.v1.StatusResponse.WaitingEntry
+	(*RotateEncryptionRequest)(nil),     // 10: tripod.hub.v1.RotateEncryptionRequest
+	(*SetEncryptionRequest)(nil),        // 11: tripod.hub.v1.SetEncryptionRequest
+	(*SetEncryptionResponse)(nil),       // 12: tripod.hub.v1.SetEncryptionResponse
+	(*RegisterOperatorKeyRequest)(nil),  // 13: tripod.hub.v1.RegisterOperatorKeyRequest
+	(*RegisterOperatorKeyResponse)(nil), // 14: tripod.hub.v1.RegisterOperatorKeyResponse
+	(*RestoreDifferenceRequest)(nil),    // 15: tripod.hub.v1.RestoreDifferenceRequest
+	(*RestoreDifferenceResponse)(nil),   // 16: tripod.hub.v1.RestoreDifferenceResponse
+	(*Difference)(nil),                  // 17: tripod.hub.v1.Difference
+	(*ApproveRestoreRequest)(nil),       // 18: tripod.hub.v1.ApproveRestoreRequest
+	(*ApproveRestoreResponse)(nil),      // 19: tripod.hub.v1.ApproveRestoreResponse
+	(*StatusRequest)(nil),               // 20: tripod.hub.v1.StatusRequest
+	(*StatusResponse)(nil),              // 21: tripod.hub.v1.StatusResponse
+	(*MemberStatus)(nil),                // 22: tripod.hub.v1.MemberStatus
+	(*TransferLeadershipRequest)(nil),   // 23: tripod.hub.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil),  // 24: tripod.hub.v1.TransferLeadershipResponse
+	nil,                                 // 25: tripod.hub.v1.StatusResponse.WaitingEntry
 }
 var file_hub_v1_admin_proto_depIdxs = []int32{
 	6,  // 0: tripod.hub.v1.BackupPart.origin:type_name -> tripod.hub.v1.BackupOrigin
-	14, // 1: tripod.hub.v1.RestoreDifferenceResponse.differences:type_name -> tripod.hub.v1.Difference
-	19, // 2: tripod.hub.v1.StatusResponse.members:type_name -> tripod.hub.v1.MemberStatus
-	22, // 3: tripod.hub.v1.StatusResponse.waiting:type_name -> tripod.hub.v1.StatusResponse.WaitingEntry
-	17, // 4: tripod.hub.v1.Admin.Status:input_type -> tripod.hub.v1.StatusRequest
-	20, // 5: tripod.hub.v1.Admin.TransferLeadership:input_type -> tripod.hub.v1.TransferLeadershipRequest
+	17, // 1: tripod.hub.v1.RestoreDifferenceResponse.differences:type_name -> tripod.hub.v1.Difference
+	22, // 2: tripod.hub.v1.StatusResponse.members:type_name -> tripod.hub.v1.MemberStatus
+	25, // 3: tripod.hub.v1.StatusResponse.waiting:type_name -> tripod.hub.v1.StatusResponse.WaitingEntry
+	20, // 4: tripod.hub.v1.Admin.Status:input_type -> tripod.hub.v1.StatusRequest
+	23, // 5: tripod.hub.v1.Admin.TransferLeadership:input_type -> tripod.hub.v1.TransferLeadershipRequest
 	0,  // 6: tripod.hub.v1.Admin.AddMember:input_type -> tripod.hub.v1.AddMemberRequest
 	1,  // 7: tripod.hub.v1.Admin.PromoteMember:input_type -> tripod.hub.v1.PromoteMemberRequest
 	2,  // 8: tripod.hub.v1.Admin.RemoveMember:input_type -> tripod.hub.v1.RemoveMemberRequest
 	4,  // 9: tripod.hub.v1.Admin.Backup:input_type -> tripod.hub.v1.BackupRequest
 	7,  // 10: tripod.hub.v1.Admin.Compact:input_type -> tripod.hub.v1.CompactRequest
 	9,  // 11: tripod.hub.v1.Admin.Defragment:input_type -> tripod.hub.v1.DefragmentRequest
-	10, // 12: tripod.hub.v1.Admin.RegisterOperatorKey:input_type -> tripod.hub.v1.RegisterOperatorKeyRequest
-	12, // 13: tripod.hub.v1.Admin.RestoreDifference:input_type -> tripod.hub.v1.RestoreDifferenceRequest
-	15, // 14: tripod.hub.v1.Admin.ApproveRestore:input_type -> tripod.hub.v1.ApproveRestoreRequest
-	18, // 15: tripod.hub.v1.Admin.Status:output_type -> tripod.hub.v1.StatusResponse
-	21, // 16: tripod.hub.v1.Admin.TransferLeadership:output_type -> tripod.hub.v1.TransferLeadershipResponse
-	3,  // 17: tripod.hub.v1.Admin.AddMember:output_type -> tripod.hub.v1.ChangeMemberResponse
-	3,  // 18: tripod.hub.v1.Admin.PromoteMember:output_type -> tripod.hub.v1.ChangeMemberResponse
-	3,  // 19: tripod.hub.v1.Admin.RemoveMember:output_type -> tripod.hub.v1.ChangeMemberResponse
-	5,  // 20: tripod.hub.v1.Admin.Backup:output_type -> tripod.hub.v1.BackupPart
-	8,  // 21: tripod.hub.v1.Admin.Compact:output_type -> tripod.hub.v1.CompactResponse
-	3,  // 22: tripod.hub.v1.Admin.Defragment:output_type -> tripod.hub.v1.ChangeMemberResponse
-	11, // 23: tripod.hub.v1.Admin.RegisterOperatorKey:output_type -> tripod.hub.v1.RegisterOperatorKeyResponse
-	13, // 24: tripod.hub.v1.Admin.RestoreDifference:output_type -> tripod.hub.v1.RestoreDifferenceResponse
-	16, // 25: tripod.hub.v1.Admin.ApproveRestore:output_type -> tripod.hub.v1.ApproveRestoreResponse
-	15, // [15:26] is the sub-list for method output_type
-	4,  // [4:15] is the sub-list for method input_type
+	10, // 12: tripod.hub.v1.Admin.RotateEncryption:input_type -> tripod.hub.v1.RotateEncryptionRequest
+	11, // 13: tripod.hub.v1.Admin.SetEncryption:input_type -> tripod.hub.v1.SetEncryptionRequest
+	13, // 14: tripod.hub.v1.Admin.RegisterOperatorKey:input_type -> tripod.hub.v1.RegisterOperatorKeyRequest
+	15, // 15: tripod.hub.v1.Admin.RestoreDifference:input_type -> tripod.hub.v1.RestoreDifferenceRequest
+	18, // 16: tripod.hub.v1.Admin.ApproveRestore:input_type -> tripod.hub.v1.ApproveRestoreRequest
+	21, // 17: tripod.hub.v1.Admin.Status:output_type -> tripod.hub.v1.StatusResponse
+	24, // 18: tripod.hub.v1.Admin.TransferLeadership:output_type -> tripod.hub.v1.TransferLeadershipResponse
+	3,  // 19: tripod.hub.v1.Admin.AddMember:output_type -> tripod.hub.v1.ChangeMemberResponse
+	3,  // 20: tripod.hub.v1.Admin.PromoteMember:output_type -> tripod.hub.v1.ChangeMemberResponse
+	3,  // 21: tripod.hub.v1.Admin.RemoveMember:output_type -> tripod.hub.v1.ChangeMemberResponse
+	5,  // 22: tripod.hub.v1.Admin.Backup:output_type -> tripod.hub.v1.BackupPart
+	8,  // 23: tripod.hub.v1.Admin.Compact:output_type -> tripod.hub.v1.CompactResponse
+	3,  // 24: tripod.hub.v1.Admin.Defragment:output_type -> tripod.hub.v1.ChangeMemberResponse
+	3,  // 25: tripod.hub.v1.Admin.RotateEncryption:output_type -> tripod.hub.v1.ChangeMemberResponse
+	12, // 26: tripod.hub.v1.Admin.SetEncryption:output_type -> tripod.hub.v1.SetEncryptionResponse
+	14, // 27: tripod.hub.v1.Admin.RegisterOperatorKey:output_type -> tripod.hub.v1.RegisterOperatorKeyResponse
+	16, // 28: tripod.hub.v1.Admin.RestoreDifference:output_type -> tripod.hub.v1.RestoreDifferenceResponse
+	19, // 29: tripod.hub.v1.Admin.ApproveRestore:output_type -> tripod.hub.v1.ApproveRestoreResponse
+	17, // [17:30] is the sub-list for method output_type
+	4,  // [4:17] is the sub-list for method input_type
 	4,  // [4:4] is the sub-list for extension type_name
 	4,  // [4:4] is the sub-list for extension extendee
 	0,  // [0:4] is the sub-list for field type_name
@@ -1531,7 +1661,7 @@ func file_hub_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hub_v1_admin_proto_rawDesc), len(file_hub_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

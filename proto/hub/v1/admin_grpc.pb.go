@@ -27,6 +27,8 @@ const (
 	Admin_Backup_FullMethodName              = "/tripod.hub.v1.Admin/Backup"
 	Admin_Compact_FullMethodName             = "/tripod.hub.v1.Admin/Compact"
 	Admin_Defragment_FullMethodName          = "/tripod.hub.v1.Admin/Defragment"
+	Admin_RotateEncryption_FullMethodName    = "/tripod.hub.v1.Admin/RotateEncryption"
+	Admin_SetEncryption_FullMethodName       = "/tripod.hub.v1.Admin/SetEncryption"
 	Admin_RegisterOperatorKey_FullMethodName = "/tripod.hub.v1.Admin/RegisterOperatorKey"
 	Admin_RestoreDifference_FullMethodName   = "/tripod.hub.v1.Admin/RestoreDifference"
 	Admin_ApproveRestore_FullMethodName      = "/tripod.hub.v1.Admin/ApproveRestore"
@@ -55,6 +57,12 @@ type AdminClient interface {
 	// Defragment rewrites one member's file without its holes. It is refused while
 	// another member is missing.
 	Defragment(ctx context.Context, in *DefragmentRequest, opts ...grpc.CallOption) (*ChangeMemberResponse, error)
+	// RotateEncryption makes a new key for what the API servers keep, gives it to
+	// every member, writes every object again and forgets the old keys. A rotation
+	// that was cut short goes on. It is refused while a member is missing.
+	RotateEncryption(ctx context.Context, in *RotateEncryptionRequest, opts ...grpc.CallOption) (*ChangeMemberResponse, error)
+	// SetEncryption gives a member the keys in force. Members only.
+	SetEncryption(ctx context.Context, in *SetEncryptionRequest, opts ...grpc.CallOption) (*SetEncryptionResponse, error)
 	// RegisterOperatorKey registers the caller's key for statements, under the
 	// name that the server authenticated.
 	RegisterOperatorKey(ctx context.Context, in *RegisterOperatorKeyRequest, opts ...grpc.CallOption) (*RegisterOperatorKeyResponse, error)
@@ -162,6 +170,26 @@ func (c *adminClient) Defragment(ctx context.Context, in *DefragmentRequest, opt
 	return out, nil
 }
 
+func (c *adminClient) RotateEncryption(ctx context.Context, in *RotateEncryptionRequest, opts ...grpc.CallOption) (*ChangeMemberResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangeMemberResponse)
+	err := c.cc.Invoke(ctx, Admin_RotateEncryption_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) SetEncryption(ctx context.Context, in *SetEncryptionRequest, opts ...grpc.CallOption) (*SetEncryptionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetEncryptionResponse)
+	err := c.cc.Invoke(ctx, Admin_SetEncryption_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminClient) RegisterOperatorKey(ctx context.Context, in *RegisterOperatorKeyRequest, opts ...grpc.CallOption) (*RegisterOperatorKeyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RegisterOperatorKeyResponse)
@@ -215,6 +243,12 @@ type AdminServer interface {
 	// Defragment rewrites one member's file without its holes. It is refused while
 	// another member is missing.
 	Defragment(context.Context, *DefragmentRequest) (*ChangeMemberResponse, error)
+	// RotateEncryption makes a new key for what the API servers keep, gives it to
+	// every member, writes every object again and forgets the old keys. A rotation
+	// that was cut short goes on. It is refused while a member is missing.
+	RotateEncryption(context.Context, *RotateEncryptionRequest) (*ChangeMemberResponse, error)
+	// SetEncryption gives a member the keys in force. Members only.
+	SetEncryption(context.Context, *SetEncryptionRequest) (*SetEncryptionResponse, error)
 	// RegisterOperatorKey registers the caller's key for statements, under the
 	// name that the server authenticated.
 	RegisterOperatorKey(context.Context, *RegisterOperatorKeyRequest) (*RegisterOperatorKeyResponse, error)
@@ -256,6 +290,12 @@ func (UnimplementedAdminServer) Compact(context.Context, *CompactRequest) (*Comp
 }
 func (UnimplementedAdminServer) Defragment(context.Context, *DefragmentRequest) (*ChangeMemberResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Defragment not implemented")
+}
+func (UnimplementedAdminServer) RotateEncryption(context.Context, *RotateEncryptionRequest) (*ChangeMemberResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateEncryption not implemented")
+}
+func (UnimplementedAdminServer) SetEncryption(context.Context, *SetEncryptionRequest) (*SetEncryptionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetEncryption not implemented")
 }
 func (UnimplementedAdminServer) RegisterOperatorKey(context.Context, *RegisterOperatorKeyRequest) (*RegisterOperatorKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RegisterOperatorKey not implemented")
@@ -424,6 +464,42 @@ func _Admin_Defragment_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_RotateEncryption_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateEncryptionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).RotateEncryption(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_RotateEncryption_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).RotateEncryption(ctx, req.(*RotateEncryptionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_SetEncryption_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetEncryptionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).SetEncryption(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_SetEncryption_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).SetEncryption(ctx, req.(*SetEncryptionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Admin_RegisterOperatorKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RegisterOperatorKeyRequest)
 	if err := dec(in); err != nil {
@@ -512,6 +588,14 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Defragment",
 			Handler:    _Admin_Defragment_Handler,
+		},
+		{
+			MethodName: "RotateEncryption",
+			Handler:    _Admin_RotateEncryption_Handler,
+		},
+		{
+			MethodName: "SetEncryption",
+			Handler:    _Admin_SetEncryption_Handler,
 		},
 		{
 			MethodName: "RegisterOperatorKey",
