@@ -2,8 +2,10 @@ package hub
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -23,8 +25,26 @@ func (m *Member) openEncryption(context.Context) (err error) {
 		}
 	}
 	// Plugins end with the process: the API server uses them until it has drained.
-	m.box, err = encryption.Open(context.Background(), path, "tripod-"+m.config.Name)
-	return err
+	if m.box, err = encryption.Open(context.Background(), path, "tripod-"+m.config.Name); err != nil {
+		return err
+	}
+	keys := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "tripod", Subsystem: "encryption", Name: "keys",
+		Help: "Keys of the hub's own that are in force here: 0 keeps objects in plain text, 2 or more is a rotation under way or cut short.",
+	}, func() float64 {
+		ring, err := encryption.ParseRing(m.identity.Encryption())
+		if err != nil {
+			return -1
+		}
+		return float64(len(ring))
+	})
+	if m.config.EncryptionConfigFile != "" {
+		return nil // an operator's own are not counted
+	}
+	if err := m.metrics.Register(keys); err != nil {
+		return fmt.Errorf("register the metric of the keys: %w", err)
+	}
+	return nil
 }
 
 // decrypted reads Clusters and Datasets below the API server, which encrypts them.

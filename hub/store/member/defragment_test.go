@@ -164,23 +164,30 @@ func TestAllMembersAreDefragmentedUnderLoad(t *testing.T) {
 func makeHoles(t *testing.T, c *storetest.Cluster, ctx context.Context) {
 	t.Helper()
 	client := c.Client()
+	// On a busy machine the leader may change; all of this may be repeated.
+	insist := func(what string, do func() error) {
+		t.Helper()
+		c.Eventually(what, func() bool { return do() == nil })
+	}
+	put := func(key, value string) {
+		t.Helper()
+		insist("put "+key, func() error { _, err := client.Put(ctx, key, value); return err })
+	}
 	for i := range 20 {
-		if _, err := client.Put(ctx, fmt.Sprintf("kept/%d", i), "v"); err != nil {
-			t.Fatal(err)
-		}
+		put(fmt.Sprintf("kept/%d", i), "v")
 	}
 	for i := range 64 {
-		if _, err := client.Put(ctx, fmt.Sprintf("big/%d", i), strings.Repeat("v", 64<<10)); err != nil {
-			t.Fatal(err)
+		put(fmt.Sprintf("big/%d", i), strings.Repeat("v", 64<<10))
+	}
+	insist("delete", func() error { _, err := client.Delete(ctx, "big/", clientv3.WithPrefix()); return err })
+	insist("compact", func() error {
+		get, err := client.Get(ctx, "kept/0")
+		if err != nil {
+			return err
 		}
-	}
-	deleted, err := client.Delete(ctx, "big/", clientv3.WithPrefix())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := client.Compact(ctx, deleted.Header.Revision, clientv3.WithCompactPhysical()); err != nil {
-		t.Fatal(err)
-	}
+		_, err = client.Compact(ctx, get.Header.Revision, clientv3.WithCompactPhysical())
+		return err
+	})
 }
 
 func same(t *testing.T, c *storetest.Cluster) {
