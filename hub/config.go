@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
@@ -53,6 +54,18 @@ type Config struct {
 	Profile string `json:"profile,omitempty"`
 	// DNS serves the global services.
 	DNS DNSConfig `json:"dns,omitempty"`
+	// StoreQuota bounds what is in use of the database, for instance 8Gi, which is
+	// the default; the same on every member. Over it the hub refuses what grows.
+	StoreQuota *resource.Quantity `json:"storeQuota,omitempty"`
+	// StoreHistory is for how long superseded revisions stay if the API servers do
+	// not drop them before, which they do every five minutes; default 1h.
+	StoreHistory metav1.Duration `json:"storeHistory,omitempty,omitzero"`
+	// StoreHistoryRevisions is how many stay at most; 0 is any number.
+	StoreHistoryRevisions int64 `json:"storeHistoryRevisions,omitempty"`
+	// EncryptionConfigFile is an apiserver.config.k8s.io/v1 EncryptionConfiguration
+	// of your own, for instance with a KMS; the same on every member. Empty encrypts
+	// everything with keys that the hub makes and gives to joining members.
+	EncryptionConfigFile string `json:"encryptionConfigFile,omitempty"`
 	// AuditPolicyFile is an audit.k8s.io/v1 Policy; empty logs metadata of all
 	// requests.
 	AuditPolicyFile string `json:"auditPolicyFile,omitempty"`
@@ -91,6 +104,14 @@ func (m MemberConfig) validate() error {
 }
 
 var memberName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+// What the store is not limited to: 64 MiB, and a history in which no watch could
+// catch up.
+const (
+	smallestQuota   = 64 << 20
+	shortestHistory = 10 * time.Minute
+	fewestRevisions = 1000
+)
 
 // LoadConfig reads a configuration file. Unknown fields are errors, so that a
 // misspelt one is not silently ignored.
@@ -151,6 +172,15 @@ func (c Config) Validate() error {
 	}
 	if after := c.RemoveDeadMembersAfter.Duration; after != 0 && after < time.Hour {
 		add("removeDeadMembersAfter is %v: a member that restarts or is serviced is not dead; use an hour at least, or leave it out", after)
+	}
+	if history := c.StoreHistory.Duration; history != 0 && history < shortestHistory {
+		add("storeHistory is %v: clients that watch must be able to catch up; use 10m at least, or leave it out for 1h", history)
+	}
+	if c.StoreHistoryRevisions != 0 && c.StoreHistoryRevisions < fewestRevisions {
+		add("storeHistoryRevisions is %d: clients that watch must be able to catch up; use 1000 at least, or leave it out", c.StoreHistoryRevisions)
+	}
+	if quota := c.StoreQuota; quota != nil && quota.Value() < smallestQuota {
+		add("storeQuota is %v: there is no database without a limit, and one under 64Mi is full of the hub's own objects; leave it out for 8Gi", quota)
 	}
 	if c.DNS.Listen != "" {
 		if _, _, err := net.SplitHostPort(c.DNS.Listen); err != nil {

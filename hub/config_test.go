@@ -46,6 +46,15 @@ func TestLoadConfig(t *testing.T) {
 			change: func(s string) string { return s + "removeDeadMembersAfter: 10m\n" },
 			want:   "use an hour at least",
 		},
+		"a history of seconds is refused": {
+			change: func(s string) string { return s + "storeHistory: 30s\n" },
+			want:   "use 10m at least",
+		},
+		"a quota may have a unit": {change: func(s string) string { return s + "storeQuota: 16Gi\n" }},
+		"a store without a quota is refused": {
+			change: func(s string) string { return s + "storeQuota: 0\n" },
+			want:   "there is no database without a limit",
+		},
 		"an address that stands twice is refused": {
 			change: func(s string) string { return strings.Replace(s, "192.0.2.3", "192.0.2.2", 1) },
 			want:   "stands twice",

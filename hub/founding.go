@@ -8,9 +8,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"tripod.dev/tripod/hub/api/backup"
 	"tripod.dev/tripod/hub/api/statement"
+	"tripod.dev/tripod/hub/encryption"
 	hubstore "tripod.dev/tripod/hub/store"
 )
 
@@ -65,6 +67,9 @@ func (f Founding) alone(ctx context.Context, do func(hubstore.Founding) error) e
 	if _, err := os.Stat(ca); errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%s is missing: copy the folder pki of any member, kept with the backups, into %s first; without the hub's CA no agent believes the new hub", ca, f.Config.DataDir)
 	}
+	if err := f.checkKeys(); err != nil {
+		return err
+	}
 	m := &Member{config: f.Config}
 	if err := m.openDataFolder(ctx); err != nil {
 		return err
@@ -79,4 +84,34 @@ func (f Founding) alone(ctx context.Context, do func(hubstore.Founding) error) e
 		},
 		Backup: f.Backup, Lost: f.Lost, Incarnation: f.Incarnation,
 	})
+}
+
+// checkKeys says whether this member has the keys that the backup needs. With an
+// operator's own configuration that is the operator's to know.
+func (f Founding) checkKeys() error {
+	if f.Backup == "" || f.Config.EncryptionConfigFile != "" {
+		return nil
+	}
+	facts, err := backup.Verify(f.Backup)
+	if err != nil {
+		return err
+	}
+	if len(facts.Keys) == 0 {
+		return nil
+	}
+	path := filepath.Join(f.Config.DataDir, "pki", "encryption.yaml")
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("read the encryption keys: %w", err)
+	}
+	ring, err := encryption.ParseRing(text)
+	if len(text) > 0 && err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	for _, name := range facts.Keys {
+		if !slices.Contains(ring.Names(), name) {
+			return fmt.Errorf("backup %s is encrypted with key %s, which %s does not have: put the folder pki that was kept with this backup into %s; without that key nothing in the backup can be read", f.Backup, name, path, f.Config.DataDir)
+		}
+	}
+	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"tripod.dev/tripod/failover/lease"
 	"tripod.dev/tripod/hub/apiserver"
+	"tripod.dev/tripod/hub/encryption"
 	"tripod.dev/tripod/hub/gateway"
 	"tripod.dev/tripod/hub/identity"
 	"tripod.dev/tripod/hub/session"
@@ -34,17 +35,19 @@ type Member struct {
 	// lock keeps other processes out of the data folder.
 	lock *os.File
 
-	identity  *identity.Identity
-	store     *hubstore.Store
-	etcd      *etcdapi.Server
-	autopilot *member.Autopilot
-	seal      *seal
-	senses    senses
-	routes    *gateway.Routes
-	apiserver *apiserver.Server
-	sessions  *session.Server
-	services  services
-	runner    *term.Runner
+	identity     *identity.Identity
+	box          *encryption.Box
+	store        *hubstore.Store
+	etcd         *etcdapi.Server
+	autopilot    *member.Autopilot
+	defragmenter *member.Defragmenter
+	seal         *seal
+	senses       senses
+	routes       *gateway.Routes
+	apiserver    *apiserver.Server
+	sessions     *session.Server
+	services     services
+	runner       *term.Runner
 }
 
 // New puts a member together. It blocks until this member has an identity: on a
@@ -69,6 +72,7 @@ func New(ctx context.Context, config Config, logger *slog.Logger) (*Member, erro
 		{"data folder", m.openDataFolder},
 		// 1. Who we are: nothing is said or heard without a certificate.
 		{"identity", m.openIdentity},
+		{"encryption", m.openEncryption},
 		// 2. What we know: the replicated store, and the clocks that watch leases.
 		{"store", m.openStore},
 		// 3. What we perceive: committed state, vantages, observations, the view.
@@ -97,6 +101,7 @@ func (m *Member) Run(ctx context.Context) error {
 		{"etcd API", m.etcd.Run},
 		{"identity", m.identity.Run},
 		{"autopilot", m.autopilot.Run},
+		{"defragmenter", m.defragmenter.Run},
 		{"seal", m.seal.run},
 		{"API server", m.apiserver.Run},
 		{"sessions", m.sessions.Run},

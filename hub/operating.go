@@ -21,9 +21,10 @@ import (
 // standing tells the admin service how the hub stands, and changes its members.
 type standing struct {
 	*member.View
-	autopilot *member.Autopilot
-	store     *hubstore.Store
-	identity  *identity.Identity
+	autopilot    *member.Autopilot
+	defragmenter *member.Defragmenter
+	store        *hubstore.Store
+	identity     *identity.Identity
 }
 
 // Local implements rpc.Store.
@@ -72,6 +73,16 @@ func (s standing) Promote(ctx context.Context, name string) error {
 // Remove implements rpc.Changes.
 func (s standing) Remove(ctx context.Context, name string, force bool) error {
 	return asStatus(s.autopilot.Remove(ctx, name, force))
+}
+
+// Defragment implements rpc.Upkeep.
+func (s standing) Defragment(ctx context.Context, name string) error {
+	return asStatus(s.defragmenter.Defragment(ctx, name))
+}
+
+// Compact implements rpc.Upkeep.
+func (s standing) Compact(ctx context.Context, keep int64) (int64, error) {
+	return s.store.Maintenance().Compact(ctx, keep)
 }
 
 func asStatus(err error) error {

@@ -51,13 +51,14 @@ func (m *Member) openStore(context.Context) (err error) {
 		Store: m.store, PreferredCenter: m.config.PreferredCenter,
 		Policy: member.Policy{RemoveDeadAfter: m.config.RemoveDeadMembersAfter.Duration}, Logger: m.logger,
 	})
+	m.defragmenter = member.NewDefragmenter(member.DefragmenterConfig{Store: m.store, Logger: m.logger})
 	m.seal = newSeal(m.store)
 	return nil
 }
 
 func (m *Member) openSenses(context.Context) (err error) {
 	s := &m.senses
-	s.committed = term.NewCommitted(m.store, term.DefaultPrefix, m.clock)
+	s.committed = term.NewCommitted(decrypted{m.store, m.box}, term.DefaultPrefix, m.clock)
 	s.vantages = term.NewVantages(missedTicks*m.lease.Tick, m.clock)
 	s.observations = term.NewObservations(missedTicks*m.lease.Tick, m.clock)
 	s.leaser = term.NewLeaser(term.LeaserConfig{

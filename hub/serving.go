@@ -55,7 +55,8 @@ func (m *Member) openAPIServer(ctx context.Context) error {
 			CA: files.CACertificate, Certificate: files.MemberCertificate, Key: files.MemberKey,
 			ServiceAccountKey: files.ServiceAccountKey,
 		},
-		Audit: apiserver.Audit{PolicyFile: m.config.AuditPolicyFile},
+		Encryption: m.box,
+		Audit:      apiserver.Audit{PolicyFile: m.config.AuditPolicyFile},
 		Hooks: apiserver.Hooks{RequestInfo: m.routes.RequestInfo, LongRunning: m.routes.LongRunning, Handler: func(next http.Handler) http.Handler {
 			return m.seal.guard(m.routes.Handler(next))
 		}},
@@ -147,10 +148,10 @@ func (m *Member) newAdmin() (*rpc.Admin, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the reviewer of access: %w", err)
 	}
-	standing := standing{View: member.New(m.store), autopilot: m.autopilot, store: m.store, identity: m.identity}
+	standing := standing{View: member.New(m.store), autopilot: m.autopilot, defragmenter: m.defragmenter, store: m.store, identity: m.identity}
 	return rpc.NewAdmin(rpc.Config{
 		Self: m.config.Name, Port: RPCPort, PeerTLS: m.peerTLS,
-		Store: standing, Changes: standing, Archive: archive{m.store}, Restored: &restored{member: m},
+		Store: standing, Changes: standing, Upkeep: standing, Encryption: &rotation{member: m}, Archive: archive{m.store}, Restored: &restored{member: m},
 		Authorizer: rpc.RBAC{Reviews: reviews.SubjectAccessReviews()}, Version: Version, Logger: m.logger,
 		Certificates: m.certificates,
 	}), nil

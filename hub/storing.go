@@ -52,6 +52,10 @@ func newStore(c Config, who *identity.Identity, leases *term.Leases, metrics pro
 		Version:    Version, Understands: level,
 		Logger:     logger,
 		Registerer: metrics,
+		History:    c.StoreHistory.Duration, HistoryRevisions: c.StoreHistoryRevisions,
+	}
+	if c.StoreQuota != nil {
+		config.Quota = c.StoreQuota.Value()
 	}
 	if c.Profile == "WAN" {
 		config.Timing = hubstore.WAN()

@@ -28,6 +28,7 @@ func newHubCommand(door *connection) *cobra.Command {
 	c.AddCommand(
 		newHubStatusCommand(door), newHubTransferCommand(door),
 		newHubMembersCommand(door), newHubAddCommand(door), newHubReplaceCommand(door), newHubPromoteCommand(door), newHubRemoveCommand(door),
+		newHubCompactCommand(door), newHubDefragmentCommand(door), newHubEncryptionCommand(door),
 		newHubBackupCommand(door), newHubRestoreCommand(door), newHubOperatorCommand(door), newHubSignCommand(),
 		newHubCertificatesCommand(door),
 	)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -26,8 +27,9 @@ func newHubBackupCommand(door *connection) *cobra.Command {
 		Use:   "backup FILE",
 		Short: "Write a backup of the hub's whole state, and check it",
 		Long: `Write a backup of the hub's whole state, from any member, while it runs, and read
-it back to check it. It holds every Secret of the hub: keep it encrypted, together
-with the folder pki of one member, without which a restored hub is not believed.
+it back to check it. Objects in it are encrypted with the keys of this time, which
+are in the folder pki of every member: keep a copy of that with it, encrypted.
+Without it nothing can be read, and a restored hub is not believed.
 
 Nobody may do it but administrators, or who has the verb "backup" on "members" of
 the group tripod.dev.`,
@@ -142,8 +144,8 @@ func printFacts(out io.Writer, path string, facts backup.Facts, output string) e
 	if !facts.Origin.Made.IsZero() {
 		made = facts.Origin.Made.Format(time.RFC3339)
 	}
-	return printTable(out, []string{"BACKUP", "HUB", "INCARNATION", "REVISION", "SIZE", "MEMBER", "VERSION", "MADE", "SHA256"}, [][]string{{
+	return printTable(out, []string{"BACKUP", "HUB", "INCARNATION", "REVISION", "SIZE", "MEMBER", "VERSION", "MADE", "KEYS", "SHA256"}, [][]string{{
 		path, facts.Hub, fmt.Sprint(facts.Incarnation), fmt.Sprint(facts.Revision), humanize.IBytes(uint64(facts.Bytes)),
-		facts.Origin.Member, facts.Origin.Version, made, facts.SHA256[:16],
+		facts.Origin.Member, facts.Origin.Version, made, strings.Join(facts.Keys, ","), facts.SHA256[:16],
 	}})
 }

@@ -21,6 +21,8 @@ import (
 	generatedopenapi "k8s.io/kubernetes/pkg/generated/openapi"
 	flowcontrolrest "k8s.io/kubernetes/pkg/registry/flowcontrol/rest"
 	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
+
+	"tripod.dev/tripod/hub/encryption"
 )
 
 // chain holds the configurations of the three servers that delegate to each
@@ -33,7 +35,7 @@ type chain struct {
 }
 
 // newChain opens no connection to the store.
-func newChain(o options.CompletedOptions, hooks Hooks) (*chain, error) {
+func newChain(o options.CompletedOptions, hooks Hooks, box *encryption.Box) (*chain, error) {
 	generic, informers, factory, err := controlplaneapiserver.BuildGenericConfig(
 		o,
 		[]*runtime.Scheme{legacyscheme.Scheme, apiextensions.Scheme, aggregatorscheme.Scheme},
@@ -49,6 +51,13 @@ func newChain(o options.CompletedOptions, hooks Hooks) (*chain, error) {
 	generic.DisabledPostStartHooks.Insert("start-legacy-token-tracking-controller")
 	generic.EffectiveVersion = stampVersion(generic.EffectiveVersion)
 	install(generic, hooks)
+	if box != nil {
+		// As upstream does with a file of its options, but what is in force is known:
+		// upstream looks once a minute whether the file has changed.
+		generic.ResourceTransformers = box.Transformers()
+		generic.RESTOptionsGetter = o.Etcd.CreateRESTOptionsGetter(factory, box.Transformers())
+		generic.HealthzChecks, generic.ReadyzChecks = append(generic.HealthzChecks, box.Transformers()), append(generic.ReadyzChecks, box.Transformers())
+	}
 
 	resolver := webhook.NewDefaultServiceResolver()
 	controlPlane, initializers, err := controlplaneapiserver.CreateConfig(o, generic, informers, factory, resolver, nil)

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"tripod.dev/tripod/hub/encryption"
 )
 
 // Store says where the hub's store answers the etcd v3 API.
@@ -73,6 +75,8 @@ type Config struct {
 	// AuthenticationConfig is a file with an apiserver.config.k8s.io
 	// AuthenticationConfiguration, for OIDC. Optional.
 	AuthenticationConfig string
+	// Encryption of what is kept; nil keeps it in plain text.
+	Encryption *encryption.Box
 	// Drivers are the dataset drivers that exist; default: postgresql.
 	Drivers []string
 	// EventTTL is how long events are kept.

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"tripod.dev/tripod/hub/encryption"
 )
 
 // Bundle is what all members of a hub share. Whoever has it can be any of them.
@@ -21,6 +23,9 @@ type Bundle struct {
 	ServiceAccountKey *ecdsa.PrivateKey
 	// EvidenceKey signs the head of a run's evidence.
 	EvidenceKey ed25519.PrivateKey
+	// Encryption is the EncryptionConfiguration of what the API servers keep. It
+	// alone changes; see Identity.SetEncryption.
+	Encryption []byte
 }
 
 // Files of a bundle and of the member, below DataDir/pki.
@@ -29,6 +34,7 @@ const (
 	fileCAKey             = "ca.key"
 	fileServiceAccountKey = "service-account.key"
 	fileEvidenceKey       = "evidence.key"
+	fileEncryption        = "encryption.yaml"
 	fileMemberCertificate = "member.crt"
 	fileMemberKey         = "member.key"
 	// fileFounder is empty; it marks the member that made the bundle.
@@ -41,6 +47,8 @@ type encodedBundle struct {
 	CAKey             []byte `json:"caKey"`
 	ServiceAccountKey []byte `json:"serviceAccountKey"`
 	EvidenceKey       []byte `json:"evidenceKey"`
+	// Encryption is empty in a hub that is older than encryption at rest.
+	Encryption []byte `json:"encryption,omitempty"`
 }
 
 func newBundle(now time.Time) (*Bundle, error) {
@@ -56,7 +64,15 @@ func newBundle(now time.Time) (*Bundle, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the evidence key: %w", err)
 	}
-	return &Bundle{Authority: authority, ServiceAccountKey: serviceAccountKey, EvidenceKey: evidenceKey}, nil
+	key, err := encryption.NewKey(now)
+	if err != nil {
+		return nil, err
+	}
+	text, err := encryption.Ring{key}.Text()
+	if err != nil {
+		return nil, err
+	}
+	return &Bundle{Authority: authority, ServiceAccountKey: serviceAccountKey, EvidenceKey: evidenceKey, Encryption: text}, nil
 }
 
 func (b *Bundle) encode() (encodedBundle, error) {
@@ -68,6 +84,7 @@ func (b *Bundle) encode() (encodedBundle, error) {
 		CAKey:             caKey,
 		ServiceAccountKey: serviceAccountKey,
 		EvidenceKey:       evidenceKey,
+		Encryption:        b.Encryption,
 	}, errors.Join(err1, err2, err3)
 }
 
@@ -100,7 +117,15 @@ func (e encodedBundle) decode() (*Bundle, error) {
 	if !ok {
 		return nil, fmt.Errorf("%s: %T is not an Ed25519 key", fileEvidenceKey, key)
 	}
-	return &Bundle{Authority: authority, ServiceAccountKey: serviceAccountKey, EvidenceKey: evidenceKey}, nil
+	if len(e.Encryption) == 0 {
+		if e.Encryption, err = encryption.Ring(nil).Text(); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := encryption.ParseRing(e.Encryption); err != nil {
+		return nil, fmt.Errorf("%s: %w", fileEncryption, err)
+	}
+	return &Bundle{Authority: authority, ServiceAccountKey: serviceAccountKey, EvidenceKey: evidenceKey, Encryption: e.Encryption}, nil
 }
 
 // files orders a bundle's files. The CA's certificate is last: it is written
@@ -110,6 +135,7 @@ func (e *encodedBundle) files() []bundleFile {
 		{fileCAKey, &e.CAKey},
 		{fileServiceAccountKey, &e.ServiceAccountKey},
 		{fileEvidenceKey, &e.EvidenceKey},
+		{fileEncryption, &e.Encryption},
 		{fileCACertificate, &e.CACertificate},
 	}
 }
@@ -129,6 +155,9 @@ func readBundle(directory string) (*Bundle, error) {
 	var encoded encodedBundle
 	for _, file := range encoded.files() {
 		data, err := os.ReadFile(filepath.Join(directory, file.name))
+		if file.name == fileEncryption && errors.Is(err, fs.ErrNotExist) {
+			continue // a hub that is older than encryption at rest
+		}
 		if err != nil {
 			return nil, fmt.Errorf("identity: read %s: %w: restore the directory from this member's backup, or empty it so that the member fetches it again",
 				directory, err)

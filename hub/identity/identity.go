@@ -21,9 +21,11 @@ import (
 
 // Identity is one hub member's. It is safe for concurrent use.
 type Identity struct {
-	config    Config
-	bundle    *Bundle
-	directory string
+	config Config
+	bundle *Bundle
+	// encryptionMu guards bundle.Encryption, which alone changes.
+	encryptionMu sync.RWMutex
+	directory    string
 
 	member atomic.Pointer[tls.Certificate]
 	admin  atomic.Pointer[x509.Certificate]
@@ -63,7 +65,7 @@ func Open(ctx context.Context, config Config) (*Identity, error) {
 		return nil, err
 	}
 	i := &Identity{config: config, bundle: bundle, directory: directory}
-	if err := i.renew(); err != nil {
+	if err := errors.Join(i.renew(), i.SetEncryption(bundle.Encryption)); err != nil {
 		return nil, err
 	}
 	config.Logger.Info("identity ready", "member", config.Name, "ca", bundle.Authority.Fingerprint())
@@ -113,13 +115,32 @@ func (i *Identity) ServiceAccountKey() *ecdsa.PrivateKey { return i.bundle.Servi
 // EvidenceKey signs the head of a run's evidence.
 func (i *Identity) EvidenceKey() ed25519.PrivateKey { return i.bundle.EvidenceKey }
 
+// Encryption is the EncryptionConfiguration in force.
+func (i *Identity) Encryption() []byte {
+	i.encryptionMu.RLock()
+	defer i.encryptionMu.RUnlock()
+	return i.bundle.Encryption
+}
+
+// SetEncryption replaces the EncryptionConfiguration. On return it is on disk, and
+// members that join are given it.
+func (i *Identity) SetEncryption(text []byte) error {
+	if err := writeFile(filepath.Join(i.directory, fileEncryption), text); err != nil {
+		return err
+	}
+	i.encryptionMu.Lock()
+	defer i.encryptionMu.Unlock()
+	i.bundle.Encryption = text
+	return nil
+}
+
 // Certificate is the member's current one, followed by the CA's, so that a
 // joining agent can find the CA that its token pins.
 func (i *Identity) Certificate() *tls.Certificate { return i.member.Load() }
 
 // Files of the identity, for programs that take paths.
 type Files struct {
-	CACertificate, MemberCertificate, MemberKey, ServiceAccountKey, AdminKubeconfig string
+	CACertificate, MemberCertificate, MemberKey, ServiceAccountKey, Encryption, AdminKubeconfig string
 }
 
 // Files names the identity's files; they are mode 0600.
@@ -130,6 +151,7 @@ func (i *Identity) Files() Files {
 		MemberCertificate: in(fileMemberCertificate),
 		MemberKey:         in(fileMemberKey),
 		ServiceAccountKey: in(fileServiceAccountKey),
+		Encryption:        in(fileEncryption),
 		AdminKubeconfig:   filepath.Join(i.config.DataDir, fileAdminKubeconfig),
 	}
 }

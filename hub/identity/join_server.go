@@ -117,7 +117,9 @@ func (i *Identity) judge(e exchange, proof joinProof) (joinResult, error) {
 		CAFingerprint: i.bundle.Authority.Fingerprint(),
 	}
 	if e.hello.Purpose == purposeFetch {
+		i.encryptionMu.RLock()
 		encoded, err := i.bundle.encode()
+		i.encryptionMu.RUnlock()
 		if err != nil {
 			return joinResult{}, err
 		}

@@ -68,6 +68,8 @@ type Config struct {
 	Store      Store
 	Changes    Changes
 	Archive    Archive
+	Upkeep     Upkeep
+	Encryption Encryption
 	Restored   Restored
 	Authorizer Authorizer
 	// Certificates are those that this member knows; Member is set by the caller.

@@ -121,6 +121,10 @@ func (s *machine) stop(entry *raft.Log, err error) *Result {
 }
 
 func (s *machine) execute(command *raftlogv1.Command, result *Result) {
+	if s.full.Load() && grows(command) {
+		result.Err = ErrNoSpace
+		return
+	}
 	switch op := command.GetOp().(type) {
 	case *raftlogv1.Command_Put:
 		run(op.Put, &pb.PutRequest{}, result, func(r *pb.PutRequest) (*pb.PutResponse, error) {
@@ -163,6 +167,8 @@ func (s *machine) execute(command *raftlogv1.Command, result *Result) {
 			}
 			return &pb.LeaseCheckpointResponse{Header: s.header()}, nil
 		})
+	case *raftlogv1.Command_Alarm:
+		run(op.Alarm, &pb.AlarmRequest{}, result, s.alarm)
 	case *raftlogv1.Command_StartIncarnation:
 		result.Err = s.startIncarnation(op.StartIncarnation)
 	case *raftlogv1.Command_RaiseLevel:

@@ -16,70 +16,78 @@ type Op struct {
 	command *raftlogv1.Command
 	// fenced commands say from level 2 on which incarnation they belong to.
 	fenced bool
-	// growing is false for the commands that stay allowed when disk space is
-	// short, because they free some or keep leases alive.
-	growing bool
-	err     error
+	err    error
 }
 
 type marshaler interface{ Marshal() ([]byte, error) }
 
-func newOp(request marshaler, growing bool, wrap func([]byte) *raftlogv1.Command) Op {
+func newOp(request marshaler, wrap func([]byte) *raftlogv1.Command) Op {
 	data, err := request.Marshal()
 	if err != nil {
 		return Op{err: fmt.Errorf("encode command: %w", err)}
 	}
 	command := wrap(data)
 	command.Version = 1
-	return Op{command: command, fenced: true, growing: growing}
+	return Op{command: command, fenced: true}
 }
 
 // Put stores one key.
 func Put(r *pb.PutRequest) Op {
-	return newOp(r, true, func(b []byte) *raftlogv1.Command {
+	return newOp(r, func(b []byte) *raftlogv1.Command {
 		return &raftlogv1.Command{Op: &raftlogv1.Command_Put{Put: b}}
 	})
 }
 
 // Delete removes a range of keys.
 func Delete(r *pb.DeleteRangeRequest) Op {
-	return newOp(r, false, func(b []byte) *raftlogv1.Command {
+	return newOp(r, func(b []byte) *raftlogv1.Command {
 		return &raftlogv1.Command{Op: &raftlogv1.Command_DeleteRange{DeleteRange: b}}
 	})
 }
 
 // Txn executes a transaction that may write.
 func Txn(r *pb.TxnRequest) Op {
-	return newOp(r, true, func(b []byte) *raftlogv1.Command {
+	return newOp(r, func(b []byte) *raftlogv1.Command {
 		return &raftlogv1.Command{Op: &raftlogv1.Command_Txn{Txn: b}}
 	})
 }
 
 // Compact drops superseded revisions.
 func Compact(r *pb.CompactionRequest) Op {
-	return newOp(r, false, func(b []byte) *raftlogv1.Command {
+	return newOp(r, func(b []byte) *raftlogv1.Command {
 		return &raftlogv1.Command{Op: &raftlogv1.Command_Compact{Compact: b}}
 	})
 }
 
 // LeaseGrant creates an etcd lease; the request must carry its ID.
 func LeaseGrant(r *pb.LeaseGrantRequest) Op {
-	return newOp(r, true, func(b []byte) *raftlogv1.Command {
+	return newOp(r, func(b []byte) *raftlogv1.Command {
 		return &raftlogv1.Command{Op: &raftlogv1.Command_LeaseGrant{LeaseGrant: b}}
 	})
 }
 
 // LeaseRevoke ends an etcd lease and deletes its keys.
 func LeaseRevoke(r *pb.LeaseRevokeRequest) Op {
-	return newOp(r, false, func(b []byte) *raftlogv1.Command {
+	return newOp(r, func(b []byte) *raftlogv1.Command {
 		return &raftlogv1.Command{Op: &raftlogv1.Command_LeaseRevoke{LeaseRevoke: b}}
 	})
 }
 
 func leaseCheckpoint(r *pb.LeaseCheckpointRequest) Op {
-	return newOp(r, false, func(b []byte) *raftlogv1.Command {
+	return newOp(r, func(b []byte) *raftlogv1.Command {
 		return &raftlogv1.Command{Op: &raftlogv1.Command_LeaseCheckpoint{LeaseCheckpoint: b}}
 	})
+}
+
+// alarmed raises an alarm of a member, or takes it back.
+func alarmed(r *pb.AlarmRequest) Op {
+	op := newOp(r, func(b []byte) *raftlogv1.Command {
+		return &raftlogv1.Command{Op: &raftlogv1.Command_Alarm{Alarm: b}}
+	})
+	if op.err == nil {
+		op.command.Version = levelAlarm
+	}
+	return op
 }
 
 func leaseRenewal(r *raftlogv1.LeaseRenewal) Op {
@@ -156,13 +164,4 @@ func versionOf(data []byte) uint32 {
 		data = data[n+skipped:]
 	}
 	return 0
-}
-
-// grows tells whether a command that came from another member takes space.
-func grows(command *raftlogv1.Command) bool {
-	switch command.GetOp().(type) {
-	case *raftlogv1.Command_Put, *raftlogv1.Command_Txn, *raftlogv1.Command_LeaseGrant:
-		return true
-	}
-	return false
 }

@@ -64,6 +64,7 @@ func released() map[string]releasedOp {
 		"v2-lease-grant":      LeaseGrant(&pb.LeaseGrantRequest{ID: 5, TTL: 60}),
 		"v2-lease-revoke":     LeaseRevoke(&pb.LeaseRevokeRequest{ID: 5}),
 		"v2-lease-checkpoint": checkpoint,
+		"v2-alarm":            alarmed(&pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: 7, Alarm: pb.AlarmType_NOSPACE}),
 		"v2-raise-level": raiseLevel(&raftlogv1.RaiseLevel{Level: 2, Members: []*raftlogv1.Announcement{
 			{Member: "hub-a", Level: 2, Version: "v0.2.0"}, {Member: "hub-b", Level: 3, Version: "v0.3.0"},
 		}}),

@@ -12,6 +12,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+// DefaultQuota is what etcd recommends not to exceed.
+const DefaultQuota = 8 << 30
+
 // Member is one hub member as the others reach it.
 type Member struct {
 	// Name is the Raft server ID; it never changes.
@@ -102,6 +105,15 @@ type Config struct {
 	// SpaceReserve is the free space of DataDir's file system, in bytes, under
 	// which key-value writes are refused. Under half of it nothing is logged.
 	SpaceReserve uint64
+	// Quota bounds the part of the database that is in use, in bytes; the same on
+	// every member. Over it growth is refused hub-wide with ErrNoSpace until less
+	// than 90 % is in use. Default 8 GiB.
+	Quota int64
+	// History is for how long superseded revisions stay at least, if no client
+	// drops them before; default an hour, negative bounds it by number alone.
+	// HistoryRevisions is how many stay at most; 0 is any number.
+	History          time.Duration
+	HistoryRevisions int64
 	// LeaseCheckpoint is how often the remaining time of long etcd leases is
 	// committed, so that a new leader does not start them afresh.
 	LeaseCheckpoint time.Duration
@@ -149,6 +161,12 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.SpaceReserve == 0 {
 		c.SpaceReserve = 64 << 20
+	}
+	if c.Quota == 0 {
+		c.Quota = DefaultQuota
+	}
+	if c.History == 0 {
+		c.History = time.Hour
 	}
 	if c.LeaseCheckpoint == 0 {
 		c.LeaseCheckpoint = 5 * time.Minute
@@ -209,6 +227,12 @@ func (c Config) Validate() error {
 		}
 	}
 	errs = append(errs, c.Timing.validate())
+	if c.HistoryRevisions < 0 {
+		bad("store: %d superseded revisions are to stay: use 0 for any number", c.HistoryRevisions)
+	}
+	if c.Quota < 0 {
+		bad("store: the quota of the database is %d bytes: there is no database without a limit; leave it out for %d bytes", c.Quota, int64(DefaultQuota))
+	}
 	if c.SpaceReserve/2 < 2*uint64(c.SegmentBytes) {
 		bad("store: half the space reserve (%d bytes) is less than two log segments (%d bytes each): raise SpaceReserve or lower SegmentBytes",
 			c.SpaceReserve, c.SegmentBytes)

@@ -47,6 +47,7 @@ func serveUntilKilled(dir string) error {
 		Timing: store.Timing{Heartbeat: 50 * time.Millisecond, Election: 50 * time.Millisecond, LeaderLease: 25 * time.Millisecond, Commit: 5 * time.Millisecond},
 		// Often, so that kills meet snapshots and log rotation too.
 		SnapshotThreshold: 50, TrailingLogs: 10, SnapshotInterval: 20 * time.Millisecond, SegmentBytes: 64 << 10,
+		Fail: crashWhileDefragmenting(dir, os.Getenv(crashAt)),
 	})
 	if err != nil {
 		return err

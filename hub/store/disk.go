@@ -14,10 +14,16 @@ import (
 // is subtracted.
 const spaceInterval = 500 * time.Millisecond
 
-// space watches the free space under the data directory. Neither the Raft log
-// nor bbolt survives a full disk in flight, so the store stops short of it:
-// under the reserve key-value writes are refused; under half of it nothing is
-// logged, which also bounds what bbolt can still have to write.
+// space watches what there is room for: the free space under the data directory,
+// and the quota of the database. Under either limit what grows is refused; see
+// grows.
+//
+// Neither the Raft log nor bbolt survives a full disk in flight, so the store
+// stops short of it: growth ends under the reserve; under half of it nothing is
+// logged, which also bounds what bbolt can still have to write. That is a matter
+// of this member: it gives leadership away and the others go on. The quota is a
+// matter of the hub, whose members all hold the same: when the leader's database
+// is over it, the leader commits an alarm; see alarms.go.
 type space struct {
 	path    string
 	reserve uint64
@@ -25,6 +31,12 @@ type space struct {
 	free    atomic.Int64
 	low     atomic.Bool
 	statfs  func(path string) (free uint64, err error)
+
+	// quota bounds what is in use of the database, in bytes; inUse reads that and
+	// is nil until there is a database.
+	quota int64
+	inUse func() int64
+	used  atomic.Int64
 }
 
 type noSpaceError struct {
@@ -39,8 +51,8 @@ func (e *noSpaceError) Error() string {
 
 func (e *noSpaceError) Is(target error) bool { return target == ErrNoSpace }
 
-func newSpace(path string, reserve uint64, log *slog.Logger) (*space, error) {
-	s := &space{path: path, reserve: reserve, log: log, statfs: freeSpace}
+func newSpace(path string, reserve uint64, quota int64, log *slog.Logger) (*space, error) {
+	s := &space{path: path, reserve: reserve, quota: quota, log: log, statfs: freeSpace}
 	if err := s.measure(); err != nil {
 		return nil, err
 	}
@@ -59,6 +71,9 @@ func freeSpace(path string) (uint64, error) {
 }
 
 func (s *space) measure() error {
+	if s.inUse != nil {
+		s.used.Store(s.inUse())
+	}
 	free, err := s.statfs(s.path)
 	if err != nil {
 		return err
@@ -82,12 +97,28 @@ func (s *space) check(reserve uint64) error {
 	return &noSpaceError{path: s.path, free: uint64(free), reserve: reserve}
 }
 
+// over says whether the database is over its quota.
+func (s *space) over() bool { return s.used.Load() > s.quota }
+
+// relieved says whether the database is so far under its quota that the alarm
+// need not come back at once.
+func (s *space) relieved() bool { return s.used.Load() < relief(s.quota) }
+
+// relief is the size under which the alarm goes by itself: 90 % of the quota.
+func relief(quota int64) int64 { return quota / 10 * 9 }
+
+// short says whether not everything may be proposed.
+func (s *space) short() bool { return s.over() || s.check(s.reserve) != nil }
+
 // admit says whether a command may be proposed.
 func (s *space) admit(growing bool) error {
-	if growing {
-		return s.check(s.reserve)
+	if !growing {
+		return s.check(s.reserve / 2)
 	}
-	return s.check(s.reserve / 2)
+	if s.over() {
+		return ErrNoSpace
+	}
+	return s.check(s.reserve)
 }
 
 func (s *space) run(ctx context.Context) {

@@ -33,7 +33,8 @@ var (
 	// ErrLeftBehind is matched by the error of a member whose hub was recovered or
 	// restored without it (safety.md section 9): it is read-only for good.
 	ErrLeftBehind = errors.New("store: the hub has gone on without this member")
-	// ErrNoSpace is matched by the error that names the full disk.
+	// ErrNoSpace: the database is over its quota, or an alarm says so. The error
+	// that names a full disk matches it too.
 	ErrNoSpace = etcderrors.ErrNoSpace
 )
 
@@ -57,6 +58,7 @@ var statusOf = map[error]error{
 	etcderrors.ErrTimeoutWaitAppliedIndex:    rpctypes.ErrGRPCTimeoutWaitAppliedIndex,
 	etcderrors.ErrUnhealthy:                  rpctypes.ErrGRPCUnhealthy,
 	etcderrors.ErrKeyNotFound:                rpctypes.ErrGRPCKeyNotFound,
+	etcderrors.ErrNoSpace:                    rpctypes.ErrGRPCNoSpace,
 	etcderrors.ErrCorrupt:                    rpctypes.ErrGRPCCorrupt,
 	etcderrors.ErrBadLeaderTransferee:        rpctypes.ErrGRPCBadLeaderTransferee,
 }
@@ -74,6 +76,9 @@ func Status(err error) error {
 		return err
 	}
 	if errors.Is(err, ErrLeftBehind) {
+		return status.Error(codes.FailedPrecondition, err.Error())
+	}
+	if errors.Is(err, ErrBusy) {
 		return status.Error(codes.FailedPrecondition, err.Error())
 	}
 	var full *noSpaceError

@@ -35,6 +35,10 @@ const (
 	// AfterRestore: in its place, not yet read.
 	AfterRestore Point = "afterRestore"
 
+	BeforeDefragment Point = "beforeDefragment"
+	// AfterDefragment: the file without holes is in the place of the old one.
+	AfterDefragment Point = "afterDefragment"
+
 	BeforeWatchSend Point = "beforeWatchSend"
 	AfterWatchSend  Point = "afterWatchSend"
 )

@@ -54,7 +54,7 @@ func openDisk(cfg Config) (_ *disk, err error) {
 	if err := refuseAltered(cfg.DataDir); err != nil {
 		return nil, err
 	}
-	if d.space, err = newSpace(cfg.DataDir, cfg.SpaceReserve, cfg.Logger); err != nil {
+	if d.space, err = newSpace(cfg.DataDir, cfg.SpaceReserve, cfg.Quota, cfg.Logger); err != nil {
 		return nil, err
 	}
 	if err := d.openLog(cfg, logDir); err != nil {

@@ -24,7 +24,7 @@ type Leases struct {
 	reader  *reader
 	peers   *peers
 	// local proposes on this member only.
-	local   func(ctx context.Context, data []byte, growing bool) (*Result, bool, error)
+	local   func(ctx context.Context, data []byte, command *raftlogv1.Command) (*Result, bool, error)
 	timeout time.Duration
 	log     *slog.Logger
 }
@@ -49,7 +49,8 @@ func (l *Leases) revoke(ctx context.Context, id lease.LeaseID) {
 	}
 	// Only the leader's own lessor knows that the lease is over: if leadership
 	// moves meanwhile, the entry must not be proposed by the next one.
-	data, err := LeaseRevoke(&pb.LeaseRevokeRequest{ID: int64(id)}).at(l.machine.level(), l.machine.incarnation.Load())
+	op := LeaseRevoke(&pb.LeaseRevokeRequest{ID: int64(id)})
+	data, err := op.at(l.machine.level(), l.machine.incarnation.Load())
 	if err != nil {
 		l.log.Error("encode revocation", "lease", int64(id), "error", err)
 		return
@@ -59,7 +60,7 @@ func (l *Leases) revoke(ctx context.Context, id lease.LeaseID) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, l.timeout, ErrTimeout)
 	defer cancel()
-	if _, _, err := l.local(ctx, data, false); err != nil {
+	if _, _, err := l.local(ctx, data, op.command); err != nil {
 		l.log.Warn("expired lease not revoked yet", "lease", int64(id), "error", err)
 	}
 }

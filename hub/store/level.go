@@ -22,8 +22,10 @@ const (
 	CommandVersion = levelIncarnation
 	// firstLevel is in force until the first raise.
 	firstLevel = 1
-	// levelIncarnation brought RaiseLevel, and the incarnation in commands.
+	// levelIncarnation brought RaiseLevel, and the incarnation in commands;
+	// levelAlarm, together with it, the alarm.
 	levelIncarnation = 2
+	levelAlarm       = levelIncarnation
 )
 
 // levelsKey is in etcd's meta bucket: RaisedLevels, encoded.

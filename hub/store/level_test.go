@@ -76,6 +76,9 @@ func goldenLog(t *testing.T, level uint32) (entries []*raft.Log) {
 		if now > 1 {
 			add(LeaseRevoke(&pb.LeaseRevokeRequest{ID: int64(now) - 1}))
 			add(Compact(&pb.CompactionRequest{Revision: 4}))
+			for _, action := range []pb.AlarmRequest_AlarmAction{pb.AlarmRequest_ACTIVATE, pb.AlarmRequest_DEACTIVATE} {
+				add(alarmed(&pb.AlarmRequest{Action: action, MemberID: 7, Alarm: pb.AlarmType_NOSPACE}))
+			}
 		}
 	}
 	return entries

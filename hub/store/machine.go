@@ -14,6 +14,7 @@ import (
 
 	"github.com/coreos/go-semver/semver"
 	"go.etcd.io/etcd/pkg/v3/wait"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3alarm"
 	"go.etcd.io/etcd/server/v3/etcdserver/cindex"
 	"go.etcd.io/etcd/server/v3/lease"
 	"go.etcd.io/etcd/server/v3/storage"
@@ -53,11 +54,17 @@ type machine struct {
 	hooks  backend.Hooks
 	kv     mvcc.WatchableKV
 	lessor lease.Lessor
+	// alarms are the committed ones; full is true while one says NOSPACE.
+	alarms atomic.Pointer[v3alarm.AlarmStore]
+	full   atomic.Bool
 
 	// mu guards be, which a snapshot replaces. Held for reading while be is used.
 	mu      sync.RWMutex
 	be      backend.Backend
 	closing sync.WaitGroup
+	// copying is held for reading while the file is copied, however long that
+	// takes, and for writing while it is rewritten, which never waits for it.
+	copying sync.RWMutex
 
 	applied     atomic.Uint64
 	progress    wait.WaitTime
@@ -100,7 +107,7 @@ func openMachine(cfg Config, m *metrics) (*machine, error) {
 	if err := checkFile(path); err != nil {
 		return nil, err
 	}
-	if err := withoutPanic(func() error { s.open(cfg); return nil }); err != nil {
+	if err := withoutPanic(func() error { return s.open(cfg) }); err != nil {
 		return nil, fmt.Errorf("store: open the database %s: %w: %s", path, err, startAfresh)
 	}
 	if err := s.loadMeta(); err != nil {
@@ -110,7 +117,7 @@ func openMachine(cfg Config, m *metrics) (*machine, error) {
 }
 
 // open reads the database into memory; etcd's packages panic if it makes no sense.
-func (s *machine) open(cfg Config) {
+func (s *machine) open(cfg Config) error {
 	s.be = s.openBackend()
 	s.index.SetBackend(s.be)
 	s.applied.Store(s.index.ConsistentIndex())
@@ -121,6 +128,7 @@ func (s *machine) open(cfg Config) {
 	})
 	s.kv = mvcc.New(s.zap, s.be, s.lessor, mvcc.StoreConfig{})
 	s.be.SetTxPostLockInsideApplyHook(s.entering)
+	return s.loadAlarms(s.be)
 }
 
 // commitHooks write the applied index with its effects.
@@ -241,14 +249,18 @@ func (s *machine) close() error {
 	return nil
 }
 
+// removeLeftovers removes what a crash left of a snapshot that was received or of a
+// file that was rewritten: neither was in the database's place.
 func removeLeftovers(path string) error {
-	leftovers, err := filepath.Glob(path + ".restore-*")
-	if err != nil {
-		return fmt.Errorf("list %s.restore-*: %w", path, err)
-	}
-	for _, f := range leftovers {
-		if err := os.Remove(f); err != nil {
-			return fmt.Errorf("remove half-received snapshot: %w", err)
+	for _, pattern := range []string{path + ".restore-*", path + ".tmp.*"} {
+		leftovers, err := filepath.Glob(pattern)
+		if err != nil {
+			return fmt.Errorf("list %s: %w", pattern, err)
+		}
+		for _, f := range leftovers {
+			if err := os.Remove(f); err != nil {
+				return fmt.Errorf("remove a half-written database: %w", err)
+			}
 		}
 	}
 	return nil

@@ -24,7 +24,7 @@ func testMachine(t *testing.T, dir string) *machine {
 
 func entry(t *testing.T, index uint64, op Op) *raft.Log {
 	t.Helper()
-	data, err := encodeOp(op)
+	data, err := op.at(max(firstLevel, op.command.GetVersion()), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

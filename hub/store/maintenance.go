@@ -2,10 +2,13 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/pkg/v3/traceutil"
 	"go.etcd.io/etcd/server/v3/storage/backend"
 	"go.etcd.io/etcd/server/v3/storage/mvcc"
@@ -26,26 +29,41 @@ func (m *Maintenance) Size() (size, used int64) {
 	return size, used
 }
 
-// Defragment rewrites the file without its holes. Reads and writes on this
-// member wait meanwhile.
-func (m *Maintenance) Defragment() error {
-	var err error
-	m.store.machine.use(func(b backend.Backend) { err = b.Defrag() })
-	if err != nil {
-		return fmt.Errorf("defragment %s: %w", m.store.machine.path, err)
-	}
-	return nil
-}
-
 // Hashes gives the hashes by which members are compared.
 func (m *Maintenance) Hashes() mvcc.HashStorage { return m.store.machine.kv.HashStorage() }
 
 // Copy pins the present state of the file: size bytes that write gives out. The
-// caller must call release.
+// caller must call release. Until then the file is not defragmented.
 func (m *Maintenance) Copy() (size int64, write func(io.Writer) (int64, error), release func() error) {
+	copying := &m.store.machine.copying
+	copying.RLock()
 	var snap backend.Snapshot
 	m.store.machine.use(func(b backend.Backend) { snap = b.Snapshot() })
-	return snap.Size(), snap.WriteTo, snap.Close
+	return snap.Size(), snap.WriteTo, sync.OnceValue(func() error {
+		defer copying.RUnlock()
+		return snap.Close()
+	})
+}
+
+// Compact drops superseded revisions but for those of the last keep revisions, and
+// returns the revision up to which they are dropped. The space is free on this
+// member when it returns.
+func (m *Maintenance) Compact(ctx context.Context, keep int64) (int64, error) {
+	if err := m.store.Linearize(ctx); err != nil {
+		return 0, err
+	}
+	revision := m.store.Revision() - max(keep, 0)
+	if compacted := m.store.machine.kv.FirstRev(); revision <= compacted {
+		return compacted, nil
+	}
+	result, err := m.store.Propose(ctx, Compact(&pb.CompactionRequest{Revision: revision, Physical: true}))
+	if errors.Is(err, mvcc.ErrCompacted) {
+		return m.store.machine.kv.FirstRev(), nil // somebody else was faster
+	}
+	if err != nil {
+		return 0, fmt.Errorf("compact to revision %d: %w", revision, err)
+	}
+	return revision, m.Compacted(ctx, result)
 }
 
 // Compacted waits until this member has applied the compaction that gave result
@@ -76,6 +94,9 @@ func (m *Maintenance) Alarms() []string {
 	var out []string
 	if err := m.store.space.check(m.store.space.reserve); err != nil {
 		out = append(out, err.Error())
+	}
+	if m.store.machine.full.Load() || m.store.space.over() {
+		out = append(out, m.store.space.overText())
 	}
 	if err := m.store.intro.leftBehind(); err != nil {
 		out = append(out, err.Error())

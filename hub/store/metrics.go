@@ -16,6 +16,8 @@ type metrics struct {
 	applies   prometheus.Counter
 	skipped   prometheus.Counter
 	restores  prometheus.Counter
+	// defragmentations are counted by how long they took.
+	defragmentations prometheus.Histogram
 }
 
 func newMetrics() *metrics {
@@ -30,14 +32,15 @@ func newMetrics() *metrics {
 	}
 	seconds := prometheus.ExponentialBuckets(0.0001, 2, 18)
 	return &metrics{
-		proposals: prometheus.NewCounterVec(prometheus.CounterOpts(opts("proposals_total", "Commands proposed by this member, by outcome.")), []string{"outcome"}),
-		latency:   histogram("proposal_seconds", "Time from proposing a command to its result.", seconds),
-		apply:     histogram("apply_seconds", "Time to apply one batch of entries.", seconds),
-		batch:     histogram("apply_batch_entries", "Entries per applied batch.", prometheus.ExponentialBuckets(1, 2, 11)),
-		reads:     histogram("read_batch_size", "Linearizable reads confirmed together.", prometheus.ExponentialBuckets(1, 2, 11)),
-		applies:   counter("entries_applied_total", "Commands whose effects were applied."),
-		skipped:   counter("entries_skipped_total", "Commands handed over again after a restart, whose effects were on disk."),
-		restores:  counter("snapshots_restored_total", "Snapshots put in place of the state."),
+		proposals:        prometheus.NewCounterVec(prometheus.CounterOpts(opts("proposals_total", "Commands proposed by this member, by outcome.")), []string{"outcome"}),
+		latency:          histogram("proposal_seconds", "Time from proposing a command to its result.", seconds),
+		apply:            histogram("apply_seconds", "Time to apply one batch of entries.", seconds),
+		batch:            histogram("apply_batch_entries", "Entries per applied batch.", prometheus.ExponentialBuckets(1, 2, 11)),
+		reads:            histogram("read_batch_size", "Linearizable reads confirmed together.", prometheus.ExponentialBuckets(1, 2, 11)),
+		applies:          counter("entries_applied_total", "Commands whose effects were applied."),
+		skipped:          counter("entries_skipped_total", "Commands handed over again after a restart, whose effects were on disk."),
+		defragmentations: histogram("defragmentation_seconds", "Time in which the database was rewritten without its holes, while this member's clients waited.", seconds),
+		restores:         counter("snapshots_restored_total", "Snapshots put in place of the state."),
 	}
 }
 
@@ -51,7 +54,7 @@ func (m *metrics) register(r prometheus.Registerer, s *Store) error {
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.proposals, m.latency, m.apply, m.batch, m.reads, m.applies, m.skipped, m.restores,
+		m.proposals, m.latency, m.apply, m.batch, m.reads, m.applies, m.skipped, m.restores, m.defragmentations,
 		gauge("leader", "1 if this member leads.", func() float64 {
 			if s.IsLeader() {
 				return 1
@@ -64,8 +67,16 @@ func (m *metrics) register(r prometheus.Registerer, s *Store) error {
 		gauge("revision", "Revision of the key-value state.", func() float64 { return float64(s.Revision()) }),
 		gauge("command_level", "Level of the command set in force, as applied here.", func() float64 { return float64(s.Level()) }),
 		gauge("command_level_understood", "Highest level of the command set that this member's program understands.", func() float64 { return float64(s.Understands()) }),
+		gauge("compacted_revision", "Revision up to which superseded ones were dropped.", func() float64 { return float64(s.machine.kv.FirstRev()) }),
 		gauge("db_bytes", "Size of the database file.", func() float64 { size, _ := s.Maintenance().Size(); return float64(size) }),
 		gauge("db_in_use_bytes", "Part of the database file in use.", func() float64 { _, used := s.Maintenance().Size(); return float64(used) }),
+		gauge("quota_bytes", "Quota of the part of the database file in use.", func() float64 { return float64(s.cfg.Quota) }),
+		gauge("no_space", "1 while this member refuses what grows, for the quota or a full disk.", func() float64 {
+			if s.space.short() || s.machine.full.Load() {
+				return 1
+			}
+			return 0
+		}),
 		gauge("disk_free_bytes", "Free space under the data directory.", func() float64 { return float64(s.space.free.Load()) }),
 	} {
 		errs = append(errs, r.Register(c))

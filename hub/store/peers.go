@@ -185,6 +185,8 @@ func decodeResult(data []byte, resp *raftlogv1.ProposeResponse, failure error) (
 		result.Response = &pb.LeaseRevokeResponse{}
 	case *raftlogv1.Command_LeaseCheckpoint:
 		result.Response = &pb.LeaseCheckpointResponse{}
+	case *raftlogv1.Command_Alarm:
+		result.Response = &pb.AlarmResponse{}
 	default:
 		return result, nil
 	}

@@ -45,7 +45,7 @@ func (p *proposer) propose(ctx context.Context, op Op) (*Result, error) {
 	defer cancel()
 	start := time.Now()
 	for {
-		result, proposed, err := p.attempt(ctx, data, op.growing)
+		result, proposed, err := p.attempt(ctx, data, op.command)
 		if err == nil {
 			p.metrics.proposals.WithLabelValues("applied").Inc()
 			p.metrics.latency.Observe(time.Since(start).Seconds())
@@ -82,7 +82,7 @@ func retriable(err error) bool {
 }
 
 // attempt tries once. proposed tells whether the command may be in a log.
-func (p *proposer) attempt(ctx context.Context, data []byte, growing bool) (result *Result, proposed bool, err error) {
+func (p *proposer) attempt(ctx context.Context, data []byte, command *raftlogv1.Command) (result *Result, proposed bool, err error) {
 	if err := p.intro.leftBehind(); err != nil {
 		return nil, false, err
 	}
@@ -91,7 +91,7 @@ func (p *proposer) attempt(ctx context.Context, data []byte, growing bool) (resu
 		return nil, false, err
 	}
 	if leader.Leading {
-		return p.local(ctx, data, growing)
+		return p.local(ctx, data, command)
 	}
 	result, proposed, err = p.peers.propose(ctx, leader.Leader, data)
 	if err != nil {
@@ -103,21 +103,22 @@ func (p *proposer) attempt(ctx context.Context, data []byte, growing bool) (resu
 	return result, true, nil
 }
 
-// local proposes on this member only, and nothing above the level in force. A
-// member that knows of a raise before the leader has applied it tries again.
-func (p *proposer) local(ctx context.Context, data []byte, growing bool) (*Result, bool, error) {
+// local proposes on this member only: command, of which data is the encoding, and
+// nothing above the level in force. A member that knows of a raise before the
+// leader has applied it tries again.
+func (p *proposer) local(ctx context.Context, data []byte, command *raftlogv1.Command) (*Result, bool, error) {
 	if wanted, level := versionOf(data), p.machine.level(); wanted > level {
 		return nil, false, aboveLevel(wanted, level)
 	}
-	return p.append(ctx, data, growing)
+	return p.append(ctx, data, command)
 }
 
 // append is local for what may be of the next level.
-func (p *proposer) append(ctx context.Context, data []byte, growing bool) (*Result, bool, error) {
+func (p *proposer) append(ctx context.Context, data []byte, command *raftlogv1.Command) (*Result, bool, error) {
 	if err := p.intro.leftBehind(); err != nil {
 		return nil, false, err
 	}
-	if err := p.space.admit(growing); err != nil {
+	if err := p.admit(command); err != nil {
 		return nil, false, err
 	}
 	deadline, _ := ctx.Deadline()
@@ -140,6 +141,18 @@ func (p *proposer) append(ctx context.Context, data []byte, growing bool) (*Resu
 		return nil, true, ErrHalted
 	}
 	return result, true, nil
+}
+
+// admit refuses what there is no space for before it takes some in the log.
+func (p *proposer) admit(command *raftlogv1.Command) error {
+	if !p.space.short() && !p.machine.full.Load() {
+		return nil
+	}
+	growing := grows(command)
+	if growing && p.machine.full.Load() {
+		return ErrNoSpace
+	}
+	return p.space.admit(growing)
 }
 
 // ended tells the caller's own cancellation from the store's time-out.
@@ -175,13 +188,14 @@ func (p *proposer) renewal(ctx context.Context, r *raftlogv1.LeaseRenewal) (Rene
 	if l, _ := p.leaders.get(); !l.Leading {
 		return RenewalApplied{}, ErrNotLeader
 	}
-	data, err := p.encode(leaseRenewal(r))
+	op := leaseRenewal(r)
+	data, err := p.encode(op)
 	if err != nil {
 		return RenewalApplied{}, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, p.timeout, ErrTimeout)
 	defer cancel()
-	result, _, err := p.local(ctx, data, false)
+	result, _, err := p.local(ctx, data, op.command)
 	if err != nil {
 		return RenewalApplied{}, fmt.Errorf("propose lease renewal: %w", err)
 	}

@@ -152,13 +152,14 @@ func (r *raiser) raise(ctx context.Context, next uint32, asked []MemberInfo, ann
 			said := announced[m.Name]
 			command.Members = append(command.Members, &raftlogv1.Announcement{Member: m.Name, Level: said.GetCommandVersion(), Version: said.GetVersion()})
 		}
-		data, err := raiseLevel(command).at(next, 0)
+		op := raiseLevel(command)
+		data, err := op.at(next, 0)
 		if err != nil {
 			return err
 		}
 		ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.RequestTimeout, ErrTimeout)
 		defer cancel()
-		result, _, err := s.proposer.append(ctx, data, false)
+		result, _, err := s.proposer.append(ctx, data, op.command)
 		if err != nil {
 			return fmt.Errorf("raise the level to %d: %w", next, err)
 		}

@@ -48,7 +48,7 @@ func (m memberService) Propose(ctx context.Context, r *raftlogv1.ProposeRequest)
 	if l, _ := m.proposer.leaders.get(); !l.Leading {
 		return &raftlogv1.ProposeResponse{Outcome: raftlogv1.Outcome_OUTCOME_NOT_PROPOSED}, nil
 	}
-	result, proposed, err := m.proposer.local(ctx, r.GetCommand(), grows(command))
+	result, proposed, err := m.proposer.local(ctx, r.GetCommand(), command)
 	if err != nil {
 		resp := &raftlogv1.ProposeResponse{Outcome: raftlogv1.Outcome_OUTCOME_UNKNOWN}
 		if !proposed {

@@ -31,6 +31,8 @@ type machineSnapshot struct {
 	snap backend.Snapshot
 	log  func(written int64, took time.Duration)
 	fail Failpoints
+	// copied ends the copying.
+	copied func()
 }
 
 // Snapshot implements raft.FSM. It commits what is pending and pins a bbolt
@@ -40,9 +42,10 @@ func (s *machine) Snapshot() (raft.FSMSnapshot, error) {
 	if s.halted.Load() {
 		return nil, ErrHalted
 	}
+	s.copying.RLock()
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return &machineSnapshot{snap: s.be.Snapshot(), fail: s.fail, log: func(n int64, took time.Duration) {
+	return &machineSnapshot{snap: s.be.Snapshot(), fail: s.fail, copied: s.copying.RUnlock, log: func(n int64, took time.Duration) {
 		s.log.Info("snapshot written", "bytes", n, "took", took)
 	}}, nil
 }
@@ -71,7 +74,10 @@ func (m *machineSnapshot) write(sink io.Writer) error {
 }
 
 // Release implements raft.FSMSnapshot.
-func (m *machineSnapshot) Release() { _ = m.snap.Close() }
+func (m *machineSnapshot) Release() {
+	_ = m.snap.Close()
+	m.copied()
+}
 
 func writeSnapshot(w io.Writer, snap backend.Snapshot) error {
 	header := binary.BigEndian.AppendUint64(append([]byte(nil), snapshotMagic[:]...), uint64(snap.Size()))
@@ -125,6 +131,10 @@ func (s *machine) Restore(source io.ReadCloser) error {
 	s.lessor.Recover(fresh, func() lease.TxnDelete { return s.kv.Write(traceutil.TODO()) })
 	if err := s.kv.Restore(fresh); err != nil {
 		err = fmt.Errorf("read snapshot into memory: %w", err)
+		s.halt(err)
+		return err
+	}
+	if err := s.loadAlarms(fresh); err != nil {
 		s.halt(err)
 		return err
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 
@@ -25,6 +26,30 @@ func (s *State) Range(ctx context.Context, prefix string) ([]mvccpb.KeyValue, in
 		return nil, 0, fmt.Errorf("read range %q: %w", prefix, err)
 	}
 	return result.KVs, result.Rev, nil
+}
+
+// eachPage is how many keys Each reads at a time.
+const eachPage = 500
+
+// Each calls f with every key with prefix, in order, as applied on this member,
+// without holding all in memory. Keys that are written meanwhile may be missed.
+func (s *State) Each(ctx context.Context, prefix string, f func(mvccpb.KeyValue) error) error {
+	key, end := []byte(prefix), prefixEnd(prefix)
+	for {
+		result, err := s.machine.kv.Range(ctx, key, end, mvcc.RangeOptions{Limit: eachPage})
+		if err != nil {
+			return fmt.Errorf("read range %q: %w", prefix, err)
+		}
+		for _, kv := range result.KVs {
+			if err := f(kv); err != nil {
+				return err
+			}
+		}
+		if len(result.KVs) < eachPage {
+			return nil
+		}
+		key = append(bytes.Clone(result.KVs[len(result.KVs)-1].Key), 0)
+	}
 }
 
 // prefixEnd is the first key after all keys with prefix; empty means no end.

@@ -87,6 +87,7 @@ func New(cfg Config) (*Store, error) {
 // join wires the parts of s together and starts Raft.
 func join(s *Store, metrics *metrics) error {
 	cfg := s.cfg
+	s.space.inUse = s.inUse
 	s.book = &book{machine: s.machine, first: cfg.Members}
 	s.intro = newIntroduction(s.machine.lineage, s.rememberBehind)
 	s.intro.levels = s.machine.tells
@@ -144,7 +145,7 @@ func (s *Store) Run(ctx context.Context) error {
 	background, stop := context.WithCancel(context.Background())
 	defer stop()
 	var wg sync.WaitGroup
-	for _, run := range []func(context.Context){s.leaders.run, s.reader.run, s.leases.run, s.space.run, s.yield, s.auditor.run, s.retire, s.raiser.run} {
+	for _, run := range []func(context.Context){s.leaders.run, s.reader.run, s.leases.run, s.space.run, s.keepQuota, newCompactor(s, s.cfg).run, s.yield, s.auditor.run, s.retire, s.raiser.run} {
 		wg.Go(func() { run(background) })
 	}
 	var failure error

@@ -2,9 +2,11 @@ package store_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	"tripod.dev/tripod/hub/store"
 	"tripod.dev/tripod/hub/store/storetest"
@@ -51,5 +53,29 @@ func TestEveryMemberServesReadsAndWrites(t *testing.T) {
 				t.Fatalf("get through %s after put through %s: %v", reader.Name, m.Name, get.Kvs)
 			}
 		}
+	}
+}
+
+func TestEachKeyIsVisitedOnce(t *testing.T) {
+	c := storetest.Start(t, 1, nil)
+	m := c.Leader()
+	const keys = 1200 // more than two pages
+	var put []*pb.RequestOp
+	for i := range keys {
+		put = append(put, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: fmt.Appendf(nil, "a/%05d", i), Value: []byte("v")}}})
+	}
+	put = append(put, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte("b"), Value: []byte("v")}}})
+	if _, err := m.Store.Propose(context.Background(), store.Txn(&pb.TxnRequest{Success: put})); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	if err := m.Store.Each(t.Context(), "a/", func(kv mvccpb.KeyValue) error {
+		if want := fmt.Sprintf("a/%05d", n); string(kv.Key) != want {
+			return fmt.Errorf("got %s, want %s", kv.Key, want)
+		}
+		n++
+		return nil
+	}); err != nil || n != keys {
+		t.Fatalf("%d of %d keys: %v", n, keys, err)
 	}
 }

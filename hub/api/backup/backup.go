@@ -11,10 +11,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
 // Facts say what a backup is of.
@@ -29,6 +33,9 @@ type Facts struct {
 	// SHA256 of the database in it, in hexadecimal digits, and its size in bytes.
 	SHA256 string `json:"sha256"`
 	Bytes  int64  `json:"bytes"`
+	// Keys are the names of the keys that its objects are encrypted with. A restored
+	// hub needs them all: they are in the folder pki of the members of that time.
+	Keys []string `json:"keys,omitempty"`
 	// Origin is empty in a snapshot that etcd's tools made.
 	Origin Origin `json:"origin"`
 }
@@ -185,12 +192,49 @@ func (f *Facts) read(tx *bolt.Tx) error {
 			f.Revision = max(f.Revision, int64(binary.BigEndian.Uint64(revision)))
 		}
 	}
+	if err := f.readKeys(keys); err != nil {
+		return err
+	}
 	if b := tx.Bucket(bucketBackup); b != nil {
 		if err := json.Unmarshal(b.Get(keyOrigin), &f.Origin); err != nil {
 			return fmt.Errorf("read its origin: %w", err)
 		}
 	}
 	return nil
+}
+
+func (f *Facts) readKeys(revisions *bolt.Bucket) error {
+	found := map[string]bool{}
+	err := revisions.ForEach(func(_, value []byte) error {
+		var kv mvccpb.KeyValue
+		if err := kv.Unmarshal(value); err != nil {
+			return fmt.Errorf("read a revision: %w", err)
+		}
+		if name := EncryptionKey(kv.Value); name != "" {
+			found[name] = true
+		}
+		return nil
+	})
+	f.Keys = slices.Sorted(maps.Keys(found))
+	return err
+}
+
+// valuePrefix is what Kubernetes puts before an encrypted value, followed by
+// PROVIDER:VERSION:KEY:.
+const valuePrefix = "k8s:enc:"
+
+// EncryptionKey returns the name of the key that a stored value is encrypted with,
+// empty if it is not encrypted.
+func EncryptionKey(value []byte) string {
+	head := string(value[:min(len(value), 256)])
+	if !strings.HasPrefix(head, valuePrefix) {
+		return ""
+	}
+	parts := strings.SplitN(head[len(valuePrefix):], ":", 4)
+	if len(parts) < 4 {
+		return ""
+	}
+	return parts[2]
 }
 
 // Extract writes the database of a verified backup to path, without the SHA-256,

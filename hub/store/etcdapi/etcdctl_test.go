@@ -7,11 +7,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
 
+	"tripod.dev/tripod/hub/store"
 	"tripod.dev/tripod/hub/store/etcdapi"
 	"tripod.dev/tripod/hub/store/storetest"
 )
@@ -121,6 +123,26 @@ func TestEtcdctlWorks(t *testing.T) {
 			t.Fatalf("members differ: %+v", hashes)
 		}
 	}
+}
+
+func TestEtcdctlShowsAndDisarmsTheAlarmOfTheQuota(t *testing.T) {
+	c := storetest.Start(t, 1, func(s *store.Config, _ *etcdapi.Config) { s.Quota = 1 << 20 })
+	m := c.Leader()
+	e := newEtcdctl(t, c)
+	value := strings.Repeat("v", 60_000)
+	c.Eventually("the quota is exceeded", func() bool {
+		out, err := e.command("put", "key", value).CombinedOutput()
+		return err != nil && strings.Contains(string(out), "mvcc: database space exceeded")
+	})
+	c.Eventually("the alarm is raised", func() bool {
+		return strings.Contains(e.run("alarm", "list"), "alarm:NOSPACE")
+	})
+	e.run("compact", strconv.FormatInt(m.Store.Revision(), 10), "--physical")
+	c.Eventually("the alarm goes by itself", func() bool {
+		return strings.TrimSpace(e.run("alarm", "list")) == ""
+	})
+	e.expect("OK", "put", "key", "small")
+	e.run("alarm", "disarm")
 }
 
 func TestEtcdctlMovesTheLeader(t *testing.T) {

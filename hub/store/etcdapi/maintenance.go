@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"io"
 	"log/slog"
+	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -51,19 +52,35 @@ func (s *maintenanceServer) Status(context.Context, *pb.StatusRequest) (*pb.Stat
 	return resp, nil
 }
 
-// Alarm implements pb.MaintenanceServer. Alarms follow what is wrong and go by
-// themselves; activating and disarming do nothing.
-func (s *maintenanceServer) Alarm(_ context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse, error) {
-	resp := &pb.AlarmResponse{Header: s.header.new(0)}
-	id := s.store.Membership().SelfID()
-	raise := func(alarm pb.AlarmType, is bool) {
-		if is && (r.Alarm == pb.AlarmType_NONE || r.Alarm == alarm) {
-			resp.Alarms = append(resp.Alarms, &pb.AlarmMember{MemberID: id, Alarm: alarm})
+// Alarm implements pb.MaintenanceServer. NOSPACE is a committed fact of the hub
+// when the database is over its quota, and this member's own when its disk is
+// short; CORRUPT is this member's own. What is this member's own goes by itself.
+func (s *maintenanceServer) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse, error) {
+	switch r.Action {
+	case pb.AlarmRequest_GET:
+		return &pb.AlarmResponse{Header: s.header.new(0), Alarms: s.alarms(r.Alarm)}, nil
+	case pb.AlarmRequest_DEACTIVATE:
+		taken, err := s.store.Maintenance().Disarm(ctx, r)
+		if err != nil {
+			return nil, store.Status(err)
 		}
+		return &pb.AlarmResponse{Header: s.header.new(0), Alarms: taken}, nil
+	default:
+		return nil, status.Error(codes.InvalidArgument, "alarms are raised by the hub itself")
 	}
-	raise(pb.AlarmType_NOSPACE, s.store.Membership().Progress().LowOnSpace)
-	raise(pb.AlarmType_CORRUPT, s.store.Maintenance().Differs())
-	return resp, nil
+}
+
+// alarms are those of a type that stand, NONE being all types.
+func (s *maintenanceServer) alarms(want pb.AlarmType) []*pb.AlarmMember {
+	id := s.store.Membership().SelfID()
+	all := s.store.Maintenance().Committed()
+	if s.store.Membership().Progress().LowOnSpace && !slices.ContainsFunc(all, func(a *pb.AlarmMember) bool { return a.MemberID == id }) {
+		all = append(all, &pb.AlarmMember{MemberID: id, Alarm: pb.AlarmType_NOSPACE})
+	}
+	if s.store.Maintenance().Differs() {
+		all = append(all, &pb.AlarmMember{MemberID: id, Alarm: pb.AlarmType_CORRUPT})
+	}
+	return slices.DeleteFunc(all, func(a *pb.AlarmMember) bool { return want != pb.AlarmType_NONE && a.Alarm != want })
 }
 
 // Defragment implements pb.MaintenanceServer.

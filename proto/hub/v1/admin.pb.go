@@ -411,6 +411,258 @@ func (x *BackupOrigin) GetSize() int64 {
 	return 0
 }
 
+type CompactRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many revisions before the newest one stay.
+	Keep          int64 `protobuf:"varint,1,opt,name=keep,proto3" json:"keep,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompactRequest) Reset() {
+	*x = CompactRequest{}
+	mi := &file_hub_v1_admin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompactRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompactRequest) ProtoMessage() {}
+
+func (x *CompactRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompactRequest.ProtoReflect.Descriptor instead.
+func (*CompactRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CompactRequest) GetKeep() int64 {
+	if x != nil {
+		return x.Keep
+	}
+	return 0
+}
+
+type CompactResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The revision up to which superseded ones were dropped.
+	Revision      int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompactResponse) Reset() {
+	*x = CompactResponse{}
+	mi := &file_hub_v1_admin_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompactResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompactResponse) ProtoMessage() {}
+
+func (x *CompactResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompactResponse.ProtoReflect.Descriptor instead.
+func (*CompactResponse) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *CompactResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type DefragmentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The member; one that leads hands the leadership over first.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DefragmentRequest) Reset() {
+	*x = DefragmentRequest{}
+	mi := &file_hub_v1_admin_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DefragmentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DefragmentRequest) ProtoMessage() {}
+
+func (x *DefragmentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DefragmentRequest.ProtoReflect.Descriptor instead.
+func (*DefragmentRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *DefragmentRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RotateEncryptionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateEncryptionRequest) Reset() {
+	*x = RotateEncryptionRequest{}
+	mi := &file_hub_v1_admin_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateEncryptionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateEncryptionRequest) ProtoMessage() {}
+
+func (x *RotateEncryptionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateEncryptionRequest.ProtoReflect.Descriptor instead.
+func (*RotateEncryptionRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{10}
+}
+
+type SetEncryptionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// An EncryptionConfiguration, as the hub makes it.
+	Configuration []byte `protobuf:"bytes,1,opt,name=configuration,proto3" json:"configuration,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetEncryptionRequest) Reset() {
+	*x = SetEncryptionRequest{}
+	mi := &file_hub_v1_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetEncryptionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetEncryptionRequest) ProtoMessage() {}
+
+func (x *SetEncryptionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetEncryptionRequest.ProtoReflect.Descriptor instead.
+func (*SetEncryptionRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SetEncryptionRequest) GetConfiguration() []byte {
+	if x != nil {
+		return x.Configuration
+	}
+	return nil
+}
+
+type SetEncryptionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetEncryptionResponse) Reset() {
+	*x = SetEncryptionResponse{}
+	mi := &file_hub_v1_admin_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetEncryptionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetEncryptionResponse) ProtoMessage() {}
+
+func (x *SetEncryptionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetEncryptionResponse.ProtoReflect.Descriptor instead.
+func (*SetEncryptionResponse) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{12}
+}
+
 type RegisterOperatorKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Ed25519, 32 bytes.
@@ -421,7 +673,7 @@ type RegisterOperatorKeyRequest struct {
 
 func (x *RegisterOperatorKeyRequest) Reset() {
 	*x = RegisterOperatorKeyRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[7]
+	mi := &file_hub_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -433,7 +685,7 @@ func (x *RegisterOperatorKeyRequest) String() string {
 func (*RegisterOperatorKeyRequest) ProtoMessage() {}
 
 func (x *RegisterOperatorKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[7]
+	mi := &file_hub_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -446,7 +698,7 @@ func (x *RegisterOperatorKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterOperatorKeyRequest.ProtoReflect.Descriptor instead.
 func (*RegisterOperatorKeyRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RegisterOperatorKeyRequest) GetPublicKey() []byte {
@@ -467,7 +719,7 @@ type RegisterOperatorKeyResponse struct {
 
 func (x *RegisterOperatorKeyResponse) Reset() {
 	*x = RegisterOperatorKeyResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[8]
+	mi := &file_hub_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -479,7 +731,7 @@ func (x *RegisterOperatorKeyResponse) String() string {
 func (*RegisterOperatorKeyResponse) ProtoMessage() {}
 
 func (x *RegisterOperatorKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[8]
+	mi := &file_hub_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -492,7 +744,7 @@ func (x *RegisterOperatorKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterOperatorKeyResponse.ProtoReflect.Descriptor instead.
 func (*RegisterOperatorKeyResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RegisterOperatorKeyResponse) GetOperator() string {
@@ -517,7 +769,7 @@ type RestoreDifferenceRequest struct {
 
 func (x *RestoreDifferenceRequest) Reset() {
 	*x = RestoreDifferenceRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[9]
+	mi := &file_hub_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -529,7 +781,7 @@ func (x *RestoreDifferenceRequest) String() string {
 func (*RestoreDifferenceRequest) ProtoMessage() {}
 
 func (x *RestoreDifferenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[9]
+	mi := &file_hub_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -542,7 +794,7 @@ func (x *RestoreDifferenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreDifferenceRequest.ProtoReflect.Descriptor instead.
 func (*RestoreDifferenceRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 type RestoreDifferenceResponse struct {
@@ -559,7 +811,7 @@ type RestoreDifferenceResponse struct {
 
 func (x *RestoreDifferenceResponse) Reset() {
 	*x = RestoreDifferenceResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[10]
+	mi := &file_hub_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -571,7 +823,7 @@ func (x *RestoreDifferenceResponse) String() string {
 func (*RestoreDifferenceResponse) ProtoMessage() {}
 
 func (x *RestoreDifferenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[10]
+	mi := &file_hub_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -584,7 +836,7 @@ func (x *RestoreDifferenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreDifferenceResponse.ProtoReflect.Descriptor instead.
 func (*RestoreDifferenceResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RestoreDifferenceResponse) GetSealed() bool {
@@ -641,7 +893,7 @@ type Difference struct {
 
 func (x *Difference) Reset() {
 	*x = Difference{}
-	mi := &file_hub_v1_admin_proto_msgTypes[11]
+	mi := &file_hub_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +905,7 @@ func (x *Difference) String() string {
 func (*Difference) ProtoMessage() {}
 
 func (x *Difference) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[11]
+	mi := &file_hub_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +918,7 @@ func (x *Difference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Difference.ProtoReflect.Descriptor instead.
 func (*Difference) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Difference) GetCluster() string {
@@ -728,7 +980,7 @@ type ApproveRestoreRequest struct {
 
 func (x *ApproveRestoreRequest) Reset() {
 	*x = ApproveRestoreRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[12]
+	mi := &file_hub_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -740,7 +992,7 @@ func (x *ApproveRestoreRequest) String() string {
 func (*ApproveRestoreRequest) ProtoMessage() {}
 
 func (x *ApproveRestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[12]
+	mi := &file_hub_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -753,7 +1005,7 @@ func (x *ApproveRestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRestoreRequest.ProtoReflect.Descriptor instead.
 func (*ApproveRestoreRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ApproveRestoreRequest) GetIncarnation() uint64 {
@@ -772,7 +1024,7 @@ type ApproveRestoreResponse struct {
 
 func (x *ApproveRestoreResponse) Reset() {
 	*x = ApproveRestoreResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[13]
+	mi := &file_hub_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +1036,7 @@ func (x *ApproveRestoreResponse) String() string {
 func (*ApproveRestoreResponse) ProtoMessage() {}
 
 func (x *ApproveRestoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[13]
+	mi := &file_hub_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +1049,7 @@ func (x *ApproveRestoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRestoreResponse.ProtoReflect.Descriptor instead.
 func (*ApproveRestoreResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ApproveRestoreResponse) GetApprovedBy() string {
@@ -817,7 +1069,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[14]
+	mi := &file_hub_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -829,7 +1081,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[14]
+	mi := &file_hub_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -842,7 +1094,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StatusRequest) GetLocal() bool {
@@ -875,7 +1127,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[15]
+	mi := &file_hub_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -887,7 +1139,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[15]
+	mi := &file_hub_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -900,7 +1152,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StatusResponse) GetMember() string {
@@ -1002,7 +1254,7 @@ type MemberStatus struct {
 
 func (x *MemberStatus) Reset() {
 	*x = MemberStatus{}
-	mi := &file_hub_v1_admin_proto_msgTypes[16]
+	mi := &file_hub_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1014,7 +1266,7 @@ func (x *MemberStatus) String() string {
 func (*MemberStatus) ProtoMessage() {}
 
 func (x *MemberStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[16]
+	mi := &file_hub_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1027,7 +1279,7 @@ func (x *MemberStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberStatus.ProtoReflect.Descriptor instead.
 func (*MemberStatus) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *MemberStatus) GetName() string {
@@ -1159,7 +1411,7 @@ type CertificatesRequest struct {
 
 func (x *CertificatesRequest) Reset() {
 	*x = CertificatesRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[17]
+	mi := &file_hub_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1171,7 +1423,7 @@ func (x *CertificatesRequest) String() string {
 func (*CertificatesRequest) ProtoMessage() {}
 
 func (x *CertificatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[17]
+	mi := &file_hub_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1184,7 +1436,7 @@ func (x *CertificatesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificatesRequest.ProtoReflect.Descriptor instead.
 func (*CertificatesRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CertificatesRequest) GetLocal() bool {
@@ -1205,7 +1457,7 @@ type CertificatesResponse struct {
 
 func (x *CertificatesResponse) Reset() {
 	*x = CertificatesResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[18]
+	mi := &file_hub_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1217,7 +1469,7 @@ func (x *CertificatesResponse) String() string {
 func (*CertificatesResponse) ProtoMessage() {}
 
 func (x *CertificatesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[18]
+	mi := &file_hub_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1230,7 +1482,7 @@ func (x *CertificatesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificatesResponse.ProtoReflect.Descriptor instead.
 func (*CertificatesResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CertificatesResponse) GetCertificates() []*Certificate {
@@ -1270,7 +1522,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_hub_v1_admin_proto_msgTypes[19]
+	mi := &file_hub_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1534,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[19]
+	mi := &file_hub_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1547,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Certificate) GetMember() string {
@@ -1370,7 +1622,7 @@ type TransferLeadershipRequest struct {
 
 func (x *TransferLeadershipRequest) Reset() {
 	*x = TransferLeadershipRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[20]
+	mi := &file_hub_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1382,7 +1634,7 @@ func (x *TransferLeadershipRequest) String() string {
 func (*TransferLeadershipRequest) ProtoMessage() {}
 
 func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[20]
+	mi := &file_hub_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +1647,7 @@ func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TransferLeadershipRequest) GetTo() string {
@@ -1414,7 +1666,7 @@ type TransferLeadershipResponse struct {
 
 func (x *TransferLeadershipResponse) Reset() {
 	*x = TransferLeadershipResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[21]
+	mi := &file_hub_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1426,7 +1678,7 @@ func (x *TransferLeadershipResponse) String() string {
 func (*TransferLeadershipResponse) ProtoMessage() {}
 
 func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[21]
+	mi := &file_hub_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1439,7 +1691,7 @@ func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TransferLeadershipResponse) GetLeader() string {
@@ -1477,7 +1729,17 @@ const file_hub_v1_admin_proto_rawDesc = "" +
 	"\fBackupOrigin\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
-	"\x04size\x18\x03 \x01(\x03R\x04size\";\n" +
+	"\x04size\x18\x03 \x01(\x03R\x04size\"$\n" +
+	"\x0eCompactRequest\x12\x12\n" +
+	"\x04keep\x18\x01 \x01(\x03R\x04keep\"-\n" +
+	"\x0fCompactResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"'\n" +
+	"\x11DefragmentRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x19\n" +
+	"\x17RotateEncryptionRequest\"<\n" +
+	"\x14SetEncryptionRequest\x12$\n" +
+	"\rconfiguration\x18\x01 \x01(\fR\rconfiguration\"\x17\n" +
+	"\x15SetEncryptionResponse\";\n" +
 	"\x1aRegisterOperatorKeyRequest\x12\x1d\n" +
 	"\n" +
 	"public_key\x18\x01 \x01(\fR\tpublicKey\"W\n" +
@@ -1562,7 +1824,7 @@ const file_hub_v1_admin_proto_rawDesc = "" +
 	"\x19TransferLeadershipRequest\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\tR\x02to\"4\n" +
 	"\x1aTransferLeadershipResponse\x12\x16\n" +
-	"\x06leader\x18\x01 \x01(\tR\x06leader2\x93\a\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader2\xef\t\n" +
 	"\x05Admin\x12E\n" +
 	"\x06Status\x12\x1c.tripod.hub.v1.StatusRequest\x1a\x1d.tripod.hub.v1.StatusResponse\x12i\n" +
 	"\x12TransferLeadership\x12(.tripod.hub.v1.TransferLeadershipRequest\x1a).tripod.hub.v1.TransferLeadershipResponse\x12W\n" +
@@ -1570,7 +1832,12 @@ const file_hub_v1_admin_proto_rawDesc = "" +
 	"\tAddMember\x12\x1f.tripod.hub.v1.AddMemberRequest\x1a#.tripod.hub.v1.ChangeMemberResponse\x12Y\n" +
 	"\rPromoteMember\x12#.tripod.hub.v1.PromoteMemberRequest\x1a#.tripod.hub.v1.ChangeMemberResponse\x12W\n" +
 	"\fRemoveMember\x12\".tripod.hub.v1.RemoveMemberRequest\x1a#.tripod.hub.v1.ChangeMemberResponse\x12C\n" +
-	"\x06Backup\x12\x1c.tripod.hub.v1.BackupRequest\x1a\x19.tripod.hub.v1.BackupPart0\x01\x12l\n" +
+	"\x06Backup\x12\x1c.tripod.hub.v1.BackupRequest\x1a\x19.tripod.hub.v1.BackupPart0\x01\x12H\n" +
+	"\aCompact\x12\x1d.tripod.hub.v1.CompactRequest\x1a\x1e.tripod.hub.v1.CompactResponse\x12S\n" +
+	"\n" +
+	"Defragment\x12 .tripod.hub.v1.DefragmentRequest\x1a#.tripod.hub.v1.ChangeMemberResponse\x12_\n" +
+	"\x10RotateEncryption\x12&.tripod.hub.v1.RotateEncryptionRequest\x1a#.tripod.hub.v1.ChangeMemberResponse\x12Z\n" +
+	"\rSetEncryption\x12#.tripod.hub.v1.SetEncryptionRequest\x1a$.tripod.hub.v1.SetEncryptionResponse\x12l\n" +
 	"\x13RegisterOperatorKey\x12).tripod.hub.v1.RegisterOperatorKeyRequest\x1a*.tripod.hub.v1.RegisterOperatorKeyResponse\x12f\n" +
 	"\x11RestoreDifference\x12'.tripod.hub.v1.RestoreDifferenceRequest\x1a(.tripod.hub.v1.RestoreDifferenceResponse\x12]\n" +
 	"\x0eApproveRestore\x12$.tripod.hub.v1.ApproveRestoreRequest\x1a%.tripod.hub.v1.ApproveRestoreResponseB&Z$tripod.dev/tripod/proto/hub/v1;hubv1b\x06proto3"
@@ -1587,7 +1854,7 @@ func file_hub_v1_admin_proto_rawDescGZIP() []byte {
 	return file_hub_v1_admin_proto_rawDescData
 }
 
-var file_hub_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_hub_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_hub_v1_admin_proto_goTypes = []any{
 	(*AddMemberRequest)(nil),            // 0: tripod.hub.v1.AddMemberRequest
 	(*PromoteMemberRequest)(nil),        // 1: tripod.hub.v1.PromoteMemberRequest
@@ -1596,51 +1863,65 @@ var file_hub_v1_admin_proto_goTypes = []any{
 	(*BackupRequest)(nil),               // 4: tripod.hub.v1.BackupRequest
 	(*BackupPart)(nil),                  // 5: tripod.hub.v1.BackupPart
 	(*BackupOrigin)(nil),                // 6: tripod.hub.v1.BackupOrigin
-	(*RegisterOperatorKeyRequest)(nil),  // 7: tripod.hub.v1.RegisterOperatorKeyRequest
-	(*RegisterOperatorKeyResponse)(nil), // 8: tripod.hub.v1.RegisterOperatorKeyResponse
-	(*RestoreDifferenceRequest)(nil),    // 9: tripod.hub.v1.RestoreDifferenceRequest
-	(*RestoreDifferenceResponse)(nil),   // 10: tripod.hub.v1.RestoreDifferenceResponse
-	(*Difference)(nil),                  // 11: tripod.hub.v1.Difference
-	(*ApproveRestoreRequest)(nil),       // 12: tripod.hub.v1.ApproveRestoreRequest
-	(*ApproveRestoreResponse)(nil),      // 13: tripod.hub.v1.ApproveRestoreResponse
-	(*StatusRequest)(nil),               // 14: tripod.hub.v1.StatusRequest
-	(*StatusResponse)(nil),              // 15: tripod.hub.v1.StatusResponse
-	(*MemberStatus)(nil),                // 16: tripod.hub.v1.MemberStatus
-	(*CertificatesRequest)(nil),         // 17: tripod.hub.v1.CertificatesRequest
-	(*CertificatesResponse)(nil),        // 18: tripod.hub.v1.CertificatesResponse
-	(*Certificate)(nil),                 // 19: tripod.hub.v1.Certificate
-	(*TransferLeadershipRequest)(nil),   // 20: tripod.hub.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil),  // 21: tripod.hub.v1.TransferLeadershipResponse
-	nil,                                 // 22: tripod.hub.v1.StatusResponse.WaitingEntry
+	(*CompactRequest)(nil),              // 7: tripod.hub.v1.CompactRequest
+	(*CompactResponse)(nil),             // 8: tripod.hub.v1.CompactResponse
+	(*DefragmentRequest)(nil),           // 9: tripod.hub.v1.DefragmentRequest
+	(*RotateEncryptionRequest)(nil),     // 10: tripod.hub.v1.RotateEncryptionRequest
+	(*SetEncryptionRequest)(nil),        // 11: tripod.hub.v1.SetEncryptionRequest
+	(*SetEncryptionResponse)(nil),       // 12: tripod.hub.v1.SetEncryptionResponse
+	(*RegisterOperatorKeyRequest)(nil),  // 13: tripod.hub.v1.RegisterOperatorKeyRequest
+	(*RegisterOperatorKeyResponse)(nil), // 14: tripod.hub.v1.RegisterOperatorKeyResponse
+	(*RestoreDifferenceRequest)(nil),    // 15: tripod.hub.v1.RestoreDifferenceRequest
+	(*RestoreDifferenceResponse)(nil),   // 16: tripod.hub.v1.RestoreDifferenceResponse
+	(*Difference)(nil),                  // 17: tripod.hub.v1.Difference
+	(*ApproveRestoreRequest)(nil),       // 18: tripod.hub.v1.ApproveRestoreRequest
+	(*ApproveRestoreResponse)(nil),      // 19: tripod.hub.v1.ApproveRestoreResponse
+	(*StatusRequest)(nil),               // 20: tripod.hub.v1.StatusRequest
+	(*StatusResponse)(nil),              // 21: tripod.hub.v1.StatusResponse
+	(*MemberStatus)(nil),                // 22: tripod.hub.v1.MemberStatus
+	(*CertificatesRequest)(nil),         // 23: tripod.hub.v1.CertificatesRequest
+	(*CertificatesResponse)(nil),        // 24: tripod.hub.v1.CertificatesResponse
+	(*Certificate)(nil),                 // 25: tripod.hub.v1.Certificate
+	(*TransferLeadershipRequest)(nil),   // 26: tripod.hub.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil),  // 27: tripod.hub.v1.TransferLeadershipResponse
+	nil,                                 // 28: tripod.hub.v1.StatusResponse.WaitingEntry
 }
 var file_hub_v1_admin_proto_depIdxs = []int32{
 	6,  // 0: tripod.hub.v1.BackupPart.origin:type_name -> tripod.hub.v1.BackupOrigin
-	11, // 1: tripod.hub.v1.RestoreDifferenceResponse.differences:type_name -> tripod.hub.v1.Difference
-	16, // 2: tripod.hub.v1.StatusResponse.members:type_name -> tripod.hub.v1.MemberStatus
-	22, // 3: tripod.hub.v1.StatusResponse.waiting:type_name -> tripod.hub.v1.StatusResponse.WaitingEntry
-	19, // 4: tripod.hub.v1.CertificatesResponse.certificates:type_name -> tripod.hub.v1.Certificate
-	14, // 5: tripod.hub.v1.Admin.Status:input_type -> tripod.hub.v1.StatusRequest
-	20, // 6: tripod.hub.v1.Admin.TransferLeadership:input_type -> tripod.hub.v1.TransferLeadershipRequest
-	17, // 7: tripod.hub.v1.Admin.Certificates:input_type -> tripod.hub.v1.CertificatesRequest
+	17, // 1: tripod.hub.v1.RestoreDifferenceResponse.differences:type_name -> tripod.hub.v1.Difference
+	22, // 2: tripod.hub.v1.StatusResponse.members:type_name -> tripod.hub.v1.MemberStatus
+	28, // 3: tripod.hub.v1.StatusResponse.waiting:type_name -> tripod.hub.v1.StatusResponse.WaitingEntry
+	25, // 4: tripod.hub.v1.CertificatesResponse.certificates:type_name -> tripod.hub.v1.Certificate
+	20, // 5: tripod.hub.v1.Admin.Status:input_type -> tripod.hub.v1.StatusRequest
+	26, // 6: tripod.hub.v1.Admin.TransferLeadership:input_type -> tripod.hub.v1.TransferLeadershipRequest
+	23, // 7: tripod.hub.v1.Admin.Certificates:input_type -> tripod.hub.v1.CertificatesRequest
 	0,  // 8: tripod.hub.v1.Admin.AddMember:input_type -> tripod.hub.v1.AddMemberRequest
 	1,  // 9: tripod.hub.v1.Admin.PromoteMember:input_type -> tripod.hub.v1.PromoteMemberRequest
 	2,  // 10: tripod.hub.v1.Admin.RemoveMember:input_type -> tripod.hub.v1.RemoveMemberRequest
 	4,  // 11: tripod.hub.v1.Admin.Backup:input_type -> tripod.hub.v1.BackupRequest
-	7,  // 12: tripod.hub.v1.Admin.RegisterOperatorKey:input_type -> tripod.hub.v1.RegisterOperatorKeyRequest
-	9,  // 13: tripod.hub.v1.Admin.RestoreDifference:input_type -> tripod.hub.v1.RestoreDifferenceRequest
-	12, // 14: tripod.hub.v1.Admin.ApproveRestore:input_type -> tripod.hub.v1.ApproveRestoreRequest
-	15, // 15: tripod.hub.v1.Admin.Status:output_type -> tripod.hub.v1.StatusResponse
-	21, // 16: tripod.hub.v1.Admin.TransferLeadership:output_type -> tripod.hub.v1.TransferLeadershipResponse
-	18, // 17: tripod.hub.v1.Admin.Certificates:output_type -> tripod.hub.v1.CertificatesResponse
-	3,  // 18: tripod.hub.v1.Admin.AddMember:output_type -> tripod.hub.v1.ChangeMemberResponse
-	3,  // 19: tripod.hub.v1.Admin.PromoteMember:output_type -> tripod.hub.v1.ChangeMemberResponse
-	3,  // 20: tripod.hub.v1.Admin.RemoveMember:output_type -> tripod.hub.v1.ChangeMemberResponse
-	5,  // 21: tripod.hub.v1.Admin.Backup:output_type -> tripod.hub.v1.BackupPart
-	8,  // 22: tripod.hub.v1.Admin.RegisterOperatorKey:output_type -> tripod.hub.v1.RegisterOperatorKeyResponse
-	10, // 23: tripod.hub.v1.Admin.RestoreDifference:output_type -> tripod.hub.v1.RestoreDifferenceResponse
-	13, // 24: tripod.hub.v1.Admin.ApproveRestore:output_type -> tripod.hub.v1.ApproveRestoreResponse
-	15, // [15:25] is the sub-list for method output_type
-	5,  // [5:15] is the sub-list for method input_type
+	7,  // 12: tripod.hub.v1.Admin.Compact:input_type -> tripod.hub.v1.CompactRequest
+	9,  // 13: tripod.hub.v1.Admin.Defragment:input_type -> tripod.hub.v1.DefragmentRequest
+	10, // 14: tripod.hub.v1.Admin.RotateEncryption:input_type -> tripod.hub.v1.RotateEncryptionRequest
+	11, // 15: tripod.hub.v1.Admin.SetEncryption:input_type -> tripod.hub.v1.SetEncryptionRequest
+	13, // 16: tripod.hub.v1.Admin.RegisterOperatorKey:input_type -> tripod.hub.v1.RegisterOperatorKeyRequest
+	15, // 17: tripod.hub.v1.Admin.RestoreDifference:input_type -> tripod.hub.v1.RestoreDifferenceRequest
+	18, // 18: tripod.hub.v1.Admin.ApproveRestore:input_type -> tripod.hub.v1.ApproveRestoreRequest
+	21, // 19: tripod.hub.v1.Admin.Status:output_type -> tripod.hub.v1.StatusResponse
+	27, // 20: tripod.hub.v1.Admin.TransferLeadership:output_type -> tripod.hub.v1.TransferLeadershipResponse
+	24, // 21: tripod.hub.v1.Admin.Certificates:output_type -> tripod.hub.v1.CertificatesResponse
+	3,  // 22: tripod.hub.v1.Admin.AddMember:output_type -> tripod.hub.v1.ChangeMemberResponse
+	3,  // 23: tripod.hub.v1.Admin.PromoteMember:output_type -> tripod.hub.v1.ChangeMemberResponse
+	3,  // 24: tripod.hub.v1.Admin.RemoveMember:output_type -> tripod.hub.v1.ChangeMemberResponse
+	5,  // 25: tripod.hub.v1.Admin.Backup:output_type -> tripod.hub.v1.BackupPart
+	8,  // 26: tripod.hub.v1.Admin.Compact:output_type -> tripod.hub.v1.CompactResponse
+	3,  // 27: tripod.hub.v1.Admin.Defragment:output_type -> tripod.hub.v1.ChangeMemberResponse
+	3,  // 28: tripod.hub.v1.Admin.RotateEncryption:output_type -> tripod.hub.v1.ChangeMemberResponse
+	12, // 29: tripod.hub.v1.Admin.SetEncryption:output_type -> tripod.hub.v1.SetEncryptionResponse
+	14, // 30: tripod.hub.v1.Admin.RegisterOperatorKey:output_type -> tripod.hub.v1.RegisterOperatorKeyResponse
+	16, // 31: tripod.hub.v1.Admin.RestoreDifference:output_type -> tripod.hub.v1.RestoreDifferenceResponse
+	19, // 32: tripod.hub.v1.Admin.ApproveRestore:output_type -> tripod.hub.v1.ApproveRestoreResponse
+	19, // [19:33] is the sub-list for method output_type
+	5,  // [5:19] is the sub-list for method input_type
 	5,  // [5:5] is the sub-list for extension type_name
 	5,  // [5:5] is the sub-list for extension extendee
 	0,  // [0:5] is the sub-list for field type_name
@@ -1657,7 +1938,7 @@ func file_hub_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hub_v1_admin_proto_rawDesc), len(file_hub_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,10 @@ const (
 	Admin_PromoteMember_FullMethodName       = "/tripod.hub.v1.Admin/PromoteMember"
 	Admin_RemoveMember_FullMethodName        = "/tripod.hub.v1.Admin/RemoveMember"
 	Admin_Backup_FullMethodName              = "/tripod.hub.v1.Admin/Backup"
+	Admin_Compact_FullMethodName             = "/tripod.hub.v1.Admin/Compact"
+	Admin_Defragment_FullMethodName          = "/tripod.hub.v1.Admin/Defragment"
+	Admin_RotateEncryption_FullMethodName    = "/tripod.hub.v1.Admin/RotateEncryption"
+	Admin_SetEncryption_FullMethodName       = "/tripod.hub.v1.Admin/SetEncryption"
 	Admin_RegisterOperatorKey_FullMethodName = "/tripod.hub.v1.Admin/RegisterOperatorKey"
 	Admin_RestoreDifference_FullMethodName   = "/tripod.hub.v1.Admin/RestoreDifference"
 	Admin_ApproveRestore_FullMethodName      = "/tripod.hub.v1.Admin/ApproveRestore"
@@ -51,6 +55,18 @@ type AdminClient interface {
 	RemoveMember(ctx context.Context, in *RemoveMemberRequest, opts ...grpc.CallOption) (*ChangeMemberResponse, error)
 	// Backup streams the database file as of one moment, and then its SHA-256.
 	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupPart], error)
+	// Compact drops superseded revisions and frees their space in every member's
+	// file.
+	Compact(ctx context.Context, in *CompactRequest, opts ...grpc.CallOption) (*CompactResponse, error)
+	// Defragment rewrites one member's file without its holes. It is refused while
+	// another member is missing.
+	Defragment(ctx context.Context, in *DefragmentRequest, opts ...grpc.CallOption) (*ChangeMemberResponse, error)
+	// RotateEncryption makes a new key for what the API servers keep, gives it to
+	// every member, writes every object again and forgets the old keys. A rotation
+	// that was cut short goes on. It is refused while a member is missing.
+	RotateEncryption(ctx context.Context, in *RotateEncryptionRequest, opts ...grpc.CallOption) (*ChangeMemberResponse, error)
+	// SetEncryption gives a member the keys in force. Members only.
+	SetEncryption(ctx context.Context, in *SetEncryptionRequest, opts ...grpc.CallOption) (*SetEncryptionResponse, error)
 	// RegisterOperatorKey registers the caller's key for statements, under the
 	// name that the server authenticated.
 	RegisterOperatorKey(ctx context.Context, in *RegisterOperatorKeyRequest, opts ...grpc.CallOption) (*RegisterOperatorKeyResponse, error)
@@ -148,6 +164,46 @@ func (c *adminClient) Backup(ctx context.Context, in *BackupRequest, opts ...grp
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_BackupClient = grpc.ServerStreamingClient[BackupPart]
 
+func (c *adminClient) Compact(ctx context.Context, in *CompactRequest, opts ...grpc.CallOption) (*CompactResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CompactResponse)
+	err := c.cc.Invoke(ctx, Admin_Compact_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) Defragment(ctx context.Context, in *DefragmentRequest, opts ...grpc.CallOption) (*ChangeMemberResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangeMemberResponse)
+	err := c.cc.Invoke(ctx, Admin_Defragment_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) RotateEncryption(ctx context.Context, in *RotateEncryptionRequest, opts ...grpc.CallOption) (*ChangeMemberResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangeMemberResponse)
+	err := c.cc.Invoke(ctx, Admin_RotateEncryption_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) SetEncryption(ctx context.Context, in *SetEncryptionRequest, opts ...grpc.CallOption) (*SetEncryptionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetEncryptionResponse)
+	err := c.cc.Invoke(ctx, Admin_SetEncryption_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminClient) RegisterOperatorKey(ctx context.Context, in *RegisterOperatorKeyRequest, opts ...grpc.CallOption) (*RegisterOperatorKeyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RegisterOperatorKeyResponse)
@@ -198,6 +254,18 @@ type AdminServer interface {
 	RemoveMember(context.Context, *RemoveMemberRequest) (*ChangeMemberResponse, error)
 	// Backup streams the database file as of one moment, and then its SHA-256.
 	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupPart]) error
+	// Compact drops superseded revisions and frees their space in every member's
+	// file.
+	Compact(context.Context, *CompactRequest) (*CompactResponse, error)
+	// Defragment rewrites one member's file without its holes. It is refused while
+	// another member is missing.
+	Defragment(context.Context, *DefragmentRequest) (*ChangeMemberResponse, error)
+	// RotateEncryption makes a new key for what the API servers keep, gives it to
+	// every member, writes every object again and forgets the old keys. A rotation
+	// that was cut short goes on. It is refused while a member is missing.
+	RotateEncryption(context.Context, *RotateEncryptionRequest) (*ChangeMemberResponse, error)
+	// SetEncryption gives a member the keys in force. Members only.
+	SetEncryption(context.Context, *SetEncryptionRequest) (*SetEncryptionResponse, error)
 	// RegisterOperatorKey registers the caller's key for statements, under the
 	// name that the server authenticated.
 	RegisterOperatorKey(context.Context, *RegisterOperatorKeyRequest) (*RegisterOperatorKeyResponse, error)
@@ -236,6 +304,18 @@ func (UnimplementedAdminServer) RemoveMember(context.Context, *RemoveMemberReque
 }
 func (UnimplementedAdminServer) Backup(*BackupRequest, grpc.ServerStreamingServer[BackupPart]) error {
 	return status.Error(codes.Unimplemented, "method Backup not implemented")
+}
+func (UnimplementedAdminServer) Compact(context.Context, *CompactRequest) (*CompactResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Compact not implemented")
+}
+func (UnimplementedAdminServer) Defragment(context.Context, *DefragmentRequest) (*ChangeMemberResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Defragment not implemented")
+}
+func (UnimplementedAdminServer) RotateEncryption(context.Context, *RotateEncryptionRequest) (*ChangeMemberResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateEncryption not implemented")
+}
+func (UnimplementedAdminServer) SetEncryption(context.Context, *SetEncryptionRequest) (*SetEncryptionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetEncryption not implemented")
 }
 func (UnimplementedAdminServer) RegisterOperatorKey(context.Context, *RegisterOperatorKeyRequest) (*RegisterOperatorKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RegisterOperatorKey not implemented")
@@ -386,6 +466,78 @@ func _Admin_Backup_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_BackupServer = grpc.ServerStreamingServer[BackupPart]
 
+func _Admin_Compact_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CompactRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Compact(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Compact_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Compact(ctx, req.(*CompactRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_Defragment_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DefragmentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Defragment(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Defragment_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Defragment(ctx, req.(*DefragmentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_RotateEncryption_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateEncryptionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).RotateEncryption(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_RotateEncryption_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).RotateEncryption(ctx, req.(*RotateEncryptionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_SetEncryption_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetEncryptionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).SetEncryption(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_SetEncryption_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).SetEncryption(ctx, req.(*SetEncryptionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Admin_RegisterOperatorKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RegisterOperatorKeyRequest)
 	if err := dec(in); err != nil {
@@ -470,6 +622,22 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveMember",
 			Handler:    _Admin_RemoveMember_Handler,
+		},
+		{
+			MethodName: "Compact",
+			Handler:    _Admin_Compact_Handler,
+		},
+		{
+			MethodName: "Defragment",
+			Handler:    _Admin_Defragment_Handler,
+		},
+		{
+			MethodName: "RotateEncryption",
+			Handler:    _Admin_RotateEncryption_Handler,
+		},
+		{
+			MethodName: "SetEncryption",
+			Handler:    _Admin_SetEncryption_Handler,
 		},
 		{
 			MethodName: "RegisterOperatorKey",

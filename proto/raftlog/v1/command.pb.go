@@ -14,7 +14,7 @@
 // testdata/ beside the decoder holds the bytes of every command ever released.
 //
 //   level 1  everything but what follows
-//   level 2  RaiseLevel; Command.incarnation
+//   level 2  RaiseLevel; Command.incarnation; alarm
 
 package raftlogv1
 
@@ -50,6 +50,7 @@ type Command struct {
 	//	*Command_LeaseGrant
 	//	*Command_LeaseRevoke
 	//	*Command_LeaseCheckpoint
+	//	*Command_Alarm
 	//	*Command_LeaseRenewal
 	//	*Command_StartIncarnation
 	//	*Command_RaiseLevel
@@ -172,6 +173,15 @@ func (x *Command) GetLeaseCheckpoint() []byte {
 	return nil
 }
 
+func (x *Command) GetAlarm() []byte {
+	if x != nil {
+		if x, ok := x.Op.(*Command_Alarm); ok {
+			return x.Alarm
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetLeaseRenewal() *LeaseRenewal {
 	if x != nil {
 		if x, ok := x.Op.(*Command_LeaseRenewal); ok {
@@ -233,6 +243,11 @@ type Command_LeaseCheckpoint struct {
 	LeaseCheckpoint []byte `protobuf:"bytes,16,opt,name=lease_checkpoint,json=leaseCheckpoint,proto3,oneof"`
 }
 
+type Command_Alarm struct {
+	// Since level 2.
+	Alarm []byte `protobuf:"bytes,17,opt,name=alarm,proto3,oneof"`
+}
+
 type Command_LeaseRenewal struct {
 	LeaseRenewal *LeaseRenewal `protobuf:"bytes,30,opt,name=lease_renewal,json=leaseRenewal,proto3,oneof"`
 }
@@ -259,6 +274,8 @@ func (*Command_LeaseGrant) isCommand_Op() {}
 func (*Command_LeaseRevoke) isCommand_Op() {}
 
 func (*Command_LeaseCheckpoint) isCommand_Op() {}
+
+func (*Command_Alarm) isCommand_Op() {}
 
 func (*Command_LeaseRenewal) isCommand_Op() {}
 
@@ -531,7 +548,7 @@ var File_raftlog_v1_command_proto protoreflect.FileDescriptor
 
 const file_raftlog_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x18raftlog/v1/command.proto\x12\x11tripod.raftlog.v1\"\x87\x04\n" +
+	"\x18raftlog/v1/command.proto\x12\x11tripod.raftlog.v1\"\x9f\x04\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x12\n" +
@@ -543,7 +560,8 @@ const file_raftlog_v1_command_proto_rawDesc = "" +
 	"\vlease_grant\x18\x0e \x01(\fH\x00R\n" +
 	"leaseGrant\x12#\n" +
 	"\flease_revoke\x18\x0f \x01(\fH\x00R\vleaseRevoke\x12+\n" +
-	"\x10lease_checkpoint\x18\x10 \x01(\fH\x00R\x0fleaseCheckpoint\x12F\n" +
+	"\x10lease_checkpoint\x18\x10 \x01(\fH\x00R\x0fleaseCheckpoint\x12\x16\n" +
+	"\x05alarm\x18\x11 \x01(\fH\x00R\x05alarm\x12F\n" +
 	"\rlease_renewal\x18\x1e \x01(\v2\x1f.tripod.raftlog.v1.LeaseRenewalH\x00R\fleaseRenewal\x12R\n" +
 	"\x11start_incarnation\x18\x1f \x01(\v2#.tripod.raftlog.v1.StartIncarnationH\x00R\x10startIncarnation\x12@\n" +
 	"\vraise_level\x18  \x01(\v2\x1d.tripod.raftlog.v1.RaiseLevelH\x00R\n" +
@@ -613,6 +631,7 @@ func file_raftlog_v1_command_proto_init() {
 		(*Command_LeaseGrant)(nil),
 		(*Command_LeaseRevoke)(nil),
 		(*Command_LeaseCheckpoint)(nil),
+		(*Command_Alarm)(nil),
 		(*Command_LeaseRenewal)(nil),
 		(*Command_StartIncarnation)(nil),
 		(*Command_RaiseLevel)(nil),

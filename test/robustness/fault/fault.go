@@ -72,6 +72,8 @@ var Kinds = []Kind{
 	{Name: "delay at point", do: point(failpoint.Delay)},
 	{Name: "disk full at leader", disk: true, do: fill(leader)},
 	{Name: "disk full at follower", disk: true, do: fill(follower)},
+	{Name: "defragment", do: defragment(false)},
+	{Name: "kill in defragmentation", do: defragment(true)},
 }
 
 // Step is one fault of a schedule.
@@ -231,4 +233,6 @@ func rest(ctx context.Context, d time.Duration) {
 }
 
 // rare are the points that need something rare to be reached.
-var rare = map[store.Point]bool{store.BeforeRestore: true, store.DuringRestore: true, store.AfterRestore: true}
+var rare = map[store.Point]bool{
+	store.BeforeRestore: true, store.DuringRestore: true, store.AfterRestore: true, store.BeforeDefragment: true, store.AfterDefragment: true,
+}

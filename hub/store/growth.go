@@ -1,0 +1,44 @@
+package store
+
+import (
+	"bytes"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	raftlogv1 "tripod.dev/tripod/proto/raftlog/v1"
+)
+
+// grows tells whether a command is refused while space is short. What frees some
+// or keeps leases alive is not: deletions, also in a transaction that puts
+// nothing, compactions and renewals; nor are the hub's own few records, by which
+// a member that is in the way is replaced. It is a function of the command alone,
+// because every member must come to the same.
+func grows(command *raftlogv1.Command) bool {
+	switch op := command.GetOp().(type) {
+	case *raftlogv1.Command_Put:
+		var r pb.PutRequest
+		return r.Unmarshal(op.Put) != nil || !isRecord(r.Key)
+	case *raftlogv1.Command_Txn:
+		var r pb.TxnRequest
+		return r.Unmarshal(op.Txn) != nil || txnGrows(&r)
+	case *raftlogv1.Command_LeaseGrant:
+		return true
+	}
+	return false
+}
+
+func txnGrows(r *pb.TxnRequest) bool {
+	for _, ops := range [][]*pb.RequestOp{r.Success, r.Failure} {
+		for _, op := range ops {
+			if put := op.GetRequestPut(); put != nil && !isRecord(put.Key) {
+				return true
+			}
+			if nested := op.GetRequestTxn(); nested != nil && txnGrows(nested) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func isRecord(key []byte) bool { return bytes.HasPrefix(key, []byte(recordsPrefix)) }
