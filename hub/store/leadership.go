@@ -103,7 +103,7 @@ func (w *leaderWatch) elected(ctx context.Context) {
 		w.log.Error("leadership is not begun", "term", w.raft.CurrentTerm(), "error", err)
 		return
 	}
-	if err := w.raft.Barrier(0).Error(); err != nil {
+	if err := w.barrier(ctx); err != nil {
 		w.log.Info("leadership was lost before it began", "term", w.raft.CurrentTerm(), "error", err)
 		return
 	}
@@ -115,6 +115,22 @@ func (w *leaderWatch) elected(ctx context.Context) {
 	w.publish(true)
 	if w.machine.incarnation.Load() == 0 {
 		w.openFirstIncarnation(ctx)
+	}
+}
+
+// barrier is Raft's, for one that may be shut down meanwhile: a barrier that is only
+// then put into its queue is never answered.
+func (w *leaderWatch) barrier(ctx context.Context) error {
+	if w.raft.State() == raft.Shutdown {
+		return raft.ErrRaftShutdown
+	}
+	done := make(chan error, 1)
+	go func() { done <- w.raft.Barrier(0).Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

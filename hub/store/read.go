@@ -127,6 +127,22 @@ func (r *reader) confirm(ctx context.Context) (uint64, error) {
 	}
 }
 
+// verified is Raft's VerifyLeader, for one that may be shut down meanwhile; see
+// leaderWatch.barrier.
+func (r *reader) verified(ctx context.Context) error {
+	if r.raft.State() == raft.Shutdown {
+		return raft.ErrRaftShutdown
+	}
+	done := make(chan error, 1)
+	go func() { done <- r.raft.VerifyLeader().Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // lead confirms on the leader: the commit index now, proven by a majority that
 // still followed this term after now.
 func (r *reader) lead(ctx context.Context) (uint64, bool) {
@@ -138,7 +154,7 @@ func (r *reader) lead(ctx context.Context) (uint64, bool) {
 	commit := r.raft.CommitIndex()
 	servers := r.raft.GetConfiguration().Configuration().Servers
 	for {
-		if err := r.raft.VerifyLeader().Error(); err != nil {
+		if err := r.verified(ctx); err != nil {
 			return 0, false
 		}
 		if r.raft.CurrentTerm() != l.Term {
