@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/base64"
+	"errors"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -18,7 +19,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apiserver/pkg/storage/value"
@@ -34,8 +37,8 @@ import (
 	hubv1 "tripod.dev/tripod/proto/hub/v1"
 )
 
-// rotate orders a rotation at a member.
-func (f *fleet) rotate(p *process) (string, error) {
+// order does something at a member's gRPC API.
+func (f *fleet) order(p *process, do func(context.Context, hubv1.AdminClient) error) error {
 	f.t.Helper()
 	config, err := rest.TLSConfigFor(f.api(p))
 	if err != nil {
@@ -49,8 +52,46 @@ func (f *fleet) rotate(p *process) (string, error) {
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(f.t.Context(), patience)
 	defer cancel()
-	answer, err := hubv1.NewAdminClient(conn).RotateEncryption(ctx, &hubv1.RotateEncryptionRequest{})
-	return answer.GetMessage(), err
+	return do(ctx, hubv1.NewAdminClient(conn))
+}
+
+// rotate orders a rotation at a member.
+func (f *fleet) rotate(p *process) (message string, err error) {
+	f.t.Helper()
+	err = f.order(p, func(ctx context.Context, admin hubv1.AdminClient) error {
+		answer, err := admin.RotateEncryption(ctx, &hubv1.RotateEncryptionRequest{})
+		message = answer.GetMessage()
+		return err
+	})
+	return message, err
+}
+
+// upkeep has a member compact, and every member, whoever leads, rewrite its database.
+func (f *fleet) upkeep(p *process) {
+	f.t.Helper()
+	if err := f.order(p, func(ctx context.Context, admin hubv1.AdminClient) error {
+		answer, err := admin.Compact(ctx, &hubv1.CompactRequest{Keep: 10})
+		if err == nil && answer.GetRevision() == 0 {
+			err = errors.New("nothing was compacted")
+		}
+		return err
+	}); err != nil {
+		f.t.Errorf("compact: %v", err)
+	}
+	for _, each := range f.members {
+		f.eventually("defragment "+each.name, func(context.Context) error {
+			return f.order(p, func(ctx context.Context, admin hubv1.AdminClient) error {
+				_, err := admin.Defragment(ctx, &hubv1.DefragmentRequest{Name: each.name})
+				return err
+			})
+		})
+	}
+	if err := f.order(p, func(ctx context.Context, admin hubv1.AdminClient) error {
+		_, err := admin.Defragment(ctx, &hubv1.DefragmentRequest{Name: "nobody"})
+		return err
+	}); status.Code(err) != codes.NotFound {
+		f.t.Errorf("defragment nobody: %v", err)
+	}
 }
 
 func (f *fleet) ring(p *process) encryption.Ring {
@@ -185,8 +226,8 @@ func (f *fleet) readable(p *process) {
 }
 
 // TestNothingIsKeptInPlainText writes canaries through the API of three members and
-// looks for them in every file of every member and in a backup; rotates the key,
-// and does it again.
+// rotates the key, compacts and defragments; and looks for them in every file of
+// every member and in a backup.
 func TestNothingIsKeptInPlainText(t *testing.T) {
 	if testing.Short() {
 		t.Skip("three members start")
@@ -230,6 +271,7 @@ func TestNothingIsKeptInPlainText(t *testing.T) {
 		}
 		f.readable(p)
 	}
+	f.upkeep(third)
 	f.stop(f.members[0]) // and from its disk
 	f.start(f.members[0])
 	f.readable(f.members[0])

@@ -22,6 +22,10 @@ const registryPrefix = "/registry/"
 // for and written again.
 const rewrites = 3
 
+// settle is how long something that was encrypted before a member had a new ring may
+// still be on its way into the store: the store gives up a proposal before that.
+const settle = 10 * time.Second
+
 // rotation replaces the key that encrypts what the API servers keep. Every step is
 // on every member before the next begins, and a rotation that was cut short is
 // begun again where it was, by whoever leads then; see encryption.Ring.Rotation.
@@ -78,7 +82,7 @@ func (r *rotation) Rotate(ctx context.Context, give func(context.Context, string
 			return "", err
 		}
 	}
-	count, err := r.rewrite(ctx, alone[0].Name)
+	count, err := r.rewrite(ctx, alone[0].Name, time.After(settle))
 	if err != nil {
 		return "", status.Errorf(codes.Unavailable, "%v; the old keys are kept, and the command can be repeated", err)
 	}
@@ -115,12 +119,20 @@ func (r *rotation) everywhere(ctx context.Context, ring encryption.Ring, give fu
 }
 
 // rewrite has everything written again until nothing is left that needs another key
-// than name. It returns how many objects are encrypted.
-func (r *rotation) rewrite(ctx context.Context, name string) (count int, err error) {
+// than name, and nothing can come any more, which settled says. It returns how many
+// objects are encrypted.
+func (r *rotation) rewrite(ctx context.Context, name string, settled <-chan time.Time) (count int, err error) {
 	m := r.member
-	for range rewrites {
+	for i := range rewrites {
 		if err := m.apiserver.RewriteAll(ctx); err != nil {
 			return 0, err
+		}
+		if i == 0 {
+			select {
+			case <-settled:
+			case <-ctx.Done():
+				return 0, ctx.Err()
+			}
 		}
 		if err := m.store.Linearize(ctx); err != nil {
 			return 0, err
