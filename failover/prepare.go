@@ -15,11 +15,11 @@ import (
 // it may also end here without a trace on the datasets.
 func (x *step) preflight() {
 	run := x.was.Run
-	if run.Spec.Action != v1alpha1.ActionFailover {
-		x.abort(ReasonUnsupported, fmt.Sprintf("action %s is not carried out yet: use Failover", run.Spec.Action))
+	if run.Spec.Action != v1alpha1.ActionFailover && run.Spec.Action != v1alpha1.ActionSwitchover {
+		x.abort(ReasonUnsupported, fmt.Sprintf("action %s is not carried out yet: use Failover or Switchover", run.Spec.Action))
 		return
 	}
-	if x.resumeCommitted() {
+	if x.resumeCommitted() || x.withdrawn() {
 		return
 	}
 	moving := x.moving()
@@ -28,7 +28,7 @@ func (x *step) preflight() {
 			run.Spec.Application.Namespace, run.Spec.Application.Name, run.Spec.From.Cluster, run.Spec.From.Center))
 		return
 	}
-	if run.Spec.Requester == "" && x.gone(moving) {
+	if run.Spec.Requester == "" && x.gone(moving) || x.planned() && x.sourceLost(moving) {
 		return
 	}
 	target, why := x.target(moving)
@@ -49,7 +49,16 @@ func (x *step) preflight() {
 		return
 	}
 	x.status().Automatic = run.Spec.Requester == ""
-	x.startFencing(moving, target.Cluster)
+	x.start(moving, target.Cluster)
+}
+
+// start makes the first change: the epoch, or for a switchover the write ban.
+func (x *step) start(moving []*v1alpha1.Dataset, target string) {
+	if x.planned() {
+		x.startClosing(moving, target)
+		return
+	}
+	x.startFencing(moving, target)
 }
 
 func shown(t Target) *v1alpha1.LossEstimate {
@@ -62,7 +71,14 @@ func shown(t Target) *v1alpha1.LossEstimate {
 func (x *step) resumeCommitted() bool {
 	for _, d := range x.was.Datasets {
 		if d.Status.Run == x.was.Run.Name {
-			x.enter(v1alpha1.RunFencing)
+			phase := v1alpha1.RunFencing
+			if x.planned() {
+				phase = v1alpha1.RunClosing
+			}
+			x.enter(phase)
+			if len(x.status().Datasets) == 0 {
+				x.adopt()
+			}
 			return true
 		}
 	}
@@ -100,7 +116,7 @@ func (x *step) moving() []*v1alpha1.Dataset {
 		left := from.Cluster != "" && d.Status.Primary == from.Cluster ||
 			from.Center != "" && c.Center == from.Center ||
 			from.Cluster == "" && from.Center == "" && d.Status.Primary != to.Cluster
-		if left && d.Status.Phase == v1alpha1.DatasetSteady && d.Status.Primary != to.Cluster {
+		if left && d.Status.Phase == v1alpha1.DatasetSteady && d.Status.Primary != to.Cluster && d.Status.ReturnedRun != x.was.Run.Name {
 			out = append(out, d)
 		}
 	}
@@ -110,6 +126,9 @@ func (x *step) moving() []*v1alpha1.Dataset {
 // target is the ordered one if the spec names one, else the best.
 func (x *step) target(moving []*v1alpha1.Dataset) (Target, string) {
 	to := x.was.Run.Spec.To
+	if x.planned() {
+		return x.plannedTarget(moving)
+	}
 	if to.Cluster != "" {
 		c, why := weigh(x.Snapshot, x.det, x.was.App, moving, to.Cluster)
 		if why != "" {
@@ -162,7 +181,13 @@ func (x *step) question(t Target) string {
 // then, or it is heard again and the question is void.
 func (x *step) awaitApproval() {
 	run, st := x.was.Run, x.status()
+	if x.resumeCommitted() {
+		return
+	}
 	moving := x.moving()
+	if x.withdrawn() || x.planned() && x.sourceLost(moving) {
+		return
+	}
 	if len(moving) == 0 || run.Spec.Requester == "" && !x.anyIs(Lost, moving) && !x.anyIs(Silent, moving) {
 		x.abort(ReasonSourceBack, "the lost side is heard again: nothing was changed")
 		return
@@ -194,7 +219,7 @@ func (x *step) awaitApproval() {
 	}
 	st.Timeline.ApprovedAt = x.mark()
 	x.finish(stepApprove, "", "", "approved by "+strings.Join(approved.By, ", "))
-	x.startFencing(moving, target.Cluster)
+	x.start(moving, target.Cluster)
 }
 
 // seconds writes a duration as Measured wants it.

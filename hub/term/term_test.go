@@ -125,6 +125,7 @@ func TestRoles(t *testing.T) {
 	}{
 		"a dataset that was never formed has no role":                       {dataset(v1alpha1.DatasetForming, "", "", 0), []agentv1.Role{none, none, none}, ""},
 		"a steady one has a primary and replicas":                           {dataset(v1alpha1.DatasetSteady, "north-1", "", 3), []agentv1.Role{primary, replica, replica}, "north-1"},
+		"a primary that is being closed keeps its role":                     {dataset(v1alpha1.DatasetClosing, "north-1", "", 3), []agentv1.Role{primary, replica, replica}, "north-1"},
 		"while fencing nobody is primary and the old one has no role":       {dataset(v1alpha1.DatasetFencing, "north-2", "north-1", 4), []agentv1.Role{none, replica, replica}, ""},
 		"while promoting the coming primary has the role":                   {dataset(v1alpha1.DatasetPromoting, "north-2", "north-1", 4), []agentv1.Role{replica, primary, replica}, "north-2"},
 		"a phase that is not known gives nothing":                           {dataset("Later", "north-2", "north-1", 4), []agentv1.Role{none, none, none}, ""},
