@@ -54,9 +54,10 @@ func TestTheInvariantsHold(t *testing.T) {
 	if testing.Short() {
 		n = 200
 	}
-	var promotions, runs, acknowledged, elections, failed int
+	var promotions, runs, acknowledged, elections, switchovers, returns, failed int
 	play(n, None, func(r Result) bool {
 		promotions, runs, acknowledged, elections = promotions+r.Promotions, runs+r.Runs, acknowledged+r.Acknowledged, elections+r.Elections
+		switchovers, returns = switchovers+r.Switchovers, returns+r.Returns
 		if len(r.Violations) > 0 {
 			failed++
 			if failed <= 5 {
@@ -65,9 +66,11 @@ func TestTheInvariantsHold(t *testing.T) {
 		}
 		return failed > 20
 	})
-	t.Logf("%d schedules: %d runs, %d promotions, %d elections, %d acknowledged writes", n, runs, promotions, elections, acknowledged)
-	if failed == 0 && (runs < int(n)/4 || promotions < int(n)*5/4 || elections < int(n)*5/4) {
-		t.Errorf("the schedules do not bite: %d runs, %d promotions, %d elections in %d schedules", runs, promotions, elections, n)
+	t.Logf("%d schedules: %d runs, %d promotions, %d elections, %d switchovers, %d returned, %d acknowledged writes",
+		n, runs, promotions, elections, switchovers, returns, acknowledged)
+	if failed == 0 && (runs < int(n)/4 || promotions < int(n)*5/4 || elections < int(n)*5/4 || switchovers < int(n)/10 || returns < int(n)/10) {
+		t.Errorf("the schedules do not bite: %d runs, %d promotions, %d elections, %d switchovers, %d returned in %d schedules",
+			runs, promotions, elections, switchovers, returns, n)
 	}
 }
 

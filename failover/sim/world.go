@@ -47,7 +47,9 @@ type Result struct {
 	Violations []string
 	// Counts of what happened, so that a test can see that schedules bite.
 	Promotions, Acknowledged, Runs, Elections int
-	Phase                                     v1alpha1.DatasetPhase
+	// Switchovers that were completed, and those that returned.
+	Switchovers, Returns int
+	Phase                v1alpha1.DatasetPhase
 }
 
 type event struct {
@@ -75,6 +77,7 @@ func (q *queue) Pop() any {
 type world struct {
 	opt    Options
 	rng    *rand.Rand
+	second *rand.Rand // of switchovers alone: the schedules without one stay as they were
 	now    time.Duration
 	events queue
 	n      int
@@ -179,7 +182,7 @@ func Run(opt Options) Result {
 }
 
 func newWorld(opt Options) *world {
-	w := &world{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0x7269706f64)), lease: lease.LAN(), leader: -1}
+	w := &world{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0x7269706f64)), second: rand.New(rand.NewPCG(opt.Seed, 0x7377697463)), lease: lease.LAN(), leader: -1}
 	w.engine = failover.DefaultConfig(w.lease.Tick, w.lease.TTL)
 	w.engine.Directive = 10 * time.Second
 	if opt.Bug == BreakerDisabled {
