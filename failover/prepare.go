@@ -88,18 +88,16 @@ func (x *step) resumeCommitted() bool {
 // gone aborts an automatic run whose reason has healed before anything was
 // changed, and holds it back while the breaker is open.
 func (x *step) gone(moving []*v1alpha1.Dataset) bool {
+	if !x.anyIs(Lost, moving) && !x.anyIs(Silent, moving) {
+		x.abort(ReasonSourceBack, "the lost side is heard again: nothing was changed")
+		return true
+	}
 	if x.det.Breaker != "" || x.det.Waiting != "" {
 		x.wait(ReasonBreaker, x.det.Breaker+x.det.Waiting)
 		return true
 	}
-	if x.anyIs(Lost, moving) {
-		return false
-	}
-	if x.anyIs(Silent, moving) {
-		return true // a new leader has not watched for long enough yet
-	}
-	x.abort(ReasonSourceBack, "the lost side is heard again: nothing was changed")
-	return true
+	// If it is only silent, a new leader has not watched for long enough yet.
+	return !x.anyIs(Lost, moving)
 }
 
 func (x *step) anyIs(class Class, datasets []*v1alpha1.Dataset) bool {

@@ -23,6 +23,7 @@ func (x *step) promoting() {
 		case x.overtaken(d, rd):
 			return
 		case d.Status.Phase == v1alpha1.DatasetSteady && d.Status.Epoch == rd.Epoch:
+			x.makeUp(d, rd)
 			rd.Promoted = true
 			x.finish(stepPromote, rd.Target, rd.Name, "promoted")
 		case d.Status.Phase == v1alpha1.DatasetPromoting:
@@ -37,9 +38,25 @@ func (x *step) promoting() {
 	}
 }
 
+// makeUp journals what the dataset says was done before a promotion: the leader
+// that did it may have died before it could.
+func (x *step) makeUp(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) {
+	rd.FenceProof = d.Status.FenceProof
+	x.finish(stepFence, rd.PreviousPrimary, d.Name, string(rd.FenceProof))
+	if !x.planned() {
+		return
+	}
+	closed, caught := "closed in order", "nothing is missing"
+	if c := d.Status.CatchUp; c != nil {
+		closed, caught = closed+"; its log ends at "+c.FinalPosition, "holds "+c.TargetPosition+": "+caught
+	}
+	x.finish(stepClose, rd.PreviousPrimary, d.Name, closed)
+	x.finish(stepCatchUp, rd.Target, d.Name, caught)
+}
+
 // promote carries out one promotion. It is false when the run paused.
 func (x *step) promote(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) bool {
-	rd.FenceProof = d.Status.FenceProof
+	x.makeUp(d, rd)
 	catchUp := d.Status.CatchUp
 	if catchUp != nil && !catchUp.Proven() {
 		x.returnTo(ReasonNotClosed, fmt.Sprintf("%s is not proven to hold all of dataset %s: %+v", rd.Target, key(d), *catchUp))

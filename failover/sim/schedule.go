@@ -60,7 +60,11 @@ func (w *world) switchover() {
 
 // abort is a person's word on a run that is under way.
 func (w *world) abort(run string) {
-	if failover.Finished(w.truth.runs[run].Status.Phase) || w.leader < 0 {
+	if failover.Finished(w.truth.runs[run].Status.Phase) {
+		return
+	}
+	if w.leader < 0 {
+		w.after(time.Second, func() { w.abort(run) })
 		return
 	}
 	w.trace("ORDER bob aborts %s", run)
