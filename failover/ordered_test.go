@@ -79,6 +79,27 @@ func TestAnOrderedFailoverToAnAsynchronousCopyNeedsAnotherPerson(t *testing.T) {
 	}
 }
 
+// A source that is well goes on writing while people think about the loss.
+func TestALossThatGrowsWhilePeopleThinkIsShownAnew(t *testing.T) {
+	w := newWorld(t).steady()
+	w.order("south-1")
+	w.beats(5)
+	accepted := w.run().Status.Loss.Seconds
+	o, lag := w.s.Observed[Copy{ledger, "south-1"}], accepted+30
+	o.LagSeconds = &lag
+	w.s.Observed[Copy{ledger, "south-1"}] = o
+	w.approve("bob", accepted)
+	w.beats(5)
+	if run := w.run(); run.Status.Phase != v1alpha1.RunAwaitingApproval || run.Status.Loss.Seconds < lag {
+		t.Fatalf("run is %s with the loss %+v shown", run.Status.Phase, run.Status.Loss)
+	}
+	w.approve("bob", w.run().Status.Loss.Seconds)
+	w.beats(12)
+	if run := w.run(); run.Status.Phase != v1alpha1.RunCompleted {
+		t.Fatalf("run is %s: %s", run.Status.Phase, run.Status.Message)
+	}
+}
+
 func TestWhoOrderedAFailoverMayWithdrawIt(t *testing.T) {
 	w := newWorld(t).steady()
 	w.order("south-1")

@@ -194,6 +194,9 @@ func (x *step) awaitApproval() {
 	if st.Timeline.AwaitingSince != nil {
 		since = st.Timeline.AwaitingSince.Time
 	}
+	if !x.planned() && !x.anyIs(Lost, moving) {
+		x.grows(moving)
+	}
 	approved := CountApprovals(x.Snapshot, x.policyOf(run), run.Name, stepApprove, run.Spec.Requester, since, st.Loss)
 	if approved.Rejected != "" {
 		x.abort(ReasonRejected, "rejected by "+approved.Rejected)
@@ -218,6 +221,18 @@ func (x *step) awaitApproval() {
 	st.Timeline.ApprovedAt = x.mark()
 	x.finish(stepApprove, "", "", "approved by "+strings.Join(approved.By, ", "))
 	x.start(moving, target.Cluster)
+}
+
+// grows shows the loss anew when it has become larger: a source that is not lost
+// goes on writing while people think. Who accepted less has not accepted this.
+func (x *step) grows(moving []*v1alpha1.Dataset) {
+	st := x.status()
+	target, why := x.target(moving)
+	if why != "" || st.Loss == nil || target.Cluster != st.Datasets[0].Target || target.Loss.Seconds <= st.Loss.Seconds {
+		return
+	}
+	st.Loss = shown(target)
+	x.wait(ReasonApproval, x.question(target))
 }
 
 // seconds writes a duration as Measured wants it.

@@ -81,21 +81,22 @@ func (s *site) closeDown(c failover.Command, finish func(time.Duration, func() f
 		return
 	}
 	s.closed = max(1, c.Revision)
-	if db.running {
+	took := s.w.between(50*time.Millisecond, 600*time.Millisecond)
+	if db.running && !db.closing {
 		db.closing = true
 		s.ship()
-	} else if !db.orderly {
-		answer(failover.Result{Outcome: failover.Failed, Message: "it has stopped out of order"})
-		return
+		boot := db.boot
+		s.w.after(took, func() { // the guard's work, whatever becomes of the agent
+			if db.boot == boot && s.w.power[s.id] {
+				s.w.trace("%s is closed at epoch %d with %d writes", s.name(), db.epoch, len(db.log))
+				db.stop()
+				db.orderly = true
+			}
+		})
 	}
-	finish(s.w.between(50*time.Millisecond, 600*time.Millisecond), func() failover.Result {
-		if db.running {
-			s.w.trace("%s is closed at epoch %d with %d writes", s.name(), db.epoch, len(db.log))
-			db.stop()
-			db.orderly = true
-		}
+	finish(took+time.Millisecond, func() failover.Result {
 		if !db.orderly {
-			return failover.Result{Outcome: failover.Failed, Message: "it was killed"}
+			return failover.Result{Outcome: failover.Failed, Message: "it was killed, or is still closing"}
 		}
 		// Positions begin at 1: 0 is none.
 		return failover.Result{Outcome: failover.Done, Position: "model", PositionBytes: int64(len(db.log)) + 1}

@@ -19,6 +19,10 @@ type evidence struct {
 	// promoted the epoch at which, as the source's own data says.
 	promoter string
 	promoted int64
+	// source is the primary of epoch, and timeline the one that it is on.
+	source   string
+	epoch    int64
+	timeline int64
 	// oldest is where the log that the source still has begins.
 	oldest  wal.LSN
 	discard bool
@@ -80,6 +84,8 @@ func (e evidence) attach() choice {
 func (e evidence) acknowledged() string {
 	d, s := e.found, e.status
 	switch {
+	case e.neverOpened():
+		return ""
 	case d.GetForkTimeline() != d.GetEndTimeline():
 		return "this copy had a timeline of its own"
 	case e.promoter == "" || e.promoted <= 0:
@@ -102,4 +108,15 @@ func (e evidence) acknowledged() string {
 		return fmt.Sprintf("its primary %s did not wait for %s", known.GetPrimary(), e.promoter)
 	}
 	return ""
+}
+
+// neverOpened is true for the target of a switchover that returned: it was
+// promoted, which began a timeline of its own, to wait for the source from the
+// first write on; and the source never joined that timeline. One timeline alone,
+// because what this copy knows is of the last epoch that it held.
+func (e evidence) neverOpened() bool {
+	d, s := e.found, e.status
+	return d.GetEndTimeline() == d.GetForkTimeline()+1 && e.timeline == d.GetForkTimeline() &&
+		!s.GetStandby() && s.GetHeldEpoch() > 0 && s.GetHeldEpoch() < e.epoch &&
+		slices.Contains(s.GetWaitsFor(), e.source)
 }
