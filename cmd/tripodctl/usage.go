@@ -10,7 +10,7 @@ import (
 // called, and makes an unknown word after a group of commands an error.
 func sayUsage(c *cobra.Command) {
 	if c.HasSubCommands() {
-		if c.HasParent() {
+		if c.HasParent() && !c.Runnable() {
 			c.Args = cobra.ArbitraryArgs
 			c.RunE = func(cmd *cobra.Command, args []string) error {
 				if len(args) == 0 {
@@ -22,7 +22,9 @@ func sayUsage(c *cobra.Command) {
 		for _, sub := range c.Commands() {
 			sayUsage(sub)
 		}
-		return
+		if !c.HasParent() || c.Args == nil {
+			return
+		}
 	}
 	check := c.Args
 	c.Args = func(cmd *cobra.Command, args []string) error {
