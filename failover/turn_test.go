@@ -131,6 +131,31 @@ func TestLossesInSeveralCentersOpenTheBreaker(t *testing.T) {
 	}
 }
 
+// A leader that has just begun, and a cluster of another center that was lost
+// with the primary and is heard again before it has watched for long enough.
+func TestANewLeaderKnowsOfLossesThatHealBeforeItMayAct(t *testing.T) {
+	for name, outage := range map[string]bool{"of a hub that was well": false, "after an outage, of a cluster that was heard since": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t).steady()
+			for range 60 {
+				w.pass(100*time.Millisecond, "north-1", "south-1")
+			}
+			w.det = Detection{} // what the leader before it knew is gone
+			w.s.Fleet.Watching, w.s.Fleet.AfterOutage = time.Second, outage
+			if outage {
+				w.s.Fleet.Watching = 10 * time.Second
+			}
+			w.turn()
+			w.heard("south-1")
+			w.s.Fleet.Watching = time.Hour
+			w.turns(5)
+			if len(w.s.Runs) != 0 || w.det.Breaker == "" {
+				t.Fatalf("breaker %q, runs %d", w.det.Breaker, len(w.s.Runs))
+			}
+		})
+	}
+}
+
 func TestALossLongAgoDoesNotOpenTheBreaker(t *testing.T) {
 	w := newWorld(t).steady()
 	w.lose("south-1")
