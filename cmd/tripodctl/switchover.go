@@ -51,10 +51,11 @@ Exit code 2 means that the run ended without the move: the source is the primary
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "run %s; to go back while it is under way: tripodctl run abort %s\n", run, run)
+			fmt.Fprintf(cmd.OutOrStdout(), "run %s\n", run)
 			if detach {
 				return nil
 			}
+			fmt.Fprintf(cmd.OutOrStdout(), "to go back while it is under way: tripodctl run abort %s\n", run)
 			return endsAs(cmd.Context(), api, run, v1alpha1.RunCompleted, cmd.OutOrStdout())
 		},
 	}

@@ -1,0 +1,236 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"tripod.dev/tripod/deploy/ledger"
+	"tripod.dev/tripod/hub/api/v1alpha1"
+	"tripod.dev/tripod/test/multikind/fault"
+	"tripod.dev/tripod/test/multikind/traffic"
+)
+
+// move is a switchover under way, from a to b.
+type move struct {
+	f    *Fleet
+	run  string
+	a, b string
+}
+
+// holdUps are the steps of a switchover. Agents that stand still keep it there.
+var holdUps = []struct {
+	step string
+	// reach brings the run to the step; on return the agent of the last center
+	// stands still, and its name is returned.
+	reach func(t *testing.T, m *move) (still string)
+}{
+	{"while the source closes", func(t *testing.T, m *move) string {
+		m.agent(t, fault.Stop, m.a)
+		m.order(t)
+		m.await(t, "the source is told to close", func(r v1alpha1.RecoveryRunStatus) bool { return hasStep(r, "close") })
+		return m.a
+	}},
+	{"while the target catches up", func(t *testing.T, m *move) string {
+		m.untilCatchUp(t)
+		return m.b
+	}},
+	{"while the source is fenced", func(t *testing.T, m *move) string {
+		m.untilFence(t)
+		return m.a
+	}},
+	{"while the target is promoted", func(t *testing.T, m *move) string {
+		m.untilFence(t)
+		m.agent(t, fault.Stop, m.b)
+		m.agent(t, fault.Cont, m.a)
+		m.await(t, "the target may be promoted", func(r v1alpha1.RecoveryRunStatus) bool { return r.Phase == v1alpha1.RunPromoting })
+		return m.b
+	}},
+}
+
+func (m *move) untilCatchUp(t *testing.T) {
+	t.Helper()
+	m.agent(t, fault.Stop, m.b)
+	m.order(t)
+	m.await(t, "the target is to catch up", func(r v1alpha1.RecoveryRunStatus) bool { return hasStep(r, "catch-up") })
+}
+
+func (m *move) untilFence(t *testing.T) {
+	t.Helper()
+	m.untilCatchUp(t)
+	m.agent(t, fault.Stop, m.a)
+	m.agent(t, fault.Cont, m.b)
+	m.await(t, "the source is to be fenced", func(r v1alpha1.RecoveryRunStatus) bool { return r.Phase == v1alpha1.RunFencing })
+}
+
+func (m *move) agent(t *testing.T, kind fault.Kind, center string) {
+	t.Helper()
+	if _, err := m.f.Inject(t.Context(), fault.Fault{Kind: kind, Process: "agent", Center: center}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (m *move) order(t *testing.T) {
+	t.Helper()
+	out := must(t)(m.f.Tripodctl(t.Context(), "switchover", ledger.Namespace+"/ledger", "--to", m.b, "--pause-limit", "1m", "--detach"))
+	m.run = strings.TrimSpace(strings.TrimPrefix(out, "run "))
+}
+
+func (m *move) status(ctx context.Context) (v1alpha1.RecoveryRunStatus, error) {
+	api, err := m.f.API()
+	if err != nil {
+		return v1alpha1.RecoveryRunStatus{}, err
+	}
+	var r v1alpha1.RecoveryRun
+	err = api.Get(ctx, types.NamespacedName{Name: m.run}, &r)
+	return r.Status, err
+}
+
+func (m *move) await(t *testing.T, what string, met func(v1alpha1.RecoveryRunStatus) bool) {
+	t.Helper()
+	err := m.f.await(t.Context(), 30*time.Second, what, func(ctx context.Context) (string, error) {
+		s, err := m.status(ctx)
+		if err != nil || met(s) {
+			return "", err
+		}
+		return fmt.Sprintf("%s is %s %s %s", m.run, s.Phase, s.Reason, s.Message), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func hasStep(r v1alpha1.RecoveryRunStatus, name string) bool {
+	return slices.ContainsFunc(r.Steps, func(s v1alpha1.RunStep) bool { return s.Name == name })
+}
+
+// S17: a planned switchover under load, aborted at each step in turn, then done.
+// Zero lost, zero double; an abort leaves the source primary.
+func TestS17PlannedSwitchover(t *testing.T) {
+	f := fleet(t)
+	before, err := f.Dataset(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := before.Status.Primary, "north-1"
+	if a == b {
+		b = "north-2"
+	}
+	load := business(t, f)
+	if err := load.AwaitTransfers(t.Context(), 50, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range holdUps {
+		t.Run("aborted "+h.step, func(t *testing.T) { abortSwitchover(t, load, &move{f: f, a: a, b: b}, h.reach) })
+	}
+	t.Run("done", func(t *testing.T) { completeSwitchover(t, load, a, b) })
+	audit(t, load)
+}
+
+func abortSwitchover(t *testing.T, load *Business, m *move, reach func(*testing.T, *move) string) {
+	f := m.f
+	if err := f.AwaitProtected(t.Context(), 2*time.Minute, m.a, m.b); err != nil {
+		t.Fatal(err)
+	}
+	if err := load.AwaitTransfers(t.Context(), 100, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	still := reach(t, m)
+	t.Cleanup(func() {
+		_, _ = f.Inject(context.WithoutCancel(t.Context()), fault.Fault{Kind: fault.Cont, Process: "agent", Center: still})
+	})
+	aborted := make(chan error, 1)
+	go func() {
+		_, err := f.Tripodctl(t.Context(), "run", "abort", m.run, "--comment", "a drill")
+		aborted <- err
+	}()
+	m.await(t, "it returns", func(r v1alpha1.RecoveryRunStatus) bool {
+		return r.Phase == v1alpha1.RunReturning || r.Phase == v1alpha1.RunAborted
+	})
+	m.agent(t, fault.Cont, still)
+	if err := <-aborted; err != nil {
+		t.Errorf("tripodctl run abort: %v", err)
+	}
+	s, err := m.status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s %s: %s; the pause was %+v", s.Phase, s.Reason, s.Message, s.Measured)
+	d, err := f.Dataset(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Phase != v1alpha1.RunAborted || s.Reason != "AbortedByPerson" || d.Status.Primary != m.a || d.Status.Phase != v1alpha1.DatasetSteady {
+		t.Errorf("the run is %s %s, the primary %s in phase %s, the source was %s", s.Phase, s.Reason, d.Status.Primary, d.Status.Phase, m.a)
+	}
+	if err := load.AwaitTransfers(t.Context(), 100, time.Minute); err != nil {
+		t.Errorf("transfers after the abort: %v", err)
+	}
+	if verified, err := f.verifyEvidence(t.Context(), m.run); err != nil || !verified {
+		t.Errorf("the evidence of %s is verified: %t %v", m.run, verified, err)
+	}
+}
+
+// pauseObjective is how long a planned move may keep clients from writing.
+const pauseObjective = 2 * time.Second
+
+func completeSwitchover(t *testing.T, load *Business, a, b string) {
+	f := load.fleet
+	if err := f.AwaitProtected(t.Context(), 2*time.Minute, a, b); err != nil {
+		t.Fatal(err)
+	}
+	if err := load.AwaitTransfers(t.Context(), 100, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	began := traffic.Monotonic()
+	said := must(t)(f.Tripodctl(t.Context(), "switchover", ledger.Namespace+"/ledger", "--to", b))
+	says(t, said, "Closing", "Completed", "writes were closed for at most", string(v1alpha1.FenceAcknowledged), "nothing is missing")
+	t.Log(said)
+	if err := load.AwaitTransfers(t.Context(), 100, time.Minute); err != nil {
+		t.Error(err)
+	}
+	pause, err := load.longestPause(began)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.tell(fmt.Sprintf("the longest time without an acknowledged transfer was %v", pause))
+	if pause > pauseObjective {
+		t.Errorf("clients could not write for %v, the objective is %v", pause, pauseObjective)
+	}
+	d, err := f.Dataset(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.Status.Primary != b {
+		t.Errorf("the primary is %s, want %s", d.Status.Primary, b)
+	}
+	if err := f.AwaitProtected(t.Context(), 2*time.Minute, a, b); err != nil {
+		t.Error(err)
+	}
+}
+
+// longestPause is the longest time without an acknowledgement since a moment on
+// the clients' clock.
+func (b *Business) longestPause(since int64) (time.Duration, error) {
+	records, err := traffic.ReadJournals(b.ledger.Config().Dir)
+	if err != nil {
+		return 0, err
+	}
+	at := []int64{since}
+	for _, r := range records {
+		if r.Event == traffic.Acknowledged && r.Monotonic > since {
+			at = append(at, r.Monotonic)
+		}
+	}
+	slices.Sort(at)
+	longest := int64(0)
+	for i := 1; i < len(at); i++ {
+		longest = max(longest, at[i]-at[i-1])
+	}
+	return time.Duration(longest), nil
+}
