@@ -37,8 +37,8 @@ func roleGrant(d *v1alpha1.Dataset, self *v1alpha1.DatasetMember) *agentv1.RoleG
 		grant.SyncSet = slices.Clone(d.Status.SyncSet)
 	}
 	// While nobody is primary there is nobody to follow: a replica stays with
-	// what it has.
-	named := hasPrimary(d)
+	// what it has. So it does while a switchover can still return.
+	named := hasPrimary(d) && (!unopened(d) || self.Cluster == d.Status.Primary)
 	for _, m := range d.Spec.Members {
 		if named && m.Cluster == d.Status.Primary {
 			grant.Primary, grant.PrimaryAddress = m.Cluster, m.Address
@@ -60,8 +60,17 @@ func hasPrimary(d *v1alpha1.Dataset) bool {
 	return false
 }
 
+// unopened is true while the target of a switchover is promoted and not yet open
+// for writing. A copy that followed it already would hold a timeline that goes
+// with the return.
+func unopened(d *v1alpha1.Dataset) bool {
+	return d.Status.Phase == v1alpha1.DatasetPromoting && d.Status.CatchUp != nil
+}
+
 func roleOf(d *v1alpha1.Dataset, cluster string) agentv1.Role {
 	switch {
+	case unopened(d) && d.Status.PreviousPrimary == cluster:
+		return agentv1.Role_ROLE_NONE
 	case hasPrimary(d) && d.Status.Primary == cluster:
 		return agentv1.Role_ROLE_PRIMARY
 	case hasPrimary(d):

@@ -23,6 +23,9 @@ type evidence struct {
 	source   string
 	epoch    int64
 	timeline int64
+	// begun is the cluster that began the timeline this copy is on, as the
+	// source's own data says; empty if it does not.
+	begun string
 	// oldest is where the log that the source still has begins.
 	oldest  wal.LSN
 	discard bool
@@ -48,6 +51,10 @@ func decide(e evidence) choice {
 	case d.GetForeign() && !e.discard:
 		return choice{refusal: "it is not of the primary's lineage"}
 	case d.GetForeign():
+		return choice{method: driver.MethodCopy, keepAside: true}
+	case e.namesake() && !e.discard:
+		return choice{refusal: fmt.Sprintf("it began timeline %d itself, and the primary has another one of that number, which %s began", d.GetEndTimeline(), e.begun)}
+	case e.namesake():
 		return choice{method: driver.MethodCopy, keepAside: true}
 	case d.GetMeasured() && d.GetBytes() == 0:
 		return e.attach()
@@ -119,4 +126,13 @@ func (e evidence) neverOpened() bool {
 	return d.GetEndTimeline() == d.GetForkTimeline()+1 && e.timeline == d.GetForkTimeline() &&
 		!s.GetStandby() && s.GetHeldEpoch() > 0 && s.GetHeldEpoch() < e.epoch &&
 		slices.Contains(s.GetWaitsFor(), e.source)
+}
+
+// namesake is true when two copies were promoted to timelines of one number:
+// PostgreSQL takes the next one that it has not seen. A former primary began the
+// timeline that it is on, so a source of which somebody else did has another.
+func (e evidence) namesake() bool {
+	d, s := e.found, e.status
+	return !s.GetStandby() && s.GetHeldEpoch() > 0 && d.GetForkTimeline() == d.GetEndTimeline() &&
+		e.begun != "" && e.begun != e.cluster
 }

@@ -50,6 +50,10 @@ func TestDecide(t *testing.T) {
 		}
 		return e
 	}
+	namesake := promoted(former("north-2"), &agentv1.Divergence{Measured: true, ForkTimeline: 2, EndTimeline: 2, EndPosition: "0/5000000"})
+	namesake.begun, namesake.timeline = "south-1", 2
+	began := namesake
+	began.begun = "north-1"
 	tests := map[string]struct {
 		e       evidence
 		want    driver.Method
@@ -73,6 +77,8 @@ func TestDecide(t *testing.T) {
 		"one that was a primary later than its source needs approval":            {e: returned(func(e *evidence) { e.epoch = 2 }), refusal: "timeline of its own"},
 		"one with two timelines of its own needs approval":                       {e: returned(func(e *evidence) { e.found.EndTimeline = 3 }), refusal: "timeline of its own"},
 		"one that has followed since needs approval":                             {e: returned(func(e *evidence) { e.status.Standby = true }), refusal: "timeline of its own"},
+		"two timelines of one number are not taken for one":                      {e: namesake, refusal: "which south-1 began"},
+		"a timeline that this copy began itself is its own":                      {e: began, want: driver.MethodAttach},
 		"what cannot be counted needs approval":                                  {e: promoted(former("north-2"), uncounted), refusal: "cannot be counted"},
 		"a copy of another system needs approval":                                {e: promoted(former("north-2"), &agentv1.Divergence{Measured: true, Foreign: true}), refusal: "not of the primary's lineage"},
 		"a replica ahead of the promoted one, under ZeroLoss, is rewound":        {e: promoted(follower(zeroLoss, "north-1", "north-2"), past(3)), want: driver.MethodRewind},

@@ -93,7 +93,7 @@ func (g *guarded) measure(ctx context.Context, facts *agentv1.SourceFacts) (*age
 
 func gather(s *agentv1.GuardStatus, found *agentv1.Divergence, src source, c driver.Call, discard bool) evidence {
 	e := evidence{cluster: c.Dataset.Cluster, status: s, found: found, source: c.Primary, epoch: c.Epoch, timeline: src.history.Current,
-		oldest: src.oldest, discard: discard}
+		begun: src.lineage[found.GetEndTimeline()].cluster, oldest: src.oldest, discard: discard}
 	if o, ok := src.lineage[src.history.Next(found.GetForkTimeline())]; ok {
 		e.promoter, e.promoted = o.cluster, o.epoch
 	}
