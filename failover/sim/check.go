@@ -50,6 +50,9 @@ func (c *checker) ack(w write) {
 	if d := c.w.truth.dataset.Status; d.CatchUp != nil && d.Epoch == w.epoch && d.Phase == v1alpha1.DatasetPromoting {
 		c.violate("ban", "write %d is acknowledged at epoch %d, which a switchover has not opened yet", w.id, w.epoch)
 	}
+	if c.lastAck > 0 {
+		c.result.Pause = max(c.result.Pause, c.w.now-c.lastAck)
+	}
 	c.acked = append(c.acked, acknowledged{w, c.w.now})
 	c.lastAck = c.w.now
 	c.result.Acknowledged++

@@ -24,6 +24,10 @@ func (w *world) schedule() {
 		w.client(i, i*1_000_000)
 	}
 	w.person()
+	if w.opt.Quiet {
+		w.after(faultsFrom, func() { w.plan(places[1+w.second.IntN(2)], 10) })
+		return
+	}
 	for range 1 + w.rng.IntN(4) {
 		w.after(w.between(faultsFrom, faultsTo), w.fault)
 	}
@@ -47,15 +51,22 @@ func (w *world) switchover() {
 	if w.leader < 0 || to == d.Status.Primary || d.Status.Primary == "" || w.busy() {
 		return
 	}
+	name := w.plan(to, limit)
+	if !aborts {
+		after = healAt - w.now // what still waits then is given up
+	}
+	w.after(after, func() { w.abort(name) })
+}
+
+// plan orders a switchover and returns its name.
+func (w *world) plan(to string, limit int32) string {
+	d := w.truth.dataset
 	w.trace("ORDER bob orders a switchover from %s to %s, %d s at most", d.Status.Primary, to, limit)
 	r := &v1alpha1.RecoveryRun{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("planned-%d", len(w.truth.runs)), CreationTimestamp: metav1.NewTime(epochZero.Add(w.now))},
 		Spec: v1alpha1.RecoveryRunSpec{Application: v1alpha1.ApplicationReference{Namespace: "pay", Name: "app"}, Action: v1alpha1.ActionSwitchover,
 			From: v1alpha1.Place{Cluster: d.Status.Primary}, To: v1alpha1.Place{Cluster: to}, Requester: "bob", PauseLimitSeconds: limit}}
 	_, _ = w.commit(entry{write: r}) // a new name cannot conflict
-	if !aborts {
-		after = healAt - w.now // what still waits then is given up
-	}
-	w.after(after, func() { w.abort(r.Name) })
+	return r.Name
 }
 
 // abort is a person's word on a run that is under way.

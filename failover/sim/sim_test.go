@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 var (
@@ -72,6 +73,21 @@ func TestTheInvariantsHold(t *testing.T) {
 		t.Errorf("the schedules do not bite: %d runs, %d promotions, %d elections, %d switchovers, %d returned in %d schedules",
 			runs, promotions, elections, switchovers, returns, n)
 	}
+}
+
+// Where nothing is wrong a switchover is done, and its pause is what the modelled
+// agents take: up to 0.6 s to close, 0.3 to catch up, 0.3 to fence, 0.1 to open, and
+// for the promotion, which they try until a tick has brought the grant, 3.5.
+func TestASwitchoverInAQuietFleetIsShort(t *testing.T) {
+	longest := time.Duration(0)
+	for s := uint64(1); s <= 100; s++ {
+		r := Run(Options{Seed: s, Quiet: true})
+		if r.Switchovers != 1 || r.Returns != 0 || len(r.Violations) > 0 || r.Pause > 5*time.Second {
+			t.Errorf("seed %d: %d done, %d returned, pause %v, %v", s, r.Switchovers, r.Returns, r.Pause, r.Violations)
+		}
+		longest = max(longest, r.Pause)
+	}
+	t.Logf("the longest pause was %v", longest)
 }
 
 func TestEveryPlantedBugIsFound(t *testing.T) {

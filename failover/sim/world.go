@@ -37,6 +37,8 @@ var (
 type Options struct {
 	Seed uint64
 	Bug  Bug
+	// Quiet: no fault, and one switchover.
+	Quiet bool
 	// Trace receives a line per notable event, or is nil.
 	Trace func(string)
 }
@@ -49,7 +51,9 @@ type Result struct {
 	Promotions, Acknowledged, Runs, Elections int
 	// Switchovers that were completed, and those that returned.
 	Switchovers, Returns int
-	Phase                v1alpha1.DatasetPhase
+	// Pause is the longest time without an acknowledged write once there was one.
+	Pause time.Duration
+	Phase v1alpha1.DatasetPhase
 }
 
 type event struct {
