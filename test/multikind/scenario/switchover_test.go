@@ -23,54 +23,65 @@ type move struct {
 	a, b string
 }
 
-// holdUps are the steps of a switchover. Agents that stand still keep it there.
+// still is a process that stands still, and so keeps the run where it is.
+type still struct{ process, center string }
+
+// holdUps are the steps of a switchover. The source is held up by its guard, which
+// its agent's heartbeats do not need; the target by its agent.
 var holdUps = []struct {
-	step string
-	// reach brings the run to the step; on return the agent of the last center
-	// stands still, and its name is returned.
-	reach func(t *testing.T, m *move) (still string)
+	step  string
+	reach func(t *testing.T, m *move) still
 }{
-	{"while the source closes", func(t *testing.T, m *move) string {
-		m.agent(t, fault.Stop, m.a)
-		m.order(t)
-		m.await(t, "the source is told to close", func(r v1alpha1.RecoveryRunStatus) bool { return hasStep(r, "close") })
-		return m.a
+	{"while the source closes", func(t *testing.T, m *move) still {
+		m.untilClose(t)
+		return m.source()
 	}},
-	{"while the target catches up", func(t *testing.T, m *move) string {
+	{"while the target catches up", func(t *testing.T, m *move) still {
 		m.untilCatchUp(t)
-		return m.b
+		return m.target()
 	}},
-	{"while the source is fenced", func(t *testing.T, m *move) string {
+	{"while the source is fenced", func(t *testing.T, m *move) still {
 		m.untilFence(t)
-		return m.a
+		return m.source()
 	}},
-	{"while the target is promoted", func(t *testing.T, m *move) string {
+	{"while the target is promoted", func(t *testing.T, m *move) still {
 		m.untilFence(t)
-		m.agent(t, fault.Stop, m.b)
-		m.agent(t, fault.Cont, m.a)
+		m.inject(t, fault.Stop, m.target())
+		m.inject(t, fault.Cont, m.source())
 		m.await(t, "the target may be promoted", func(r v1alpha1.RecoveryRunStatus) bool { return r.Phase == v1alpha1.RunPromoting })
-		return m.b
+		return m.target()
 	}},
+}
+
+func (m *move) source() still { return still{"guard", m.a} }
+func (m *move) target() still { return still{"agent", m.b} }
+
+func (m *move) untilClose(t *testing.T) {
+	t.Helper()
+	m.inject(t, fault.Stop, m.source())
+	m.order(t)
+	m.await(t, "the source is told to close", func(r v1alpha1.RecoveryRunStatus) bool { return r.Phase == v1alpha1.RunClosing })
 }
 
 func (m *move) untilCatchUp(t *testing.T) {
 	t.Helper()
-	m.agent(t, fault.Stop, m.b)
-	m.order(t)
+	m.untilClose(t)
+	m.inject(t, fault.Stop, m.target())
+	m.inject(t, fault.Cont, m.source())
 	m.await(t, "the target is to catch up", func(r v1alpha1.RecoveryRunStatus) bool { return hasStep(r, "catch-up") })
 }
 
 func (m *move) untilFence(t *testing.T) {
 	t.Helper()
 	m.untilCatchUp(t)
-	m.agent(t, fault.Stop, m.a)
-	m.agent(t, fault.Cont, m.b)
+	m.inject(t, fault.Stop, m.source())
+	m.inject(t, fault.Cont, m.target())
 	m.await(t, "the source is to be fenced", func(r v1alpha1.RecoveryRunStatus) bool { return r.Phase == v1alpha1.RunFencing })
 }
 
-func (m *move) agent(t *testing.T, kind fault.Kind, center string) {
+func (m *move) inject(t *testing.T, kind fault.Kind, s still) {
 	t.Helper()
-	if _, err := m.f.Inject(t.Context(), fault.Fault{Kind: kind, Process: "agent", Center: center}); err != nil {
+	if _, err := m.f.Inject(t.Context(), fault.Fault{Kind: kind, Process: s.process, Center: s.center}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -132,7 +143,7 @@ func TestS17PlannedSwitchover(t *testing.T) {
 	audit(t, load)
 }
 
-func abortSwitchover(t *testing.T, load *Business, m *move, reach func(*testing.T, *move) string) {
+func abortSwitchover(t *testing.T, load *Business, m *move, reach func(*testing.T, *move) still) {
 	f := m.f
 	if err := f.AwaitProtected(t.Context(), 2*time.Minute, m.a, m.b); err != nil {
 		t.Fatal(err)
@@ -140,10 +151,12 @@ func abortSwitchover(t *testing.T, load *Business, m *move, reach func(*testing.
 	if err := load.AwaitTransfers(t.Context(), 100, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	still := reach(t, m)
-	t.Cleanup(func() {
-		_, _ = f.Inject(context.WithoutCancel(t.Context()), fault.Fault{Kind: fault.Cont, Process: "agent", Center: still})
+	t.Cleanup(func() { // whatever came of it
+		for _, s := range []still{m.source(), m.target()} {
+			_, _ = f.Inject(context.WithoutCancel(t.Context()), fault.Fault{Kind: fault.Cont, Process: s.process, Center: s.center})
+		}
 	})
+	held := reach(t, m)
 	aborted := make(chan error, 1)
 	go func() {
 		_, err := f.Tripodctl(t.Context(), "run", "abort", m.run, "--comment", "a drill")
@@ -152,7 +165,7 @@ func abortSwitchover(t *testing.T, load *Business, m *move, reach func(*testing.
 	m.await(t, "it returns", func(r v1alpha1.RecoveryRunStatus) bool {
 		return r.Phase == v1alpha1.RunReturning || r.Phase == v1alpha1.RunAborted
 	})
-	m.agent(t, fault.Cont, still)
+	m.inject(t, fault.Cont, held)
 	if err := <-aborted; err != nil {
 		t.Errorf("tripodctl run abort: %v", err)
 	}
