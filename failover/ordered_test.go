@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -30,12 +31,17 @@ func (w *world) beats(n int) {
 func TestAnOrderedFailoverFencesAHealthyPrimaryByItsWord(t *testing.T) {
 	w := newWorld(t).steady()
 	w.order("north-2")
+	w.pass(time.Second, "north-1") // its last heartbeat was a tick ago
+	w.turn()
 	w.beats(12)
 	if run := w.run(); run.Status.Phase != v1alpha1.RunCompleted || run.Status.Datasets[0].FenceProof != v1alpha1.FenceAcknowledged {
 		t.Fatalf("run is %s (%s), datasets %+v", run.Status.Phase, run.Status.Message, run.Status.Datasets)
 	}
 	if d := w.db(); d.Status.Primary != "north-2" || d.Status.Epoch != 2 || w.name().Status.Answers[0] != "10.210.0.12" {
 		t.Errorf("dataset %+v, name %+v", d.Status, w.name().Status)
+	}
+	if m := w.run().Status.Measured; m.DetectSeconds != "0.000" || strings.Contains(m.FenceSeconds+m.PromoteSeconds+m.RouteSeconds, "-") {
+		t.Errorf("measured %+v", m)
 	}
 	if w.count(VerbFence) != 1 || w.count(VerbPromote) != 1 {
 		t.Errorf("%d fences, %d promotions", w.count(VerbFence), w.count(VerbPromote))

@@ -150,6 +150,9 @@ func (x *step) plan(moving []*v1alpha1.Dataset, target Target) {
 	}
 	if st.Timeline.DetectedAt == nil {
 		since := x.sinceHeard(moving[0].Status.Primary, 0)
+		if x.anyIs(Healthy, moving) {
+			since = 0 // nothing had to be detected; the source is heard again and again until it is fenced
+		}
 		st.Timeline.DetectedAt = x.mark()
 		heard := metav1.NewMicroTime(x.Now.Add(-since))
 		st.Timeline.LastHeard = &heard

@@ -247,3 +247,105 @@ func (b *Business) longestPause(since int64) (time.Duration, error) {
 	}
 	return time.Duration(longest), nil
 }
+
+// S17 and S21: the hub's leader dies at a step of a switchover. The run goes on
+// under the next one to either of its ends, and nothing is lost.
+func TestS17TheLeaderDiesDuringASwitchover(t *testing.T) {
+	f := fleet(t)
+	load := business(t, f)
+	for _, h := range holdUps {
+		t.Run(h.step, func(t *testing.T) {
+			m := nextMove(t, f)
+			if err := f.LeadFrom(t.Context(), remoteCenter); err != nil {
+				t.Fatal(err)
+			}
+			if err := load.AwaitTransfers(t.Context(), 50, time.Minute); err != nil {
+				t.Fatal(err)
+			}
+			held := h.reach(t, m)
+			if _, err := f.Inject(t.Context(), fault.Fault{Kind: fault.Kill, Process: "hub", Center: remoteCenter}); err != nil {
+				t.Fatal(err)
+			}
+			m.inject(t, fault.Cont, held)
+			m.ends(t)
+			if err := load.AwaitTransfers(t.Context(), 50, time.Minute); err != nil {
+				t.Errorf("transfers after the run: %v", err)
+			}
+			if err := f.Repair(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	audit(t, load)
+}
+
+// S17: the target's center loses power during a switchover: the source is the
+// primary again.
+func TestS17TheTargetIsLostDuringASwitchover(t *testing.T) {
+	f := fleet(t)
+	load := business(t, f)
+	for _, h := range []int{1, 3} { // it catches up, it is promoted
+		t.Run(holdUps[h].step, func(t *testing.T) {
+			m := nextMove(t, f)
+			if err := load.AwaitTransfers(t.Context(), 50, time.Minute); err != nil {
+				t.Fatal(err)
+			}
+			holdUps[h].reach(t, m)
+			if _, err := f.Inject(t.Context(), fault.Fault{Kind: fault.PowerOff, Center: m.b}); err != nil {
+				t.Fatal(err)
+			}
+			s := m.ends(t)
+			if s.Phase != v1alpha1.RunAborted || s.Reason != "TargetLost" {
+				t.Errorf("the run is %s %s: %s", s.Phase, s.Reason, s.Message)
+			}
+			if err := f.Repair(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			// Under ZeroLoss writes may have waited for the target all the time.
+			if err := load.AwaitTransfers(t.Context(), 50, 2*time.Minute); err != nil {
+				t.Errorf("transfers after the run: %v", err)
+			}
+		})
+	}
+	audit(t, load)
+}
+
+// nextMove is from where the primary is to the other synchronous copy.
+func nextMove(t *testing.T, f *Fleet) *move {
+	t.Helper()
+	d, err := f.Dataset(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &move{f: f, a: d.Status.Primary, b: "north-1"}
+	if m.a == m.b {
+		m.b = "north-2"
+	}
+	if err := f.AwaitProtected(t.Context(), 3*time.Minute, m.a, m.b); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// ends waits until the run has ended, and judges that it ended as it says.
+func (m *move) ends(t *testing.T) v1alpha1.RecoveryRunStatus {
+	t.Helper()
+	var end v1alpha1.RecoveryRunStatus
+	m.await(t, "the run ends", func(r v1alpha1.RecoveryRunStatus) bool {
+		end = r
+		return r.Phase == v1alpha1.RunCompleted || r.Phase == v1alpha1.RunAborted
+	})
+	want := m.a
+	if end.Phase == v1alpha1.RunCompleted {
+		want = m.b
+	}
+	d, err := m.f.Dataset(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s %s %s; the pause was %+v", end.Phase, end.Reason, end.Message, end.Measured)
+	if d.Status.Primary != want || d.Status.Phase != v1alpha1.DatasetSteady {
+		t.Errorf("the run is %s, and the primary is %s in phase %s", end.Phase, d.Status.Primary, d.Status.Phase)
+	}
+	return end
+}
