@@ -87,8 +87,14 @@ func (w *world) atSource(reason string, epoch int64) {
 }
 
 func TestASwitchoverClosesProvesMovesAndOpens(t *testing.T) {
+	for _, to := range []string{"north-2", ""} { // named, or the best
+		t.Run(to, func(t *testing.T) { switchOver(t, to) })
+	}
+}
+
+func switchOver(t *testing.T, to string) {
 	w := newWorld(t).steady()
-	w.plan("north-2", 0)
+	w.plan(to, 0)
 	w.beats(20)
 	run, st := w.planned(), w.db().Status
 	if run.Status.Phase != v1alpha1.RunCompleted || run.Status.Measured.RPO != "0" || run.Status.Measured.PauseSeconds == "" {
@@ -277,11 +283,11 @@ func TestAStepThatTakesTooLongReturns(t *testing.T) {
 // TestEveryLostWriteOfASwitchoverIsMadeUp loses each parallel write of a turn in
 // turn, as the death of a leader does, with and without an abort on the way.
 func TestEveryLostWriteOfASwitchoverIsMadeUp(t *testing.T) {
-	for _, abort := range []v1alpha1.DatasetPhase{"", v1alpha1.DatasetClosing, v1alpha1.DatasetFencing, v1alpha1.DatasetPromoting} {
+	for i, abort := range []v1alpha1.DatasetPhase{"", v1alpha1.DatasetClosing, v1alpha1.DatasetFencing, v1alpha1.DatasetPromoting} {
 		for n := range 30 {
 			for _, also := range []int{n, n + 1} {
 				w := newWorld(t).steady()
-				w.plan("north-2", 0)
+				w.plan([]string{"", "north-2"}[i%2], 0)
 				writes := 0
 				w.drop = func(string) bool { writes++; return writes-1 == n || writes-1 == also }
 				for range 60 {

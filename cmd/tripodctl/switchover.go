@@ -19,16 +19,16 @@ func newSwitchoverCommand(door *connection) *cobra.Command {
 	var detach bool
 	var limit time.Duration
 	c := &cobra.Command{
-		Use:   "switchover NAMESPACE/APPLICATION --to CLUSTER [--pause-limit 10s]",
+		Use:   "switchover NAMESPACE/APPLICATION [--to CLUSTER] [--pause-limit 10s]",
 		Short: "Move a healthy application as planned, without losing a write, and follow the run",
 		Long: `Move a healthy application as planned, without losing a write, and follow the run.
 
 Writes are closed, the source stops in order, the target proves that it holds
 everything, takes over and is opened: users notice a pause of about a second. Any
-copy that receives the log can be the target, an asynchronous one too. If the
-pause takes longer than the limit, a side is lost, or somebody aborts the run,
-the source is opened again. Once the target is open there is no way back but
-another switchover.
+copy that receives the log can be the target, an asynchronous one too; without
+--to the engine takes the best. If the pause takes longer than the limit, a side
+is lost, or somebody aborts the run, the source is opened again. Once the target
+is open there is no way back but another switchover.
 
 Exit code 2 means that the run ended without the move: the source is the primary.`,
 		Example: "  tripodctl switchover pay/ledger --to north-2\n  tripodctl run abort RUN",
@@ -59,10 +59,9 @@ Exit code 2 means that the run ended without the move: the source is the primary
 			return endsAs(cmd.Context(), api, run, v1alpha1.RunCompleted, cmd.OutOrStdout())
 		},
 	}
-	c.Flags().StringVar(&to, "to", "", "the cluster that takes over")
+	c.Flags().StringVar(&to, "to", "", "the cluster that takes over; empty lets the engine choose")
 	c.Flags().DurationVar(&limit, "pause-limit", 10*time.Second, "the longest that writes may be closed before the run returns to the source")
 	c.Flags().BoolVar(&detach, "detach", false, "do not follow the run")
-	_ = c.MarkFlagRequired("to") // the flag is there
 	return c
 }
 
