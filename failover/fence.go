@@ -100,6 +100,9 @@ func (x *step) adopt() {
 	if x.status().Measured == nil {
 		x.status().Measured = &v1alpha1.Measured{}
 	}
+	if x.planned() {
+		x.adoptOthers()
+	}
 }
 
 // fence looks for a proof for one dataset. It is false when the run paused.

@@ -103,6 +103,11 @@ func (x *step) returnTo(reason, message string) {
 	x.enter(v1alpha1.RunReturning)
 	x.wait(reason, message)
 	x.note(NoteDecision, x.was.Run.Name, "returns to its source: "+reason+": "+message, 0)
+	// What this turn was about to do with another dataset is not done.
+	x.commands = nil
+	for i, d := range x.was.Datasets {
+		x.now.Datasets[i] = d.DeepCopy()
+	}
 	for i := range x.status().Datasets {
 		rd := &x.status().Datasets[i]
 		if d := x.was.dataset(rd.Name); d != nil && d.Status.Run == x.was.Run.Name {
@@ -141,19 +146,19 @@ func (x *step) leave(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) bool {
 // returning brings every dataset back to its source and then ends the run.
 func (x *step) returning() {
 	st := x.status()
-	all := true
+	all, opened := true, false
 	for i := range st.Datasets {
 		rd := &st.Datasets[i]
 		d := x.was.dataset(rd.Name)
-		if d != nil && d.Status.Phase == v1alpha1.DatasetSteady && d.Status.Epoch == rd.Epoch && d.Status.Primary == rd.Target {
-			// Two leaders wrote at once, and the other one's write opened it.
-			x.enter(v1alpha1.RunRouting)
-			x.tooLate()
-			return
-		}
+		opened = opened || d != nil && d.Status.Phase == v1alpha1.DatasetSteady && d.Status.Epoch == rd.Epoch && d.Status.Primary == rd.Target
 		all = x.back(d, rd) && all
 	}
-	if !all {
+	switch {
+	case !all:
+		return
+	case opened: // two leaders wrote at once, and the other one's write was first
+		x.enter(v1alpha1.RunRouting)
+		x.tooLate()
 		return
 	}
 	if st.Reason != ReasonSourceLost {

@@ -106,6 +106,22 @@ func (x *step) startClosing(moving []*v1alpha1.Dataset, target string) {
 	}
 }
 
+// adoptOthers takes in the datasets whose ban was lost together with the journal.
+// The proof that each of them needs is still to come.
+func (x *step) adoptOthers() {
+	st := x.status()
+	if len(st.Datasets) == 0 {
+		return
+	}
+	target := st.Datasets[0].Target
+	for _, d := range x.moving() {
+		if member(d, target) != nil && d.Status.Primary != target {
+			st.Datasets = append(st.Datasets, v1alpha1.RunDataset{Name: d.Name, PreviousPrimary: d.Status.Primary, Target: target,
+				PreviousEpoch: d.Status.Epoch, Epoch: d.Status.Epoch + 1})
+		}
+	}
+}
+
 func (x *step) ban(d *v1alpha1.Dataset, target string) {
 	x.note(NoteDecision, key(d).String(), fmt.Sprintf("%s is closed for writing at epoch %d, so that %s can take over", d.Status.Primary, d.Status.Epoch, target), 0)
 	d.Status.Phase = v1alpha1.DatasetClosing

@@ -27,8 +27,11 @@ type checker struct {
 	promoted    map[int64]int
 	lossy       map[int64]bool // epochs whose primary was not in the sync set
 	lastRenewal map[string]time.Duration
-	highest     [centers]int64 // epoch that each effector has seen
-	lastAck     time.Duration
+	// renewedBefore is the last renewal that a decision which is committed now can
+	// have known of, if lastRenewal came while it was on its way.
+	renewedBefore map[string]time.Duration
+	highest       [centers]int64 // epoch that each effector has seen
+	lastAck       time.Duration
 }
 
 func (c *checker) violate(invariant, format string, args ...any) {
@@ -122,8 +125,22 @@ func (c *checker) approved(epoch int64) (time.Duration, bool) {
 
 func (c *checker) renewed(clusters []string) {
 	for _, name := range clusters {
+		if c.w.now-c.lastRenewal[name] > onItsWay {
+			c.renewedBefore[name] = c.lastRenewal[name]
+		}
 		c.lastRenewal[name] = c.w.now
 	}
+}
+
+// onItsWay is how long a write may take from the leader's look to its commit.
+const onItsWay = 60 * time.Millisecond
+
+// renewal is the newest one that a decision which is committed now must know of.
+func (c *checker) renewal(name string) time.Duration {
+	if c.w.now-c.lastRenewal[name] > onItsWay {
+		return c.lastRenewal[name]
+	}
+	return c.renewedBefore[name]
 }
 
 // carried is called before an effector does anything: I5.
@@ -226,7 +243,7 @@ func (c *checker) automatic(a, b v1alpha1.DatasetStatus) {
 		c.violate("I2", "%s is made primary without approval and is not in the sync set %v", b.Primary, a.SyncSet)
 	}
 	over := c.w.lease.OverAfter()
-	lostFor := func(name string) time.Duration { return c.w.now - c.lastRenewal[name] - over }
+	lostFor := func(name string) time.Duration { return c.w.now - c.renewal(name) - over }
 	from := lostFor(a.Primary)
 	if from < -time.Second {
 		c.violate("I4", "%s is replaced although its lease was renewed %.3fs ago", a.Primary, (c.w.now - c.lastRenewal[a.Primary]).Seconds())

@@ -192,7 +192,7 @@ func newWorld(opt Options) *world {
 	if opt.Bug == BreakerDisabled {
 		w.engine.BreakerWindow = time.Nanosecond
 	}
-	w.check = &checker{w: w, result: Result{Seed: opt.Seed}, promoted: map[int64]int{}, lossy: map[int64]bool{}, excused: map[int]bool{}, lastRenewal: map[string]time.Duration{}}
+	w.check = &checker{w: w, result: Result{Seed: opt.Seed}, promoted: map[int64]int{}, lossy: map[int64]bool{}, excused: map[int]bool{}, lastRenewal: map[string]time.Duration{}, renewedBefore: map[string]time.Duration{}}
 	for i := range centers {
 		w.power[i] = true
 		w.members[i] = &member{w: w, id: i, clock: w.newClock()}
