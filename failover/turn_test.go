@@ -198,6 +198,22 @@ func TestAnAsynchronousTargetWaitsForAnApprovalThatAcceptsTheLoss(t *testing.T) 
 	}
 }
 
+// What is not guarded does not stop with its lease: nothing bounds what it goes on
+// acknowledging.
+func TestTheLossOfAnUnguardedPrimaryIsUnknown(t *testing.T) {
+	w := newWorld(t).steady()
+	w.pass(6*time.Second, "north-1")
+	if loss := EstimateLoss(&w.s, w.db(), "south-1"); loss.Seconds > 60 {
+		t.Errorf("of a guarded one: %+v", loss)
+	}
+	o := w.s.Observed[Copy{ledger, "north-1"}]
+	o.Guarded = v1alpha1.Unguarded
+	w.s.Observed[Copy{ledger, "north-1"}] = o
+	if loss := EstimateLoss(&w.s, w.db(), "south-1"); loss.Seconds < unknownLoss || !strings.Contains(loss.Message, "may go on writing") {
+		t.Errorf("of one that is not guarded: %+v", loss)
+	}
+}
+
 func TestAnUnguardedLostPrimaryPausesUntilItAcknowledges(t *testing.T) {
 	w := newWorld(t).steady()
 	c := Copy{ledger, "north-1"}
