@@ -41,6 +41,9 @@ func (x *step) fencing() {
 	if len(x.status().Datasets) == 0 {
 		x.adopt()
 	}
+	if x.outdated() {
+		return
+	}
 	ahead := true
 	for i := range x.status().Datasets {
 		rd := &x.status().Datasets[i]
@@ -67,6 +70,34 @@ func (x *step) fencing() {
 		x.enter(v1alpha1.RunPromoting)
 		x.promoting()
 	}
+}
+
+// outdated ends or holds back a run that nobody asked for when its epoch was never
+// committed, and what it was decided upon is no longer so: the leader that decided
+// may have died long ago, with the quorum.
+func (x *step) outdated() bool {
+	run := x.was.Run
+	if run.Spec.Requester != "" {
+		return false
+	}
+	var moving []*v1alpha1.Dataset
+	for _, rd := range x.status().Datasets {
+		d := x.was.dataset(rd.Name)
+		if d == nil || d.Status.Phase != v1alpha1.DatasetSteady || d.Status.Epoch != rd.PreviousEpoch {
+			return false // something was changed: it is carried through
+		}
+		moving = append(moving, d)
+	}
+	if x.gone(moving) {
+		return true
+	}
+	for _, rd := range x.status().Datasets {
+		if run.Status.Timeline.ApprovedAt == nil && !inSyncSet(x.was.dataset(rd.Name), rd.Target) {
+			x.abort(ReasonNoTarget, rd.Target+" has left the sync set of "+rd.Name+": nothing was changed")
+			return true
+		}
+	}
+	return false
 }
 
 // stopAutomatic pauses a run that nobody asked for when the losses turn out to

@@ -198,6 +198,40 @@ func TestAnAsynchronousTargetWaitsForAnApprovalThatAcceptsTheLoss(t *testing.T) 
 	}
 }
 
+// The journal says Fencing, and the leader and the quorum were lost before the epoch
+// was committed: what was decided upon is looked at again.
+func TestADecisionWhoseEpochWasNeverCommittedIsLookedAtAgain(t *testing.T) {
+	for name, tc := range map[string]struct {
+		later func(w *world)
+		want  string
+	}{
+		"the source is heard again": {func(w *world) { w.pass(time.Second) }, ReasonSourceBack},
+		"the target has left the sync set": {func(w *world) {
+			w.db().Status.SyncSet = []string{"north-1"}
+		}, ReasonNoTarget},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t).steady()
+			lost := false
+			w.drop = func(kind string) bool {
+				lost = lost || kind == "dataset" && len(w.s.Runs) > 0
+				return lost && kind == "dataset"
+			}
+			for len(w.s.Runs) == 0 || w.run().Status.Phase != v1alpha1.RunFencing {
+				w.pass(100*time.Millisecond, "north-1")
+				w.turn()
+			}
+			w.drop = func(string) bool { return false }
+			tc.later(w)
+			first := w.run().Name
+			w.turn()
+			if run := w.s.run(first); run.Status.Phase != v1alpha1.RunAborted || run.Status.Reason != tc.want || w.db().Status.Epoch != 1 {
+				t.Fatalf("run is %s %s: %s; epoch %d", run.Status.Phase, run.Status.Reason, run.Status.Message, w.db().Status.Epoch)
+			}
+		})
+	}
+}
+
 // What is not guarded does not stop with its lease: nothing bounds what it goes on
 // acknowledging.
 func TestTheLossOfAnUnguardedPrimaryIsUnknown(t *testing.T) {
