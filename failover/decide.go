@@ -25,6 +25,12 @@ const (
 	ReasonTargetLost    = "TargetLost"
 	ReasonRefused       = "Refused"
 	ReasonUnverified    = "Unverified"
+	ReasonAborted       = "AbortedByPerson"
+	ReasonTooLate       = "TooLateToAbort"
+	ReasonPauseLimit    = "PauseLimit"
+	ReasonSourceLost    = "SourceLost"
+	ReasonNotClosed     = "NotClosed"
+	ReasonReturns       = "Returns"
 )
 
 // Decide returns the run that the loss of clusters asks for, or nil and, when

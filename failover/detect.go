@@ -52,7 +52,7 @@ func Detect(c Config, prev Detection, f Fleet, uptime time.Duration) Detection {
 		}
 		// A silence past the lease that too few centers can confirm is no reason
 		// to act on that cluster, but it is one not to act on another.
-		if class == Lost || class == Silent && f.Sightings[cl.Name].LeaseOver && f.watched(c) {
+		if class == Lost || class == Silent && f.Sightings[cl.Name].LeaseOver && f.says(c, cl) {
 			d.Losses = append(d.Losses, loss(prev, cl, f.Sightings[cl.Name], uptime))
 		}
 	}

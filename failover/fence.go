@@ -19,21 +19,30 @@ func (x *step) startFencing(moving []*v1alpha1.Dataset, target string) {
 func (x *step) takeRole(d *v1alpha1.Dataset, target string) {
 	x.note(NoteDecision, key(d).String(), fmt.Sprintf("epoch %d: primary moves from %s to %s", d.Status.Epoch+1, d.Status.Primary, target),
 		x.sinceHeard(d.Status.Primary, 0))
-	d.Status.PreviousPrimary, d.Status.Primary = d.Status.Primary, target
-	d.Status.Epoch++
+	advance(d, target)
 	d.Status.Phase = v1alpha1.DatasetFencing
 	d.Status.Run = x.was.Run.Name
 	d.Status.FenceProof = v1alpha1.FenceNone
 }
 
+// advance is the only place where an epoch grows.
+func advance(d *v1alpha1.Dataset, target string) {
+	d.Status.PreviousPrimary, d.Status.Primary = d.Status.Primary, target
+	d.Status.Epoch++
+	d.Status.ReturnedRun = ""
+}
+
 // fencing waits, for each dataset, for the proof that its old primary has
 // stopped (safety.md section 6, step 2), and commits the permission to promote.
 func (x *step) fencing() {
-	if x.stopAutomatic() {
+	if x.stopAutomatic() || x.turnBack() {
 		return
 	}
 	if len(x.status().Datasets) == 0 {
 		x.adopt()
+	}
+	if x.outdated() {
+		return
 	}
 	ahead := true
 	for i := range x.status().Datasets {
@@ -42,7 +51,12 @@ func (x *step) fencing() {
 		switch {
 		case x.overtaken(d, rd):
 			return
-		case d.Status.Phase == v1alpha1.DatasetSteady && d.Status.Epoch == rd.PreviousEpoch:
+		case d.Status.Phase == v1alpha1.DatasetClosing:
+			if x.caughtUp(d, rd) {
+				x.takeRole(x.now.dataset(rd.Name), rd.Target)
+			}
+			ahead = false
+		case d.Status.Phase == v1alpha1.DatasetSteady && d.Status.Epoch == rd.PreviousEpoch && !x.planned():
 			x.takeRole(x.now.dataset(rd.Name), rd.Target)
 			ahead = false
 		case d.Status.Phase == v1alpha1.DatasetFencing:
@@ -56,6 +70,34 @@ func (x *step) fencing() {
 		x.enter(v1alpha1.RunPromoting)
 		x.promoting()
 	}
+}
+
+// outdated ends or holds back a run that nobody asked for when its epoch was never
+// committed, and what it was decided upon is no longer so: the leader that decided
+// may have died long ago, with the quorum.
+func (x *step) outdated() bool {
+	run := x.was.Run
+	if run.Spec.Requester != "" {
+		return false
+	}
+	var moving []*v1alpha1.Dataset
+	for _, rd := range x.status().Datasets {
+		d := x.was.dataset(rd.Name)
+		if d == nil || d.Status.Phase != v1alpha1.DatasetSteady || d.Status.Epoch != rd.PreviousEpoch {
+			return false // something was changed: it is carried through
+		}
+		moving = append(moving, d)
+	}
+	if x.gone(moving) {
+		return true
+	}
+	for _, rd := range x.status().Datasets {
+		if run.Status.Timeline.ApprovedAt == nil && !inSyncSet(x.was.dataset(rd.Name), rd.Target) {
+			x.abort(ReasonNoTarget, rd.Target+" has left the sync set of "+rd.Name+": nothing was changed")
+			return true
+		}
+	}
+	return false
 }
 
 // stopAutomatic pauses a run that nobody asked for when the losses turn out to
@@ -78,12 +120,19 @@ func (x *step) stopAutomatic() bool {
 func (x *step) adopt() {
 	for _, d := range x.was.Datasets {
 		if d.Status.Run == x.was.Run.Name {
-			x.status().Datasets = append(x.status().Datasets, v1alpha1.RunDataset{Name: d.Name, PreviousPrimary: d.Status.PreviousPrimary,
-				Target: d.Status.Primary, PreviousEpoch: d.Status.Epoch - 1, Epoch: d.Status.Epoch})
+			rd := v1alpha1.RunDataset{Name: d.Name, PreviousPrimary: d.Status.PreviousPrimary,
+				Target: d.Status.Primary, PreviousEpoch: d.Status.Epoch - 1, Epoch: d.Status.Epoch}
+			if c := d.Status.CatchUp; c != nil && c.Target != d.Status.Primary {
+				rd.PreviousPrimary, rd.Target, rd.PreviousEpoch, rd.Epoch = d.Status.Primary, c.Target, d.Status.Epoch, d.Status.Epoch+1
+			}
+			x.status().Datasets = append(x.status().Datasets, rd)
 		}
 	}
 	if x.status().Measured == nil {
 		x.status().Measured = &v1alpha1.Measured{}
+	}
+	if x.planned() {
+		x.adoptOthers()
 	}
 }
 
@@ -95,30 +144,52 @@ func (x *step) fence(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) bool {
 		rd.FencingRevision = revision(d)
 	}
 	a := rd.PreviousPrimary
-	over, _ := x.Fence(a, rd.FencingRevision)
-	guarded := x.guarded(d, a)
-	if over && guarded {
-		x.proven(d, rd, v1alpha1.FenceElapsed, "every lease that named the role is surely over and every writer was guarded")
-		return true
-	}
-	if class := x.det.Classes[a]; class == Lost || class == "" {
-		if !guarded {
-			x.pause(ReasonFenceUnproven, fmt.Sprintf("%s is not heard and dataset %s was not fully guarded there, so nothing proves that it has stopped: "+
-				"bring %s back in reach; it is then fenced and the run goes on", a, key(d), a))
-			return false
-		}
-		x.wait("", fmt.Sprintf("waiting for the lease of %s to be surely over", a))
-		return true
-	}
-	result, done := x.carry(stepFence, Command{Cluster: a, Dataset: key(d), Verb: VerbFence, Epoch: d.Status.Epoch, Primary: d.Status.Primary})
-	if done && result.Outcome == Done {
-		x.proven(d, rd, v1alpha1.FenceAcknowledged, result.Message)
-	}
-	if done && result.Outcome == Refused {
-		x.pause(ReasonRefused, fmt.Sprintf("%s refused the fence of %s at epoch %d: %s%s", a, key(d), d.Status.Epoch, result.Message, x.resumeHint()))
+	found := x.stopped(d, a, rd.FencingRevision, stepFence)
+	switch {
+	case found.proof != v1alpha1.FenceNone:
+		x.proven(d, rd, found.proof, found.text)
+	case found.reason != "" && x.planned() && found.reason == ReasonRefused:
+		x.returnTo(found.reason, found.text)
 		return false
+	case found.reason != "":
+		x.pause(found.reason, found.text)
+		return false
+	case found.text != "":
+		x.wait("", found.text)
 	}
 	return true
+}
+
+// finding is what is known about whether a former primary has stopped.
+type finding struct {
+	proof v1alpha1.FenceProof
+	// reason is set when nothing will prove it by itself.
+	reason, text string
+}
+
+// stopped looks for the proof that the copy of cluster, whose role ended with
+// the commit at revision, has stopped, and fences it if it is heard.
+func (x *step) stopped(d *v1alpha1.Dataset, cluster string, revision int64, name string) finding {
+	over, _ := x.Fence(cluster, revision)
+	guarded := x.guarded(d, cluster)
+	if over && guarded {
+		return finding{proof: v1alpha1.FenceElapsed, text: "every lease that named the role is surely over and every writer was guarded"}
+	}
+	if class := x.det.Classes[cluster]; class == Lost || class == "" {
+		if !guarded {
+			return finding{reason: ReasonFenceUnproven, text: fmt.Sprintf("%s is not heard and dataset %s was not fully guarded there, so nothing proves that it has stopped: "+
+				"bring %s back in reach; it is then fenced and the run goes on", cluster, key(d), cluster)}
+		}
+		return finding{text: fmt.Sprintf("waiting for the lease of %s to be surely over", cluster)}
+	}
+	result, done := x.carry(name, Command{Cluster: cluster, Dataset: key(d), Verb: VerbFence, Epoch: d.Status.Epoch, Primary: d.Status.Primary})
+	if done && result.Outcome == Done {
+		return finding{proof: v1alpha1.FenceAcknowledged, text: result.Message}
+	}
+	if done && result.Outcome == Refused {
+		return finding{reason: ReasonRefused, text: fmt.Sprintf("%s refused the fence of %s at epoch %d: %s%s", cluster, key(d), d.Status.Epoch, result.Message, x.resumeHint())}
+	}
+	return finding{}
 }
 
 // proven commits, in one write, the proof and the permission that rests on it.

@@ -115,6 +115,22 @@ func (f Fleet) watched(c Config) bool {
 	return f.Watching >= c.Suspect
 }
 
+// says is true when the silence of a cluster says something about the cluster: a
+// new leader's book of leases knows how long it lasts, and only after an outage of
+// the hub may it be the hub's; not even then, if this leader has heard the cluster
+// before.
+func (f Fleet) says(c Config, cl Cluster) bool {
+	if !f.AfterOutage || f.watched(c) {
+		return true
+	}
+	for _, age := range f.Sightings[cl.Name].HeardBy {
+		if age < f.Watching {
+			return true
+		}
+	}
+	return false
+}
+
 // Cluster returns a cluster by name.
 func (f Fleet) Cluster(name string) (Cluster, bool) {
 	for _, c := range f.Clusters {

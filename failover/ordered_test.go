@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -30,12 +31,17 @@ func (w *world) beats(n int) {
 func TestAnOrderedFailoverFencesAHealthyPrimaryByItsWord(t *testing.T) {
 	w := newWorld(t).steady()
 	w.order("north-2")
+	w.pass(time.Second, "north-1") // its last heartbeat was a tick ago
+	w.turn()
 	w.beats(12)
 	if run := w.run(); run.Status.Phase != v1alpha1.RunCompleted || run.Status.Datasets[0].FenceProof != v1alpha1.FenceAcknowledged {
 		t.Fatalf("run is %s (%s), datasets %+v", run.Status.Phase, run.Status.Message, run.Status.Datasets)
 	}
 	if d := w.db(); d.Status.Primary != "north-2" || d.Status.Epoch != 2 || w.name().Status.Answers[0] != "10.210.0.12" {
 		t.Errorf("dataset %+v, name %+v", d.Status, w.name().Status)
+	}
+	if m := w.run().Status.Measured; m.DetectSeconds != "0.000" || strings.Contains(m.FenceSeconds+m.PromoteSeconds+m.RouteSeconds, "-") {
+		t.Errorf("measured %+v", m)
 	}
 	if w.count(VerbFence) != 1 || w.count(VerbPromote) != 1 {
 		t.Errorf("%d fences, %d promotions", w.count(VerbFence), w.count(VerbPromote))
@@ -76,6 +82,27 @@ func TestAnOrderedFailoverToAnAsynchronousCopyNeedsAnotherPerson(t *testing.T) {
 	w.beats(12)
 	if w.run().Status.Phase != v1alpha1.RunCompleted || w.db().Status.Primary != "south-1" {
 		t.Fatalf("run is %s: %s; primary %s", w.run().Status.Phase, w.run().Status.Message, w.db().Status.Primary)
+	}
+}
+
+// A source that is well goes on writing while people think about the loss.
+func TestALossThatGrowsWhilePeopleThinkIsShownAnew(t *testing.T) {
+	w := newWorld(t).steady()
+	w.order("south-1")
+	w.beats(5)
+	accepted := w.run().Status.Loss.Seconds
+	o, lag := w.s.Observed[Copy{ledger, "south-1"}], accepted+30
+	o.LagSeconds = &lag
+	w.s.Observed[Copy{ledger, "south-1"}] = o
+	w.approve("bob", accepted)
+	w.beats(5)
+	if run := w.run(); run.Status.Phase != v1alpha1.RunAwaitingApproval || run.Status.Loss.Seconds < lag {
+		t.Fatalf("run is %s with the loss %+v shown", run.Status.Phase, run.Status.Loss)
+	}
+	w.approve("bob", w.run().Status.Loss.Seconds)
+	w.beats(12)
+	if run := w.run(); run.Status.Phase != v1alpha1.RunCompleted {
+		t.Fatalf("run is %s: %s", run.Status.Phase, run.Status.Message)
 	}
 }
 

@@ -15,11 +15,11 @@ import (
 // it may also end here without a trace on the datasets.
 func (x *step) preflight() {
 	run := x.was.Run
-	if run.Spec.Action != v1alpha1.ActionFailover {
-		x.abort(ReasonUnsupported, fmt.Sprintf("action %s is not carried out yet: use Failover", run.Spec.Action))
+	if run.Spec.Action != v1alpha1.ActionFailover && run.Spec.Action != v1alpha1.ActionSwitchover {
+		x.abort(ReasonUnsupported, fmt.Sprintf("action %s is not carried out yet: use Failover or Switchover", run.Spec.Action))
 		return
 	}
-	if x.resumeCommitted() {
+	if x.resumeCommitted() || x.withdrawn() {
 		return
 	}
 	moving := x.moving()
@@ -28,7 +28,7 @@ func (x *step) preflight() {
 			run.Spec.Application.Namespace, run.Spec.Application.Name, run.Spec.From.Cluster, run.Spec.From.Center))
 		return
 	}
-	if run.Spec.Requester == "" && x.gone(moving) {
+	if run.Spec.Requester == "" && x.gone(moving) || x.planned() && x.sourceLost(moving) {
 		return
 	}
 	target, why := x.target(moving)
@@ -49,7 +49,16 @@ func (x *step) preflight() {
 		return
 	}
 	x.status().Automatic = run.Spec.Requester == ""
-	x.startFencing(moving, target.Cluster)
+	x.start(moving, target.Cluster)
+}
+
+// start makes the first change: the epoch, or for a switchover the write ban.
+func (x *step) start(moving []*v1alpha1.Dataset, target string) {
+	if x.planned() {
+		x.startClosing(moving, target)
+		return
+	}
+	x.startFencing(moving, target)
 }
 
 func shown(t Target) *v1alpha1.LossEstimate {
@@ -62,7 +71,14 @@ func shown(t Target) *v1alpha1.LossEstimate {
 func (x *step) resumeCommitted() bool {
 	for _, d := range x.was.Datasets {
 		if d.Status.Run == x.was.Run.Name {
-			x.enter(v1alpha1.RunFencing)
+			phase := v1alpha1.RunFencing
+			if x.planned() {
+				phase = v1alpha1.RunClosing
+			}
+			x.enter(phase)
+			if len(x.status().Datasets) == 0 {
+				x.adopt()
+			}
 			return true
 		}
 	}
@@ -72,18 +88,16 @@ func (x *step) resumeCommitted() bool {
 // gone aborts an automatic run whose reason has healed before anything was
 // changed, and holds it back while the breaker is open.
 func (x *step) gone(moving []*v1alpha1.Dataset) bool {
+	if !x.anyIs(Lost, moving) && !x.anyIs(Silent, moving) {
+		x.abort(ReasonSourceBack, "the lost side is heard again: nothing was changed")
+		return true
+	}
 	if x.det.Breaker != "" || x.det.Waiting != "" {
 		x.wait(ReasonBreaker, x.det.Breaker+x.det.Waiting)
 		return true
 	}
-	if x.anyIs(Lost, moving) {
-		return false
-	}
-	if x.anyIs(Silent, moving) {
-		return true // a new leader has not watched for long enough yet
-	}
-	x.abort(ReasonSourceBack, "the lost side is heard again: nothing was changed")
-	return true
+	// If it is only silent, a new leader has not watched for long enough yet.
+	return !x.anyIs(Lost, moving)
 }
 
 func (x *step) anyIs(class Class, datasets []*v1alpha1.Dataset) bool {
@@ -100,7 +114,7 @@ func (x *step) moving() []*v1alpha1.Dataset {
 		left := from.Cluster != "" && d.Status.Primary == from.Cluster ||
 			from.Center != "" && c.Center == from.Center ||
 			from.Cluster == "" && from.Center == "" && d.Status.Primary != to.Cluster
-		if left && d.Status.Phase == v1alpha1.DatasetSteady && d.Status.Primary != to.Cluster {
+		if left && d.Status.Phase == v1alpha1.DatasetSteady && d.Status.Primary != to.Cluster && d.Status.ReturnedRun != x.was.Run.Name {
 			out = append(out, d)
 		}
 	}
@@ -110,6 +124,9 @@ func (x *step) moving() []*v1alpha1.Dataset {
 // target is the ordered one if the spec names one, else the best.
 func (x *step) target(moving []*v1alpha1.Dataset) (Target, string) {
 	to := x.was.Run.Spec.To
+	if x.planned() {
+		return x.plannedTarget(moving)
+	}
 	if to.Cluster != "" {
 		c, why := weigh(x.Snapshot, x.det, x.was.App, moving, to.Cluster)
 		if why != "" {
@@ -133,6 +150,9 @@ func (x *step) plan(moving []*v1alpha1.Dataset, target Target) {
 	}
 	if st.Timeline.DetectedAt == nil {
 		since := x.sinceHeard(moving[0].Status.Primary, 0)
+		if x.anyIs(Healthy, moving) {
+			since = 0 // nothing had to be detected; the source is heard again and again until it is fenced
+		}
 		st.Timeline.DetectedAt = x.mark()
 		heard := metav1.NewMicroTime(x.Now.Add(-since))
 		st.Timeline.LastHeard = &heard
@@ -162,7 +182,13 @@ func (x *step) question(t Target) string {
 // then, or it is heard again and the question is void.
 func (x *step) awaitApproval() {
 	run, st := x.was.Run, x.status()
+	if x.resumeCommitted() {
+		return
+	}
 	moving := x.moving()
+	if x.withdrawn() || x.planned() && x.sourceLost(moving) {
+		return
+	}
 	if len(moving) == 0 || run.Spec.Requester == "" && !x.anyIs(Lost, moving) && !x.anyIs(Silent, moving) {
 		x.abort(ReasonSourceBack, "the lost side is heard again: nothing was changed")
 		return
@@ -170,6 +196,9 @@ func (x *step) awaitApproval() {
 	since := time.Time{}
 	if st.Timeline.AwaitingSince != nil {
 		since = st.Timeline.AwaitingSince.Time
+	}
+	if !x.planned() && !x.anyIs(Lost, moving) {
+		x.grows(moving)
 	}
 	approved := CountApprovals(x.Snapshot, x.policyOf(run), run.Name, stepApprove, run.Spec.Requester, since, st.Loss)
 	if approved.Rejected != "" {
@@ -194,7 +223,19 @@ func (x *step) awaitApproval() {
 	}
 	st.Timeline.ApprovedAt = x.mark()
 	x.finish(stepApprove, "", "", "approved by "+strings.Join(approved.By, ", "))
-	x.startFencing(moving, target.Cluster)
+	x.start(moving, target.Cluster)
+}
+
+// grows shows the loss anew when it has become larger: a source that is not lost
+// goes on writing while people think. Who accepted less has not accepted this.
+func (x *step) grows(moving []*v1alpha1.Dataset) {
+	st := x.status()
+	target, why := x.target(moving)
+	if why != "" || st.Loss == nil || target.Cluster != st.Datasets[0].Target || target.Loss.Seconds <= st.Loss.Seconds {
+		return
+	}
+	st.Loss = shown(target)
+	x.wait(ReasonApproval, x.question(target))
 }
 
 // seconds writes a duration as Measured wants it.

@@ -12,6 +12,9 @@ import (
 // promoting commands the promotion of each dataset whose permission to promote
 // is committed, and routes when all of them have been proven by a write.
 func (x *step) promoting() {
+	if x.turnBack() {
+		return
+	}
 	all := true
 	for i := range x.status().Datasets {
 		rd := &x.status().Datasets[i]
@@ -20,6 +23,7 @@ func (x *step) promoting() {
 		case x.overtaken(d, rd):
 			return
 		case d.Status.Phase == v1alpha1.DatasetSteady && d.Status.Epoch == rd.Epoch:
+			x.makeUp(d, rd)
 			rd.Promoted = true
 			x.finish(stepPromote, rd.Target, rd.Name, "promoted")
 		case d.Status.Phase == v1alpha1.DatasetPromoting:
@@ -34,22 +38,55 @@ func (x *step) promoting() {
 	}
 }
 
+// makeUp journals what the dataset says was done before a promotion: the leader
+// that did it may have died before it could.
+func (x *step) makeUp(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) {
+	rd.FenceProof = d.Status.FenceProof
+	x.finish(stepFence, rd.PreviousPrimary, d.Name, string(rd.FenceProof))
+	if !x.planned() {
+		return
+	}
+	closed, caught := "closed in order", "nothing is missing"
+	if c := d.Status.CatchUp; c != nil {
+		closed, caught = closed+"; its log ends at "+c.FinalPosition, "holds "+c.TargetPosition+": "+caught
+	}
+	x.finish(stepClose, rd.PreviousPrimary, d.Name, closed)
+	x.finish(stepCatchUp, rd.Target, d.Name, caught)
+}
+
 // promote carries out one promotion. It is false when the run paused.
 func (x *step) promote(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) bool {
-	rd.FenceProof = d.Status.FenceProof
-	if class := x.det.Classes[rd.Target]; class == Lost {
+	x.makeUp(d, rd)
+	catchUp := d.Status.CatchUp
+	if catchUp != nil && !catchUp.Proven() {
+		x.returnTo(ReasonNotClosed, fmt.Sprintf("%s is not proven to hold all of dataset %s: %+v", rd.Target, key(d), *catchUp))
+		return false
+	}
+	if class := x.det.Classes[rd.Target]; class == Lost && catchUp == nil {
 		x.pause(ReasonTargetLost, fmt.Sprintf("%s was lost before it was promoted: the run goes on when it is back", rd.Target))
 		return false
 	}
-	result, done := x.carry(stepPromote, Command{Cluster: rd.Target, Dataset: key(d), Verb: VerbPromote,
-		Epoch: d.Status.Epoch, Primary: rd.Target, SyncSet: []string{rd.Target}})
+	if rd.Promoted {
+		return true // it waits for the others of the run
+	}
+	c := Command{Cluster: rd.Target, Dataset: key(d), Verb: VerbPromote, Epoch: d.Status.Epoch, Primary: rd.Target, SyncSet: []string{rd.Target}}
+	if catchUp != nil {
+		// Until it is opened it acknowledges nothing that the source lacks: so
+		// the run can still return without a loss.
+		c.SyncSet = append(c.SyncSet, rd.PreviousPrimary)
+	}
+	result, done := x.carry(stepPromote, c)
 	switch {
+	case done && result.Outcome == Refused && catchUp != nil:
+		x.returnTo(ReasonRefused, fmt.Sprintf("%s refused to be promoted for %s at epoch %d: %s", rd.Target, key(d), rd.Epoch, result.Message))
+		return false
 	case done && result.Outcome == Refused:
 		x.pause(ReasonRefused, fmt.Sprintf("%s refused to be promoted for %s at epoch %d: %s%s", rd.Target, key(d), rd.Epoch, result.Message, x.resumeHint()))
 		return false
 	case done && result.Outcome == Done:
-		next := x.now.dataset(d.Name)
-		settle(next, x.mark())
+		if catchUp == nil {
+			settle(x.now.dataset(d.Name), x.mark())
+		}
 		rd.Promoted = true
 		text := fmt.Sprintf("proven by a write at %s, timeline %d, in %v", result.Position, result.Timeline, result.Elapsed)
 		x.finish(stepPromote, rd.Target, d.Name, text)
@@ -63,6 +100,7 @@ func (x *step) promoted() {
 	st := x.status()
 	rd := st.Datasets[0]
 	since := x.sinceHeard(rd.PreviousPrimary, rd.FencingRevision)
+	x.settled() // a switchover opens all of them at once
 	x.enter(v1alpha1.RunRouting)
 	st.Timeline.PromotedAt = x.mark()
 	st.Measured.PromoteSeconds = seconds(since - total(st.Measured.DetectSeconds, st.Measured.FenceSeconds))
@@ -98,7 +136,15 @@ func (x *step) settled() bool {
 
 // routing ends when every route is committed.
 func (x *step) routing() {
-	if !x.settled() || !x.route() {
+	if x.overruled() || x.targetGone() {
+		return
+	}
+	x.tooLate()
+	if !x.settled() {
+		return
+	}
+	routed, opened := x.route(), x.open()
+	if !routed || !opened {
 		return
 	}
 	st := x.status()
@@ -119,6 +165,10 @@ func (x *step) routing() {
 
 // verifying proves by a write through the driver that the new primary serves.
 func (x *step) verifying() {
+	if x.targetGone() {
+		return
+	}
+	x.tooLate()
 	all := true
 	for _, rd := range x.status().Datasets {
 		d := x.was.dataset(rd.Name)
@@ -144,6 +194,7 @@ func (x *step) verifying() {
 	if all {
 		x.enter(v1alpha1.RunCompleted)
 		x.status().Timeline.FinishedAt = x.mark()
+		x.tooLate()
 	}
 }
 

@@ -36,12 +36,13 @@ func Protect(s *Snapshot, det Detection, d *v1alpha1.Dataset) (*v1alpha1.Dataset
 	p := &protection{Snapshot: s, det: det, was: d, now: d.DeepCopy(), app: s.applicationOf(d)}
 	switch {
 	case d.Status.Run != "":
-		// A run owns the role change. Members are still reported.
+		p.rescue() // a run owns the role change; members are still reported
 	case d.Status.Phase == v1alpha1.DatasetForming:
 		p.form()
 	case d.Status.Phase == v1alpha1.DatasetPromoting:
 		p.formed()
 	case d.Status.Phase == v1alpha1.DatasetSteady:
+		p.open()
 		p.syncSet()
 		p.follow()
 	}
@@ -84,6 +85,29 @@ func (p *protection) formed() {
 		settle(p.now, nil)
 	case r.Outcome == Refused:
 		p.refusal = r.Message
+	}
+}
+
+// rescue opens a dataset that a switchover has closed when the run is gone: it
+// was deleted, or its application was. Before the epoch is committed that is
+// safe at any moment.
+func (p *protection) rescue() {
+	st := &p.now.Status
+	if r := p.run(st.Run); r != nil && !Finished(r.Status.Phase) {
+		return
+	}
+	if st.Phase == v1alpha1.DatasetClosing || st.Phase == v1alpha1.DatasetSteady {
+		st.Phase, st.CatchUp = v1alpha1.DatasetSteady, nil
+		st.Run, st.ReturnedRun = "", st.Run
+	}
+}
+
+// open lets a primary write that a switchover has closed and that has its role
+// still: the run that closed it has ended without this.
+func (p *protection) open() {
+	st := p.was.Status
+	if o, ok := p.fresh(p.was, st.Primary); ok && o.State == v1alpha1.StateClosed {
+		p.send(Command{Cluster: st.Primary, Verb: VerbPromote, SyncSet: append([]string{st.Primary}, st.SyncTarget...)}, "open", formEvery)
 	}
 }
 

@@ -61,7 +61,7 @@ func equal(a, b *int64) bool {
 func (p *protection) roleOf(cluster string) v1alpha1.Role {
 	st := p.now.Status
 	switch {
-	case st.Primary == cluster && (st.Phase == v1alpha1.DatasetSteady || st.Phase == v1alpha1.DatasetPromoting):
+	case st.Primary == cluster && st.Phase != v1alpha1.DatasetForming && st.Phase != v1alpha1.DatasetFencing:
 		return v1alpha1.RolePrimary
 	case st.Phase == v1alpha1.DatasetForming, st.Phase == v1alpha1.DatasetFencing && st.PreviousPrimary == cluster:
 		return v1alpha1.RoleNone
@@ -102,6 +102,9 @@ func (p *protection) available() (bool, string, string) {
 		phase := string(st.Phase)
 		if phase == "" {
 			phase = "Forming"
+		}
+		if st.Phase == v1alpha1.DatasetClosing {
+			return false, phase, fmt.Sprintf("a switchover has closed %s for writing: see run %s", st.Primary, st.Run)
 		}
 		if p.refusal != "" {
 			return false, "FormationRefused", fmt.Sprintf("%s does not begin as the first primary: %s; if an earlier dataset of this name was there, give this one another name",

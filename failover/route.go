@@ -80,7 +80,7 @@ func settle(d *v1alpha1.Dataset, at *metav1.MicroTime) {
 	st.Phase = v1alpha1.DatasetSteady
 	st.SyncSet, st.SyncTarget = []string{st.Primary}, nil
 	st.SyncGeneration++
-	st.Run = ""
+	st.Run, st.CatchUp = "", nil
 	if st.PreviousPrimary == "" {
 		return
 	}

@@ -12,11 +12,19 @@ import (
 // Steps of a run, as they are named in its journal, in commands and approvals.
 const (
 	stepApprove = "approve"
+	stepClose   = "close"
+	stepCatchUp = "catch-up"
 	stepFence   = "fence"
 	stepPromote = "promote"
 	stepRoute   = "route"
+	stepOpen    = "open"
 	stepVerify  = "verify"
 	stepResume  = "resume"
+
+	// Steps of a switchover that returns to its source.
+	stepFenceBack   = "fence-back"
+	stepPromoteBack = "promote-back"
+	stepReopen      = "reopen"
 )
 
 // State is one application's run with everything that it changes.
@@ -66,6 +74,10 @@ func Next(s *Snapshot, det Detection, st State) (State, []Command, []Note) {
 		x.preflight()
 	case v1alpha1.RunAwaitingApproval:
 		x.awaitApproval()
+	case v1alpha1.RunClosing:
+		x.closing()
+	case v1alpha1.RunReturning:
+		x.returning()
 	case v1alpha1.RunFencing:
 		x.fencing()
 	case v1alpha1.RunPromoting:
@@ -179,7 +191,9 @@ func (x *step) carry(name string, c Command) (Result, bool) {
 	}
 	c.Run, c.Step, c.Attempt = x.was.Run.Name, name+"."+c.Dataset.Name, committed.Attempt
 	c.ID = fmt.Sprintf("%s/%s/%d", c.Run, c.Step, c.Attempt)
-	c.Bound = x.Config.Directive
+	if c.Bound == 0 {
+		c.Bound = x.Config.Directive
+	}
 	c.Revision = revision(x.was.dataset(c.Dataset.Name))
 	result, done := x.Results[c.ID]
 	if !done {

@@ -75,6 +75,8 @@ const (
 	VerbSetSyncSet Verb = "SET_SYNC_SET"
 	VerbProbe      Verb = "PROBE"
 	VerbDiscard    Verb = "DISCARD"
+	VerbClose      Verb = "CLOSE"
+	VerbCatchUp    Verb = "CATCH_UP"
 )
 
 // Command is for one agent. Doing it twice has the effect of doing it once, and
@@ -97,7 +99,9 @@ type Command struct {
 	// Revision of the committed dataset that justifies the command: an effector
 	// refuses a lower (epoch, revision) than it has carried out.
 	Revision int64
-	Bound    time.Duration
+	// PositionBytes is what a CATCH_UP waits for.
+	PositionBytes int64
+	Bound         time.Duration
 }
 
 // Outcome of a command.
@@ -116,8 +120,10 @@ type Result struct {
 	Outcome  Outcome
 	Message  string
 	Position string
-	Timeline int64
-	Elapsed  time.Duration
+	// PositionBytes is Position as a number, 0 if the verb has none.
+	PositionBytes int64
+	Timeline      int64
+	Elapsed       time.Duration
 	// At is when it came, on the leader's monotonic clock.
 	At time.Duration
 }

@@ -115,6 +115,11 @@ func needsApproval(app *v1alpha1.Application, c candidate, to Cluster) string {
 func EstimateLoss(s *Snapshot, d *v1alpha1.Dataset, target string) v1alpha1.LossEstimate {
 	loss := v1alpha1.LossEstimate{Possible: true}
 	over, silent := s.Fence(d.Status.Primary, 0)
+	if silent > s.Config.Suspect && !s.guarded(d, d.Status.Primary) {
+		loss.Seconds = unknownLoss
+		loss.Message = fmt.Sprintf("unknown: not every process that can write to %s at %s is guarded, so it may go on writing", key(d), d.Status.Primary)
+		return loss
+	}
 	if over || silent > 0 {
 		loss.Seconds = int64(math.Ceil(min(silent, s.leaseBound()).Seconds())) + 1
 	}

@@ -131,6 +131,31 @@ func TestLossesInSeveralCentersOpenTheBreaker(t *testing.T) {
 	}
 }
 
+// A leader that has just begun, and a cluster of another center that was lost
+// with the primary and is heard again before it has watched for long enough.
+func TestANewLeaderKnowsOfLossesThatHealBeforeItMayAct(t *testing.T) {
+	for name, outage := range map[string]bool{"of a hub that was well": false, "after an outage, of a cluster that was heard since": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t).steady()
+			for range 60 {
+				w.pass(100*time.Millisecond, "north-1", "south-1")
+			}
+			w.det = Detection{} // what the leader before it knew is gone
+			w.s.Fleet.Watching, w.s.Fleet.AfterOutage = time.Second, outage
+			if outage {
+				w.s.Fleet.Watching = 10 * time.Second
+			}
+			w.turn()
+			w.heard("south-1")
+			w.s.Fleet.Watching = time.Hour
+			w.turns(5)
+			if len(w.s.Runs) != 0 || w.det.Breaker == "" {
+				t.Fatalf("breaker %q, runs %d", w.det.Breaker, len(w.s.Runs))
+			}
+		})
+	}
+}
+
 func TestALossLongAgoDoesNotOpenTheBreaker(t *testing.T) {
 	w := newWorld(t).steady()
 	w.lose("south-1")
@@ -170,6 +195,56 @@ func TestAnAsynchronousTargetWaitsForAnApprovalThatAcceptsTheLoss(t *testing.T) 
 	}
 	if w.db().Status.Primary != "south-1" {
 		t.Fatalf("primary is %s", w.db().Status.Primary)
+	}
+}
+
+// The journal says Fencing, and the leader and the quorum were lost before the epoch
+// was committed: what was decided upon is looked at again.
+func TestADecisionWhoseEpochWasNeverCommittedIsLookedAtAgain(t *testing.T) {
+	for name, tc := range map[string]struct {
+		later func(w *world)
+		want  string
+	}{
+		"the source is heard again": {func(w *world) { w.pass(time.Second) }, ReasonSourceBack},
+		"the target has left the sync set": {func(w *world) {
+			w.db().Status.SyncSet = []string{"north-1"}
+		}, ReasonNoTarget},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t).steady()
+			lost := false
+			w.drop = func(kind string) bool {
+				lost = lost || kind == "dataset" && len(w.s.Runs) > 0
+				return lost && kind == "dataset"
+			}
+			for len(w.s.Runs) == 0 || w.run().Status.Phase != v1alpha1.RunFencing {
+				w.pass(100*time.Millisecond, "north-1")
+				w.turn()
+			}
+			w.drop = func(string) bool { return false }
+			tc.later(w)
+			first := w.run().Name
+			w.turn()
+			if run := w.s.run(first); run.Status.Phase != v1alpha1.RunAborted || run.Status.Reason != tc.want || w.db().Status.Epoch != 1 {
+				t.Fatalf("run is %s %s: %s; epoch %d", run.Status.Phase, run.Status.Reason, run.Status.Message, w.db().Status.Epoch)
+			}
+		})
+	}
+}
+
+// What is not guarded does not stop with its lease: nothing bounds what it goes on
+// acknowledging.
+func TestTheLossOfAnUnguardedPrimaryIsUnknown(t *testing.T) {
+	w := newWorld(t).steady()
+	w.pass(6*time.Second, "north-1")
+	if loss := EstimateLoss(&w.s, w.db(), "south-1"); loss.Seconds > 60 {
+		t.Errorf("of a guarded one: %+v", loss)
+	}
+	o := w.s.Observed[Copy{ledger, "north-1"}]
+	o.Guarded = v1alpha1.Unguarded
+	w.s.Observed[Copy{ledger, "north-1"}] = o
+	if loss := EstimateLoss(&w.s, w.db(), "south-1"); loss.Seconds < unknownLoss || !strings.Contains(loss.Message, "may go on writing") {
+		t.Errorf("of one that is not guarded: %+v", loss)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,7 +23,8 @@ func newFailoverCommand(door *connection) *cobra.Command {
 		Long: `Move an application away from where it is active, and follow the run.
 
 The primary is fenced first, and its stop is proven, whether it is healthy or
-not: users notice a short pause. Without --to the engine takes the best target. A
+not: users notice a short pause. A healthy one is better moved with "tripodctl
+switchover", which can go back. Without --to the engine takes the best target. A
 target that may lack acknowledged writes, is in another region or has just
 changed needs the approval of another person: the run then says so and waits.`,
 		Example: "  tripodctl failover pay/ledger --to north-2",
@@ -36,7 +38,8 @@ changed needs the approval of another person: the run then says so and waits.`,
 			if err != nil {
 				return err
 			}
-			run, err := orderFailover(cmd.Context(), api, name, to)
+			run, err := orderMove(cmd.Context(), api, name, v1alpha1.RecoveryRunSpec{
+				Action: v1alpha1.ActionFailover, To: v1alpha1.Place{Cluster: to}})
 			if err != nil {
 				return err
 			}
@@ -52,25 +55,24 @@ changed needs the approval of another person: the run then says so and waits.`,
 	return c
 }
 
-// orderFailover creates the run and returns its name.
-func orderFailover(ctx context.Context, api client.Client, name types.NamespacedName, to string) (string, error) {
+// orderMove creates a run that moves an application as spec says, and returns
+// its name.
+func orderMove(ctx context.Context, api client.Client, name types.NamespacedName, spec v1alpha1.RecoveryRunSpec) (string, error) {
 	from, err := activeIn(ctx, api, name)
 	if err != nil {
 		return "", err
 	}
-	if from == to {
-		return "", fmt.Errorf("application %s is active in %s already", name, to)
+	if from == spec.To.Cluster {
+		return "", fmt.Errorf("application %s is active in %s already", name, from)
 	}
+	spec.Application = v1alpha1.ApplicationReference{Namespace: name.Namespace, Name: name.Name}
+	spec.From = v1alpha1.Place{Cluster: from}
 	run := &v1alpha1.RecoveryRun{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: fmt.Sprintf("%s.%s.ordered-", name.Namespace, name.Name)},
-		Spec: v1alpha1.RecoveryRunSpec{
-			Application: v1alpha1.ApplicationReference{Namespace: name.Namespace, Name: name.Name},
-			Action:      v1alpha1.ActionFailover,
-			From:        v1alpha1.Place{Cluster: from}, To: v1alpha1.Place{Cluster: to},
-		},
+		Spec:       spec,
 	}
 	if err := api.Create(ctx, run); err != nil {
-		return "", fmt.Errorf("order the failover of %s: %w", name, err)
+		return "", fmt.Errorf("order the %s of %s: %w", strings.ToLower(string(spec.Action)), name, err)
 	}
 	return run.Name, nil
 }

@@ -67,6 +67,7 @@ Exit codes: 0 done, 1 failed, 2 the report was printed and something is not well
 		newClustersCommand(&door),
 		newAppsCommand(&door),
 		newPreflightCommand(&door),
+		newSwitchoverCommand(&door),
 		newFailoverCommand(&door),
 		newRunsCommand(&door),
 		newRunCommand(&door),

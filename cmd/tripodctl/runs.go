@@ -72,7 +72,7 @@ func newRunCommand(door *connection) *cobra.Command {
 	var follow bool
 	c := &cobra.Command{
 		Use:   "run NAME",
-		Short: "Show one recovery run, or follow it with --watch",
+		Short: "Show one recovery run, follow it with --watch, or abort it",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := door.client()
@@ -90,6 +90,7 @@ func newRunCommand(door *connection) *cobra.Command {
 		},
 	}
 	c.Flags().BoolVarP(&follow, "watch", "w", false, "print each phase as it is reached, until the run ends")
+	c.AddCommand(newAbortCommand(door))
 	return c
 }
 
@@ -115,6 +116,9 @@ func printRun(w io.Writer, run *v1alpha1.RecoveryRun) error {
 	if m := s.Measured; m != nil {
 		fmt.Fprintf(w, "measured  detect %ss, fence %ss, promote %ss, route %ss, RTO %ss, RPO %s\n",
 			m.DetectSeconds, m.FenceSeconds, m.PromoteSeconds, m.RouteSeconds, m.RTOSeconds, m.RPO)
+		if m.PauseSeconds != "" {
+			fmt.Fprintf(w, "pause     writes were closed for at most %ss\n", m.PauseSeconds)
+		}
 	}
 	for _, d := range s.Datasets {
 		fmt.Fprintf(w, "dataset   %s: epoch %d to %d, fence %s, promoted %t, routed %t\n",

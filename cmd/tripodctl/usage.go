@@ -12,7 +12,7 @@ func sayUsage(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		sayUsage(sub)
 	}
-	if c.HasSubCommands() && c.RunE == nil {
+	if c.HasSubCommands() && !c.Runnable() {
 		if c.HasParent() {
 			c.Args = cobra.ArbitraryArgs
 			c.RunE = func(cmd *cobra.Command, args []string) error {

@@ -47,7 +47,7 @@ func directive(cmd failover.Command, d *v1alpha1.Dataset) *agentv1.Directive {
 		role.Peers = append(role.Peers, &agentv1.DatasetPeer{Cluster: m.Cluster, Address: m.Address, Asynchronous: m.Link == v1alpha1.LinkAsynchronous})
 	}
 	return &agentv1.Directive{Id: cmd.ID, Run: cmd.Run, Step: cmd.Step, Attempt: cmd.Attempt, Epoch: cmd.Epoch, Dataset: key,
-		Verb: verbs[cmd.Verb], Role: role, DeadlineMillis: cmd.Bound.Milliseconds(), Revision: cmd.Revision}
+		Verb: verbs[cmd.Verb], Role: role, DeadlineMillis: cmd.Bound.Milliseconds(), Revision: cmd.Revision, PositionBytes: cmd.PositionBytes}
 }
 
 var verbs = map[failover.Verb]agentv1.Verb{
@@ -57,6 +57,8 @@ var verbs = map[failover.Verb]agentv1.Verb{
 	failover.VerbSetSyncSet: agentv1.Verb_VERB_SET_SYNC_SET,
 	failover.VerbProbe:      agentv1.Verb_VERB_PROBE,
 	failover.VerbDiscard:    agentv1.Verb_VERB_DISCARD,
+	failover.VerbClose:      agentv1.Verb_VERB_CLOSE,
+	failover.VerbCatchUp:    agentv1.Verb_VERB_CATCH_UP,
 }
 
 var verbRoles = map[failover.Verb]agentv1.Role{
@@ -66,6 +68,8 @@ var verbRoles = map[failover.Verb]agentv1.Role{
 	failover.VerbSetSyncSet: agentv1.Role_ROLE_PRIMARY,
 	failover.VerbProbe:      agentv1.Role_ROLE_PRIMARY,
 	failover.VerbDiscard:    agentv1.Role_ROLE_REPLICA,
+	failover.VerbClose:      agentv1.Role_ROLE_PRIMARY,
+	failover.VerbCatchUp:    agentv1.Role_ROLE_REPLICA,
 }
 
 var protections = map[v1alpha1.Protection]agentv1.Protection{

@@ -33,7 +33,11 @@ type fleet struct {
 	promoted map[int64]int // promotions by epoch
 	carried  []*agentv1.Directive
 	refuse   func(*agentv1.Directive) *agentv1.DirectiveResult
+	t        *testing.T
 }
+
+// finalBytes is where the log of a closed copy ends.
+const finalBytes = 0x3000148
 
 func newFleet(centers ...string) *fleet {
 	f := &fleet{centers: centers, lost: map[string]bool{}, copies: map[string]*agentv1.DatasetObservation{}, promoted: map[int64]int{}}
@@ -121,6 +125,15 @@ func (f *fleet) Direct(_ context.Context, cluster string, d *agentv1.Directive) 
 	case agentv1.Verb_VERB_FOLLOW:
 		o.Role, o.State = agentv1.Role_ROLE_REPLICA, "Streaming"
 		f.streamLocked(d.GetRole().GetPrimary(), cluster)
+	case agentv1.Verb_VERB_CLOSE:
+		o.State, o.PositionBytes = "Closed", finalBytes
+		result.Observation = o
+	case agentv1.Verb_VERB_CATCH_UP:
+		if d.GetPositionBytes() != finalBytes {
+			f.t.Errorf("asked to catch up with %d", d.GetPositionBytes())
+		}
+		result.Observation = &agentv1.DatasetObservation{PositionBytes: finalBytes}
+		return result, nil
 	case agentv1.Verb_VERB_SET_SYNC_SET:
 		o = clone(f.copies[cluster])
 		o.Acknowledges = slices.DeleteFunc(slices.Clone(d.GetRole().GetSyncSet()), func(n string) bool { return n == cluster })
@@ -161,6 +174,7 @@ type hub struct {
 
 func newHub(t *testing.T) *hub {
 	f := newFleet("north-1", "north-2", "south-1")
+	f.t = t
 	var objects []client.Object
 	for _, c := range f.centers {
 		objects = append(objects, &v1alpha1.Cluster{ObjectMeta: metav1.ObjectMeta{Name: c},

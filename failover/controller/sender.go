@@ -81,7 +81,7 @@ func (s *sender) carry(ctx context.Context, c failover.Command, d *agentv1.Direc
 	if err != nil {
 		result.Message = err.Error()
 	} else {
-		result = failover.Result{Outcome: outcomes[r.GetOutcome()], Message: r.GetMessage(), Position: r.GetPosition(),
+		result = failover.Result{Outcome: outcomes[r.GetOutcome()], Message: r.GetMessage(), Position: r.GetPosition(), PositionBytes: r.GetObservation().GetPositionBytes(),
 			Timeline: r.GetTimeline(), Elapsed: time.Duration(r.GetElapsedMillis()) * time.Millisecond, At: s.uptime()}
 	}
 	s.metrics.directives.WithLabelValues(string(c.Verb), string(result.Outcome)).Observe((s.uptime() - start).Seconds())

@@ -25,8 +25,10 @@ type Driver interface { //nolint:interfacebloat // the contract of a package of 
 	// call's sync set, and proves it by a write. A copy that already is that
 	// primary stays it; one that has stopped is started again.
 	Promote(ctx context.Context, c Call) (Observation, error)
-	// Demote stops this copy in order: the replicas that receive its log have
-	// all of it on return.
+	// Demote stops this primary in order: the replicas that receive its log have
+	// all of it on return, and the observation's position is where it ends. From
+	// then on only a Promote of a later revision, or epoch, starts it as primary.
+	// It fails when the stop was not in order.
 	Demote(ctx context.Context, c Call) (Observation, error)
 	// Fence stops this copy at once and proves that it accepts no write.
 	Fence(ctx context.Context, c Call) (Observation, error)
@@ -97,6 +99,7 @@ const (
 	StateCatchingUp State = "CatchingUp"
 	StateDetached   State = "Detached"
 	StateStopped    State = "Stopped"
+	StateClosed     State = "Closed"
 	StateFenced     State = "Fenced"
 	StateDiverged   State = "Diverged"
 	StateCopying    State = "Copying"

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -22,14 +23,16 @@ func (c *Core) Admit(cmd *agentv1.GuardCommand, now Instant) error {
 	c.memory.Revision = max(c.memory.Revision, cmd.GetRevision())
 	switch work := cmd.GetWork().(type) {
 	case *agentv1.GuardCommand_StartPrimary:
-		return c.admitPrimary(cmd.GetEpoch(), now, work.StartPrimary.GetForm())
+		return errors.Join(c.admitOpen(cmd.GetRevision()), c.admitPrimary(cmd.GetEpoch(), now, work.StartPrimary.GetForm()))
 	case *agentv1.GuardCommand_Promote:
-		return c.admitPromote(cmd.GetEpoch(), now)
+		return errors.Join(c.admitOpen(cmd.GetRevision()), c.admitPromote(cmd.GetEpoch(), now))
 	case *agentv1.GuardCommand_StartReplica:
 		return c.admitReplica()
 	case *agentv1.GuardCommand_Fence:
 		c.memory.Fenced = true
 		return nil
+	case *agentv1.GuardCommand_Close:
+		return c.admitClose(cmd.GetEpoch(), cmd.GetRevision())
 	case *agentv1.GuardCommand_Stop:
 		return nil
 	case *agentv1.GuardCommand_Measure:
@@ -45,6 +48,25 @@ func (c *Core) Admit(cmd *agentv1.GuardCommand, now Instant) error {
 		return c.admitWaitFor(work.WaitFor)
 	}
 	return fmt.Errorf("unknown work in command %s, the agent is newer than the guard: %w", cmd.GetId(), ErrRefused)
+}
+
+// admitClose remembers that this primary is closed, before it is: whatever
+// happens to the guard then, nothing starts it again by itself.
+func (c *Core) admitClose(epoch, revision int64) error {
+	if c.memory.Held != epoch || c.memory.Standby || c.mode == agentv1.DatabaseMode_DATABASE_MODE_REPLICA {
+		return fmt.Errorf("only the primary of epoch %d is closed at it, this copy is not: %w", epoch, ErrRefused)
+	}
+	c.memory.Closed = max(1, revision)
+	return nil
+}
+
+// admitOpen refuses to make a closed copy writable but for a later decision. What
+// an agent does by itself has no revision.
+func (c *Core) admitOpen(revision int64) error {
+	if c.memory.Closed != 0 && revision <= c.memory.Closed {
+		return fmt.Errorf("closed by a switchover at revision %d, only a later decision opens it: %w", c.memory.Closed, ErrRefused)
+	}
+	return nil
 }
 
 func (c *Core) proven(epoch int64, now Instant) error {

@@ -128,7 +128,7 @@ func (c *Core) hear(role *agentv1.RoleGrant) bool {
 func (c *Core) advance(incarnation uint64, epoch int64) bool {
 	changed := incarnation > c.memory.Incarnation || epoch > c.memory.Epoch
 	if epoch > c.memory.Epoch {
-		c.memory.Revision = 0
+		c.memory.Revision, c.memory.Closed = 0, 0
 	}
 	c.memory.Incarnation = max(c.memory.Incarnation, incarnation)
 	c.memory.Epoch = max(c.memory.Epoch, epoch)

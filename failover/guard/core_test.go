@@ -102,6 +102,8 @@ func command(epoch, revision int64, work any) *agentv1.GuardCommand {
 		cmd.Work = &agentv1.GuardCommand_Rewind{Rewind: w}
 	case *agentv1.FreshCopy:
 		cmd.Work = &agentv1.GuardCommand_Copy{Copy: w}
+	case *agentv1.CloseDatabase:
+		cmd.Work = &agentv1.GuardCommand_Close{Close: w}
 	case *agentv1.WaitFor:
 		cmd.Work = &agentv1.GuardCommand_WaitFor{WaitFor: w}
 	}
@@ -159,6 +161,26 @@ func TestAdmit(t *testing.T) {
 			memory: Memory{WaitsFor: []string{"north-2"}}, mode: running, cmd: command(1, 0, &agentv1.WaitFor{Standbys: []string{"north-2", "south-1"}})},
 		"waiting is not made less without confirmation": {
 			memory: Memory{WaitsFor: []string{"north-2"}}, mode: running, cmd: command(1, 0, &agentv1.WaitFor{Standbys: []string{"south-1"}}), want: ErrRefused},
+		"the primary of the epoch is closed": {
+			memory: Memory{Epoch: 2, Formed: true, Held: 2}, mode: running, cmd: command(2, 7, &agentv1.CloseDatabase{})},
+		"the primary of an earlier epoch is not": {
+			memory: Memory{Epoch: 2, Formed: true, Held: 1}, mode: none, cmd: command(2, 7, &agentv1.CloseDatabase{}), want: ErrRefused},
+		"nor at an epoch that is over": {
+			memory: Memory{Epoch: 3, Formed: true, Held: 3}, mode: running, cmd: command(2, 7, &agentv1.CloseDatabase{}), want: ErrOlder},
+		"nor is a replica": {
+			memory: Memory{Epoch: 2, Formed: true, Held: 2, Standby: true}, mode: standing, cmd: command(2, 7, &agentv1.CloseDatabase{}), want: ErrRefused},
+		"a closed primary is not started by the agent itself": {
+			memory: Memory{Epoch: 1, Formed: true, Held: 1, Revision: 7, Closed: 7}, mode: none, proof: proofOf(asPrimary, 1, 1, time.Minute),
+			cmd: command(1, 0, &agentv1.StartPrimary{}), want: ErrRefused},
+		"nor by the decision that closed it": {
+			memory: Memory{Epoch: 1, Formed: true, Held: 1, Revision: 7, Closed: 7}, mode: none, proof: proofOf(asPrimary, 1, 1, time.Minute),
+			cmd: command(1, 7, &agentv1.StartPrimary{}), want: ErrRefused},
+		"but by a later one": {
+			memory: Memory{Epoch: 1, Formed: true, Held: 1, Revision: 7, Closed: 7}, mode: none, proof: proofOf(asPrimary, 1, 1, time.Minute),
+			cmd: command(1, 8, &agentv1.StartPrimary{})},
+		"and by the proof of a later epoch": {
+			memory: Memory{Epoch: 1, Formed: true, Held: 1, Revision: 7, Closed: 7}, mode: none, proof: proofOf(asPrimary, 3, 9, time.Minute),
+			cmd: command(3, 0, &agentv1.StartPrimary{})},
 		"work that the guard does not know is refused": {mode: none, cmd: &agentv1.GuardCommand{Incarnation: 1, Epoch: 1}, want: ErrRefused},
 	}
 	for name, tt := range tests {

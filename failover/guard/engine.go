@@ -17,7 +17,8 @@ type Engine interface {
 	// Configure makes a running database wait for s.WaitFor and follow
 	// s.PrimaryAddress.
 	Configure(ctx context.Context, s *agentv1.DatabaseSettings) error
-	// Stop ends a running database in order.
+	// Stop ends a running database in order. It fails when the database has
+	// ended otherwise, now or before: then where its log ends is not known.
 	Stop(ctx context.Context) error
 	// Writable reports from the copy itself whether it accepts, or when it is
 	// stopped last accepted, writes.

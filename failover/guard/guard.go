@@ -235,7 +235,7 @@ func (g *Guard) Status() *agentv1.GuardStatus {
 		Init: os.Getpid() == 1, Enforcing: g.enforcing, LastStop: g.lastStop,
 		Known: &agentv1.KnownSyncSet{Epoch: m.Known.Epoch, Primary: m.Known.Primary,
 			SyncSet: m.Known.SyncSet, Protection: m.Known.Protection},
-		Position: g.position, Timeline: g.timeline, Standby: m.Standby,
+		Position: g.position, Timeline: g.timeline, Standby: m.Standby, Closed: m.Closed != 0,
 	}
 }
 

@@ -23,6 +23,7 @@ type database struct {
 	kills    int
 	saved    []Memory
 	full     bool
+	stop     error         // what Stop answers
 	starting chan struct{} // closed lets Start return
 	writable bool
 }
@@ -44,7 +45,7 @@ func (d *database) Start(ctx context.Context, _ agentv1.DatabaseMode, _ *agentv1
 }
 func (d *database) Promote(context.Context, *agentv1.DatabaseSettings) error   { return nil }
 func (d *database) Configure(context.Context, *agentv1.DatabaseSettings) error { return nil }
-func (d *database) Stop(context.Context) error                                 { return nil }
+func (d *database) Stop(context.Context) error                                 { return d.stop }
 func (d *database) Writable() (bool, error)                                    { d.mu.Lock(); defer d.mu.Unlock(); return d.writable, nil }
 func (d *database) Form(context.Context, *agentv1.DatabaseSettings) error      { return nil }
 func (d *database) Measure(context.Context, *agentv1.SourceFacts) (*agentv1.Divergence, error) {
@@ -220,5 +221,67 @@ func TestARewindThatDidNotFinishLeavesATornCopy(t *testing.T) {
 	cmd := command(2, 0, &agentv1.StartReplica{Settings: &agentv1.DatabaseSettings{}})
 	if r := (worker{again}).do(t.Context(), cmd); r.GetOutcome() != agentv1.Outcome_OUTCOME_REFUSED {
 		t.Errorf("a torn copy was started after a restart: %v", r)
+	}
+}
+
+func TestAClosedPrimaryStaysClosedWhateverHappensToItsGuard(t *testing.T) {
+	for name, tc := range map[string]struct {
+		stop    error
+		outcome agentv1.Outcome
+		kills   int
+	}{
+		"stopped in order":     {nil, agentv1.Outcome_OUTCOME_DONE, 0},
+		"stopped out of order": {errors.New("planted"), agentv1.Outcome_OUTCOME_FAILED, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := &database{saved: []Memory{{Incarnation: 1, Epoch: 1, Formed: true, Held: 1}}, stop: tc.stop}
+			g := newGuard(t, d)
+			prove(t, g, asPrimary, 1, time.Minute)
+			start := func(g *Guard, id string, revision int64) agentv1.Outcome {
+				cmd := command(1, revision, &agentv1.StartPrimary{Settings: &agentv1.DatabaseSettings{}})
+				cmd.Id = id
+				return (worker{g}).do(t.Context(), cmd).GetOutcome()
+			}
+			if got := start(g, "start", 0); got != agentv1.Outcome_OUTCOME_DONE {
+				t.Fatal(got)
+			}
+			r := (worker{g}).do(t.Context(), command(1, 7, &agentv1.CloseDatabase{}))
+			if r.GetOutcome() != tc.outcome || d.killed() != tc.kills || !r.GetStatus().GetClosed() || r.GetStatus().GetMode() != agentv1.DatabaseMode_DATABASE_MODE_STOPPED {
+				t.Fatalf("%v after %d kills", r, d.killed())
+			}
+			if position := r.GetStatus().GetPosition(); tc.stop == nil && position == "" {
+				t.Error("it does not say where its log ends")
+			}
+			if got := start(g, "by itself", 0); got != agentv1.Outcome_OUTCOME_REFUSED {
+				t.Errorf("started by itself: %v", got)
+			}
+			again := newGuard(t, d) // after a restart
+			prove(t, again, asPrimary, 1, time.Minute)
+			if got := start(again, "by itself", 0); got != agentv1.Outcome_OUTCOME_REFUSED {
+				t.Errorf("started by itself after a restart: %v", got)
+			}
+			if got := start(again, "opened", 8); got != agentv1.Outcome_OUTCOME_DONE || again.Status().GetClosed() {
+				t.Errorf("opened: %v, closed %v", got, again.Status().GetClosed())
+			}
+		})
+	}
+}
+
+func TestAPromotionRemembersWhomItWasToldToWaitFor(t *testing.T) {
+	d := &database{saved: []Memory{{Incarnation: 1, Epoch: 1, Formed: true, Standby: true}}}
+	g := newGuard(t, d)
+	if r := (worker{g}).do(t.Context(), command(1, 0, &agentv1.StartReplica{Settings: &agentv1.DatabaseSettings{PrimaryAddress: "10.0.0.2:5432"}})); r.GetOutcome() != agentv1.Outcome_OUTCOME_DONE {
+		t.Fatal(r)
+	}
+	prove(t, g, asPrimary, 2, time.Minute)
+	cmd := command(2, 9, &agentv1.PromoteReplica{Settings: &agentv1.DatabaseSettings{WaitFor: []string{"north-2"}}})
+	cmd.Id = "promote"
+	if r := (worker{g}).do(t.Context(), cmd); r.GetOutcome() != agentv1.Outcome_OUTCOME_DONE {
+		t.Fatal(r)
+	}
+	for _, m := range d.saved {
+		if m.Held == 2 && len(m.WaitsFor) != 1 {
+			t.Errorf("epoch 2 is held and nobody waited for: %+v", m)
+		}
 	}
 }

@@ -10,6 +10,8 @@ type Memory struct {
 	Epoch       int64  `json:"epoch"`
 	// Revision is the highest of a command carried out at Epoch.
 	Revision int64 `json:"revision,omitempty"`
+	// Closed is the revision of the CloseDatabase carried out at Epoch, or 0.
+	Closed int64 `json:"closed,omitempty"`
 	// Held is the last epoch at which this copy was the primary.
 	Held int64 `json:"held,omitempty"`
 	// Formed is true when the volume holds a whole copy.
@@ -21,8 +23,9 @@ type Memory struct {
 	Standby bool   `json:"standby,omitempty"`
 	Follows string `json:"follows,omitempty"`
 	// WaitsFor are the standbys that have surely held every write that was
-	// acknowledged at Held. It grows after they have caught up and shrinks
-	// before the database stops waiting.
+	// acknowledged at Held. It begins with those that the promotion was told to
+	// wait for, grows after they have caught up and shrinks before the database
+	// stops waiting.
 	WaitsFor []string `json:"waitsFor,omitempty"`
 	// Known is the sync set of the primary this copy followed, as last heard.
 	Known Known `json:"known,omitzero"`
@@ -49,14 +52,14 @@ func (m *Memory) holds(epoch int64) {
 // becamePrimary remembers that this copy is the primary of epoch.
 func (m *Memory) becamePrimary(epoch int64) {
 	m.holds(epoch)
-	m.Formed, m.Standby, m.Fenced = true, false, false
+	m.Formed, m.Standby, m.Fenced, m.Closed = true, false, false, 0
 	m.Follows = ""
 	m.Known = Known{}
 }
 
 // becameReplica remembers that this copy follows address.
 func (m *Memory) becameReplica(address string, role *agentv1.RoleGrant) {
-	m.Standby, m.Fenced = true, false
+	m.Standby, m.Fenced, m.Closed = true, false, 0
 	m.Follows = address
 	if role.GetRole() == agentv1.Role_ROLE_REPLICA && role.GetPrimaryAddress() == address && len(role.GetSyncSet()) > 0 {
 		m.Known = Known{Epoch: role.GetEpoch(), Primary: role.GetPrimary(), SyncSet: role.GetSyncSet(), Protection: role.GetProtection()}
@@ -66,7 +69,7 @@ func (m *Memory) becameReplica(address string, role *agentv1.RoleGrant) {
 // copied remembers that the volume holds a whole base copy, a replica's.
 func (m *Memory) copied() {
 	m.Formed, m.Torn, m.Standby = true, false, true
-	m.Held, m.WaitsFor = 0, nil
+	m.Held, m.WaitsFor, m.Closed = 0, nil, 0
 	m.Known = Known{}
 }
 
@@ -74,6 +77,6 @@ func (m *Memory) copied() {
 // primary went with the log after the fork.
 func (m *Memory) rewound() {
 	m.Torn, m.Standby = false, true
-	m.Held, m.WaitsFor = 0, nil
+	m.Held, m.WaitsFor, m.Closed = 0, nil, 0
 	m.Known = Known{}
 }

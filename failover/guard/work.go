@@ -26,6 +26,8 @@ func (g worker) carry(ctx context.Context, cmd *agentv1.GuardCommand) (*agentv1.
 		return nil, g.proveStopped(ctx)
 	case *agentv1.GuardCommand_Stop:
 		return nil, g.stop(ctx)
+	case *agentv1.GuardCommand_Close:
+		return nil, g.close(ctx)
 	case *agentv1.GuardCommand_Measure:
 		if !g.formed() {
 			return &agentv1.Divergence{Measured: true, Empty: true}, nil
@@ -142,7 +144,10 @@ func (g worker) promote(ctx context.Context, epoch int64, s *agentv1.DatabaseSet
 		return err
 	}
 	s.WaitFor = waits
-	g.set(func() { g.core.memory.holds(epoch) })
+	g.set(func() {
+		g.core.memory.holds(epoch)
+		g.core.memory.WaitsFor = waits
+	})
 	if err := g.save(); err != nil {
 		return g.abandon(err)
 	}
@@ -162,6 +167,27 @@ func (g worker) stop(ctx context.Context) error {
 	}
 	g.set(func() { g.lastStop = "stopped in order" })
 	g.stopped(nil)
+	return nil
+}
+
+// close stops the primary in order and tells where its log ends. One that does
+// not end in time is killed, so that it can be opened again.
+func (g worker) close(ctx context.Context) error {
+	g.set(func() { g.position, g.timeline = "", 0 })
+	if err := g.parts.Engine.Stop(ctx); err != nil {
+		if left := g.kill("it did not close in order"); len(left) > 0 {
+			return fmt.Errorf("close in order: %w; %d processes survived SIGKILL", err, len(left))
+		}
+		g.stopped(nil)
+		return fmt.Errorf("close in order: %w", err)
+	}
+	g.set(func() { g.lastStop = "closed by a switchover" })
+	g.stopped(nil)
+	position, timeline, err := g.parts.Copier.Position(ctx)
+	if err != nil {
+		return fmt.Errorf("read where the log ends: %w", err)
+	}
+	g.set(func() { g.position, g.timeline = position, timeline })
 	return nil
 }
 

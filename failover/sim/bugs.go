@@ -43,12 +43,28 @@ const (
 	// PromoteWithoutFencing: the permission to promote is committed together
 	// with the decision.
 	PromoteWithoutFencing
+	// CatchUpNotProven: the target of a switchover says that it holds what it is
+	// asked for, whatever it holds.
+	CatchUpNotProven
+	// ClosedRestarts: a primary that was closed is started like any that stopped.
+	ClosedRestarts
+	// CloseAtOlderEpoch: a CLOSE is obeyed at any time.
+	CloseAtOlderEpoch
+	// ReturnWithinEpoch: a switchover that returns commits no epoch of its own.
+	ReturnWithinEpoch
+	// ReturnWithoutFence: it does not fence the target, which may be promoted.
+	ReturnWithoutFence
+	// PromotedOpen: the target does not wait for the source until it is opened.
+	PromotedOpen
+	// ReturnAfterOpen: it returns although clients may write at the target.
+	ReturnAfterOpen
 	bugs
 )
 
 func (b Bug) String() string {
 	return [...]string{"None", "LeaseNotWaitedFor", "CoverageIgnored", "ShrinkBeforeCommit", "GrowWithoutConfirmation", "EffectorIgnoresEpoch",
-		"BreakerDisabled", "StepHasItsEffectTwice", "DeadlineFromAnswer", "NoConcurrencyControl", "AsynchronousIsSafe", "GuardDoesNotKill", "PromoteWithoutFencing"}[b]
+		"BreakerDisabled", "StepHasItsEffectTwice", "DeadlineFromAnswer", "NoConcurrencyControl", "AsynchronousIsSafe", "GuardDoesNotKill", "PromoteWithoutFencing",
+		"CatchUpNotProven", "ClosedRestarts", "CloseAtOlderEpoch", "ReturnWithinEpoch", "ReturnWithoutFence", "PromotedOpen", "ReturnAfterOpen"}[b]
 }
 
 // blind plants a bug in what the engine sees.
@@ -74,6 +90,16 @@ func (b Bug) blind(s *failover.Snapshot) {
 			}
 		}
 		s.Datasets[0] = d
+	case ReturnAfterOpen:
+		d := s.Datasets[0]
+		for i, r := range s.Runs {
+			if d.Status.Phase == v1alpha1.DatasetSteady && r.Status.Phase == v1alpha1.RunRouting && r.Spec.Action == v1alpha1.ActionSwitchover &&
+				d.Status.Primary == r.Status.Datasets[0].Target {
+				s.Runs[i], s.Datasets[0] = r.DeepCopy(), d.DeepCopy()
+				s.Runs[i].Status.Phase = v1alpha1.RunPromoting
+				s.Datasets[0].Status.Phase, s.Datasets[0].Status.Run = v1alpha1.DatasetPromoting, r.Name
+			}
+		}
 	case AsynchronousIsSafe:
 		d := s.Datasets[0].DeepCopy()
 		if d.Status.Phase == v1alpha1.DatasetSteady {
@@ -89,6 +115,13 @@ func (b Bug) twist(m *member, e failover.Effects) ([]failover.Command, []metav1.
 	if b == GrowWithoutConfirmation {
 		e.Commands = slices.DeleteFunc(e.Commands, func(c failover.Command) bool { return c.Verb == failover.VerbSetSyncSet })
 	}
+	if b == PromotedOpen {
+		for i, c := range e.Commands {
+			if c.Verb == failover.VerbPromote && c.Cluster != m.state.dataset.Status.PreviousPrimary {
+				e.Commands[i].SyncSet = []string{c.Cluster}
+			}
+		}
+	}
 	for _, d := range e.Datasets {
 		old := m.state.dataset
 		switch {
@@ -98,6 +131,10 @@ func (b Bug) twist(m *member, e failover.Effects) ([]failover.Command, []metav1.
 			continue // the commit comes later
 		case b == PromoteWithoutFencing && d.Status.Phase == v1alpha1.DatasetFencing:
 			d.Status.Phase, d.Status.FenceProof = v1alpha1.DatasetPromoting, v1alpha1.FenceElapsed
+		case b == ReturnWithoutFence && old.Status.Phase == v1alpha1.DatasetPromoting && d.Status.Phase == v1alpha1.DatasetFencing:
+			d.Status.Phase, d.Status.FenceProof = v1alpha1.DatasetPromoting, v1alpha1.FenceNotGranted
+		case b == ReturnWithinEpoch && d.Status.Epoch > old.Status.Epoch && old.Status.Phase != v1alpha1.DatasetSteady && old.Status.Phase != v1alpha1.DatasetClosing && old.Status.Epoch > 0:
+			d.Status.Epoch = old.Status.Epoch
 		}
 		writes = append(writes, d)
 	}

@@ -27,8 +27,11 @@ type checker struct {
 	promoted    map[int64]int
 	lossy       map[int64]bool // epochs whose primary was not in the sync set
 	lastRenewal map[string]time.Duration
-	highest     [centers]int64 // epoch that each effector has seen
-	lastAck     time.Duration
+	// renewedBefore is the last renewal that a decision which is committed now can
+	// have known of, if lastRenewal came while it was on its way.
+	renewedBefore map[string]time.Duration
+	highest       [centers]int64 // epoch that each effector has seen
+	lastAck       time.Duration
 }
 
 func (c *checker) violate(invariant, format string, args ...any) {
@@ -47,6 +50,12 @@ func (c *checker) writing(s *site) {
 }
 
 func (c *checker) ack(w write) {
+	if d := c.w.truth.dataset.Status; d.CatchUp != nil && d.Epoch == w.epoch && d.Phase == v1alpha1.DatasetPromoting {
+		c.violate("ban", "write %d is acknowledged at epoch %d, which a switchover has not opened yet", w.id, w.epoch)
+	}
+	if c.lastAck > 0 {
+		c.result.Pause = max(c.result.Pause, c.w.now-c.lastAck)
+	}
 	c.acked = append(c.acked, acknowledged{w, c.w.now})
 	c.lastAck = c.w.now
 	c.result.Acknowledged++
@@ -101,7 +110,7 @@ func (c *checker) lost(s *site, when string) {
 func (c *checker) approved(epoch int64) (time.Duration, bool) {
 	for _, r := range c.w.truth.runs {
 		for _, rd := range r.Status.Datasets {
-			if rd.Epoch != epoch {
+			if rd.Epoch != epoch || r.Status.Phase == v1alpha1.RunAborted {
 				continue
 			}
 			for _, a := range c.w.truth.approvals {
@@ -116,8 +125,22 @@ func (c *checker) approved(epoch int64) (time.Duration, bool) {
 
 func (c *checker) renewed(clusters []string) {
 	for _, name := range clusters {
+		if c.w.now-c.lastRenewal[name] > onItsWay {
+			c.renewedBefore[name] = c.lastRenewal[name]
+		}
 		c.lastRenewal[name] = c.w.now
 	}
+}
+
+// onItsWay is how long a write may take from the leader's look to its commit.
+const onItsWay = 60 * time.Millisecond
+
+// renewal is the newest one that a decision which is committed now must know of.
+func (c *checker) renewal(name string) time.Duration {
+	if c.w.now-c.lastRenewal[name] > onItsWay {
+		return c.lastRenewal[name]
+	}
+	return c.renewedBefore[name]
 }
 
 // carried is called before an effector does anything: I5.
@@ -156,18 +179,43 @@ func (c *checker) dataset(o, n *v1alpha1.Dataset) {
 	if b.Epoch == a.Epoch && b.Primary != a.Primary {
 		c.violate("I5", "the primary changes from %s to %s within epoch %d", a.Primary, b.Primary, b.Epoch)
 	}
-	legal := map[[2]v1alpha1.DatasetPhase]bool{
-		{v1alpha1.DatasetForming, v1alpha1.DatasetPromoting}: true,
-		{v1alpha1.DatasetSteady, v1alpha1.DatasetFencing}:    true,
-		{v1alpha1.DatasetFencing, v1alpha1.DatasetPromoting}: true,
-		{v1alpha1.DatasetPromoting, v1alpha1.DatasetSteady}:  true,
+	if a.Phase != b.Phase && !slices.Contains(legal[[2]v1alpha1.DatasetPhase{a.Phase, b.Phase}], b.Epoch-a.Epoch) {
+		c.violate("I6", "the dataset goes from %q at epoch %d to %q at %d", a.Phase, a.Epoch, b.Phase, b.Epoch)
 	}
-	if a.Phase != b.Phase && !legal[[2]v1alpha1.DatasetPhase{a.Phase, b.Phase}] {
-		c.violate("I6", "the dataset goes from %q to %q", a.Phase, b.Phase)
-	}
-	if a.Phase == v1alpha1.DatasetSteady && b.Phase != v1alpha1.DatasetSteady {
+	if a.Phase == v1alpha1.DatasetSteady && b.Phase == v1alpha1.DatasetFencing {
 		c.lossy[b.Epoch] = !slices.Contains(a.SyncSet, b.Primary)
 		c.automatic(a, b)
+	}
+	c.planned(a, b)
+}
+
+// legal are the changes of a dataset's phase, with by how much the epoch grows.
+var legal = map[[2]v1alpha1.DatasetPhase][]int64{
+	{v1alpha1.DatasetForming, v1alpha1.DatasetPromoting}: {1},
+	{v1alpha1.DatasetSteady, v1alpha1.DatasetFencing}:    {1},
+	{v1alpha1.DatasetFencing, v1alpha1.DatasetPromoting}: {0, 1}, // 1: a switchover returns
+	{v1alpha1.DatasetPromoting, v1alpha1.DatasetSteady}:  {0},
+	{v1alpha1.DatasetSteady, v1alpha1.DatasetClosing}:    {0},
+	{v1alpha1.DatasetClosing, v1alpha1.DatasetSteady}:    {0},
+	{v1alpha1.DatasetClosing, v1alpha1.DatasetFencing}:   {1},
+	{v1alpha1.DatasetPromoting, v1alpha1.DatasetFencing}: {1}, // a switchover returns
+}
+
+// planned judges the changes that only a switchover makes.
+func (c *checker) planned(a, b v1alpha1.DatasetStatus) {
+	if b.Epoch == a.Epoch || a.Phase == v1alpha1.DatasetForming || a.Phase == v1alpha1.DatasetSteady {
+		return
+	}
+	switch {
+	case a.Phase == v1alpha1.DatasetClosing:
+		if source := c.w.sites[siteOf(a.Primary)]; source.db.running && source.db.primary {
+			c.violate("ban", "epoch %d is committed while %s accepts writes", b.Epoch, a.Primary)
+		}
+		c.lost(c.w.sites[siteOf(b.Primary)], fmt.Sprintf("when epoch %d was committed for it", b.Epoch))
+	case b.Primary != a.PreviousPrimary:
+		c.violate("I6", "epoch %d returns to %s, the source was %s", b.Epoch, b.Primary, a.PreviousPrimary)
+	case a.Phase == v1alpha1.DatasetFencing && c.promoted[a.Epoch] > 0:
+		c.violate("I1", "%s takes the role back without a fence, and %s was promoted at epoch %d", b.Primary, a.Primary, a.Epoch)
 	}
 }
 
@@ -182,6 +230,9 @@ func (c *checker) automatic(a, b v1alpha1.DatasetStatus) {
 	if r.Status.Phase == v1alpha1.RunAwaitingApproval || r.Status.Timeline.ApprovedAt != nil {
 		return
 	}
+	if r.Spec.Action == v1alpha1.ActionSwitchover {
+		c.violate("I6", "switchover %s commits epoch %d without closing the source", r.Name, b.Epoch)
+	}
 	if r.Spec.Requester != "" {
 		if !slices.Contains(a.SyncSet, b.Primary) {
 			c.violate("I2", "%s is made primary without approval and is not in the sync set %v", b.Primary, a.SyncSet)
@@ -192,7 +243,7 @@ func (c *checker) automatic(a, b v1alpha1.DatasetStatus) {
 		c.violate("I2", "%s is made primary without approval and is not in the sync set %v", b.Primary, a.SyncSet)
 	}
 	over := c.w.lease.OverAfter()
-	lostFor := func(name string) time.Duration { return c.w.now - c.lastRenewal[name] - over }
+	lostFor := func(name string) time.Duration { return c.w.now - c.renewal(name) - over }
 	from := lostFor(a.Primary)
 	if from < -time.Second {
 		c.violate("I4", "%s is replaced although its lease was renewed %.3fs ago", a.Primary, (c.w.now - c.lastRenewal[a.Primary]).Seconds())
@@ -210,7 +261,7 @@ func (w *world) breakerWindow() time.Duration { return time.Minute }
 func absolute(d time.Duration) time.Duration { return max(d, -d) }
 
 // order of the phases; a paused run keeps its place.
-var order = []v1alpha1.RunPhase{v1alpha1.RunPending, v1alpha1.RunPreflight, v1alpha1.RunAwaitingApproval, v1alpha1.RunFencing,
+var order = []v1alpha1.RunPhase{v1alpha1.RunPending, v1alpha1.RunPreflight, v1alpha1.RunAwaitingApproval, v1alpha1.RunClosing, v1alpha1.RunFencing,
 	v1alpha1.RunPromoting, v1alpha1.RunRouting, v1alpha1.RunVerifying, v1alpha1.RunCompleted}
 
 // run checks one committed change of a run: I6.
@@ -219,7 +270,10 @@ func (c *checker) run(o, n *v1alpha1.RecoveryRun) {
 		c.result.Runs++
 		c.w.trace("committed: run %s", n.Name)
 		for _, r := range c.w.truth.runs {
-			if !failover.Finished(r.Status.Phase) {
+			// A person may order one in the moment in which the engine makes one:
+			// the older of the two goes first.
+			together := n.CreationTimestamp.Sub(r.CreationTimestamp.Time) < time.Second
+			if !failover.Finished(r.Status.Phase) && !together {
 				c.violate("I6", "run %s is created while %s is %s", n.Name, r.Name, r.Status.Phase)
 			}
 		}
@@ -235,14 +289,39 @@ func (c *checker) run(o, n *v1alpha1.RecoveryRun) {
 	if i >= 0 && j >= 0 && j < i {
 		c.violate("I6", "run %s goes back from %s to %s", n.Name, o.Status.Phase, n.Status.Phase)
 	}
+	if o.Status.Phase == v1alpha1.RunReturning && !slices.Contains([]v1alpha1.RunPhase{v1alpha1.RunReturning, v1alpha1.RunAborted, v1alpha1.RunRouting}, n.Status.Phase) {
+		c.violate("I6", "run %s goes on to %s after it had decided to return", n.Name, n.Status.Phase)
+	}
+	if n.Status.Phase == v1alpha1.RunAborted && n.Spec.Action == v1alpha1.ActionSwitchover {
+		c.returned(o, n)
+	}
 	if n.Status.Phase == v1alpha1.RunCompleted && o.Status.Phase != v1alpha1.RunCompleted {
 		c.finished(n)
 	}
 }
 
+// returned: an abort leaves the source primary.
+func (c *checker) returned(o, n *v1alpha1.RecoveryRun) {
+	c.result.Returns++
+	d := c.w.truth.dataset.Status
+	took := o.Status.Phase == v1alpha1.RunRouting || o.Status.Phase == v1alpha1.RunVerifying
+	if took && n.Status.Reason == failover.ReasonTargetLost || n.Status.Timeline.ClosingAt == nil {
+		return // it ends after it moved the role, or before it began to
+	}
+	if d.Primary != n.Spec.From.Cluster || d.Phase != v1alpha1.DatasetSteady || d.Run == n.Name {
+		c.violate("abort", "switchover %s is aborted (%s: %s) with %s as primary in phase %q, the source was %s",
+			n.Name, n.Status.Reason, n.Status.Message, d.Primary, d.Phase, n.Spec.From.Cluster)
+	}
+}
+
 // finished: a completed run has skipped no step.
 func (c *checker) finished(r *v1alpha1.RecoveryRun) {
-	for _, name := range []string{"fence", "promote", "route", "verify"} {
+	steps := []string{"fence", "promote", "route", "verify"}
+	if r.Spec.Action == v1alpha1.ActionSwitchover {
+		c.result.Switchovers++
+		steps = append(steps, "close", "catch-up", "open")
+	}
+	for _, name := range steps {
 		if !slices.ContainsFunc(r.Status.Steps, func(s v1alpha1.RunStep) bool { return s.Name == name && s.State == v1alpha1.StepSucceeded }) {
 			c.violate("I6", "run %s completed without step %s", r.Name, name)
 		}

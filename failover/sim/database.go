@@ -17,6 +17,9 @@ type database struct {
 	running, primary bool
 	boot             int
 	formed, fenced   bool
+	// closing takes no more sessions; orderly: it has stopped by itself, and its
+	// log ends where it says.
+	closing, orderly bool
 	diverged         bool
 	epoch            int64
 	log              []write
@@ -41,13 +44,13 @@ type pending struct {
 }
 
 func (d *database) stop() {
-	d.running = false
+	d.running, d.closing, d.orderly = false, false, false
 	d.boot++
 	d.pending = nil
 }
 
 func (d *database) start() {
-	d.running = true
+	d.running, d.closing, d.orderly = true, false, false
 	d.boot++
 	d.heard, d.flushed = [centers]time.Duration{}, [centers]int{}
 }
@@ -130,6 +133,7 @@ func (s *site) follow(primary *site, epoch int64) bool {
 	}
 	db.stop()
 	db.log = slices.Clone(db.log[:n])
+	s.closed = 0
 	db.primary, db.fenced, db.formed, db.waits = false, false, true, nil
 	db.epoch, db.follows = epoch, primary.id
 	db.start()

@@ -18,8 +18,9 @@ func (s *site) carry(c failover.Command, answer func(failover.Result)) {
 		return
 	}
 	s.w.check.carried(s, c)
-	if c.Verb != failover.VerbProbe {
-		s.seenEpoch, s.seenRevision = c.Epoch, c.Revision
+	if ordered(c) {
+		s.sees(c.Epoch)
+		s.seenRevision = max(s.seenRevision, c.Revision)
 	}
 	boot := s.agentBoot
 	finish := func(after time.Duration, do func() failover.Result) {
@@ -43,6 +44,10 @@ func (s *site) carry(c failover.Command, answer func(failover.Result)) {
 		finish(s.w.between(50*time.Millisecond, 500*time.Millisecond), func() failover.Result { return s.resync(c) })
 	case failover.VerbSetSyncSet:
 		finish(s.w.between(10*time.Millisecond, 100*time.Millisecond), func() failover.Result { return s.setSyncSet(c) })
+	case failover.VerbClose:
+		s.closeDown(c, finish, answer)
+	case failover.VerbCatchUp:
+		s.catchUp(c, finish, answer)
 	case failover.VerbProbe:
 		finish(10*time.Millisecond, func() failover.Result { return s.probe(c) })
 	default:
@@ -56,7 +61,66 @@ func (s *site) older(c failover.Command) bool {
 	if s.w.opt.Bug == EffectorIgnoresEpoch {
 		return false
 	}
-	return c.Epoch < s.seenEpoch || c.Verb != failover.VerbProbe && c.Epoch == s.seenEpoch && c.Revision < s.seenRevision
+	if c.Verb == failover.VerbClose && s.w.opt.Bug == CloseAtOlderEpoch {
+		return false
+	}
+	return c.Epoch < s.seenEpoch || ordered(c) && c.Epoch == s.seenEpoch && c.Revision < s.seenRevision
+}
+
+// ordered is true for what changes something, which has its order.
+func ordered(c failover.Command) bool {
+	return c.Verb != failover.VerbProbe && c.Verb != failover.VerbCatchUp
+}
+
+// closeDown stops the primary in order: no session is left at once, and what is
+// in the log goes to the replicas that receive it before the database is gone.
+func (s *site) closeDown(c failover.Command, finish func(time.Duration, func() failover.Result), answer func(failover.Result)) {
+	db := &s.db
+	if !db.primary || db.epoch != c.Epoch && s.w.opt.Bug != CloseAtOlderEpoch {
+		answer(failover.Result{Outcome: failover.Refused, Message: "not the primary of this epoch"})
+		return
+	}
+	s.closed = max(1, c.Revision)
+	took := s.w.between(50*time.Millisecond, 600*time.Millisecond)
+	if db.running && !db.closing {
+		db.closing = true
+		s.ship()
+		boot := db.boot
+		s.w.after(took, func() { // the guard's work, whatever becomes of the agent
+			if db.boot == boot && s.w.power[s.id] {
+				s.w.trace("%s is closed at epoch %d with %d writes", s.name(), db.epoch, len(db.log))
+				db.stop()
+				db.orderly = true
+			}
+		})
+	}
+	finish(took+time.Millisecond, func() failover.Result {
+		if !db.orderly {
+			return failover.Result{Outcome: failover.Failed, Message: "it was killed, or is still closing"}
+		}
+		// Positions begin at 1: 0 is none.
+		return failover.Result{Outcome: failover.Done, Position: "model", PositionBytes: int64(len(db.log)) + 1}
+	})
+}
+
+// catchUp answers when this replica holds what is asked for.
+func (s *site) catchUp(c failover.Command, finish func(time.Duration, func() failover.Result), answer func(failover.Result)) {
+	if s.db.primary {
+		answer(failover.Result{Outcome: failover.Refused, Message: "a primary"})
+		return
+	}
+	left := c.Bound
+	look := func() failover.Result {
+		have := int64(len(s.db.log)) + 1
+		if s.w.opt.Bug == CatchUpNotProven {
+			have = max(have, c.PositionBytes)
+		}
+		if have >= c.PositionBytes {
+			return failover.Result{Outcome: failover.Done, Position: "model", PositionBytes: have}
+		}
+		return failover.Result{Outcome: failover.Failed, Message: "behind"}
+	}
+	finish(s.w.between(0, min(left, 300*time.Millisecond)), look)
 }
 
 func (s *site) fence() failover.Result {
@@ -68,15 +132,21 @@ func (s *site) fence() failover.Result {
 func (s *site) promote(c failover.Command) failover.Result {
 	db := &s.db
 	switch {
-	case db.primary && db.epoch == c.Epoch && db.running && s.w.opt.Bug != StepHasItsEffectTwice:
+	case db.primary && db.epoch == c.Epoch && db.running && !db.closing && s.w.opt.Bug != StepHasItsEffectTwice:
 		return failover.Result{Outcome: failover.Done, Message: "was promoted before"}
+	case !s.mayStart(c.Revision):
+		return failover.Result{Outcome: failover.Refused, Message: "closed"}
 	case !s.proven(c.Epoch) && s.w.opt.Bug != EffectorIgnoresEpoch:
 		return failover.Result{Outcome: failover.Failed, Message: "no proof of the primary role"}
 	case !db.formed && c.Epoch > 1:
 		return failover.Result{Outcome: failover.Failed, Message: "no copy to promote"}
 	}
+	if db.primary && db.epoch == c.Epoch && (!db.running || db.closing) {
+		return s.reopen()
+	}
 	db.stop()
 	db.log = slices.Clone(db.log)
+	s.closed = 0
 	db.primary, db.formed, db.fenced, db.epoch, db.follows, db.waits = true, true, false, c.Epoch, -1, nil
 	for _, name := range c.SyncSet {
 		if name != s.name() {
@@ -88,6 +158,16 @@ func (s *site) promote(c failover.Command) failover.Result {
 	s.w.check.promotedAt(s)
 	s.w.check.writing(s)
 	return failover.Result{Outcome: failover.Done, Position: "model", Elapsed: time.Millisecond}
+}
+
+// reopen starts the primary of this epoch again: nothing is promoted.
+func (s *site) reopen() failover.Result {
+	s.w.trace("%s is opened again at epoch %d", s.name(), s.db.epoch)
+	s.closed, s.db.fenced = 0, false
+	s.db.stop()
+	s.db.start()
+	s.w.check.writing(s)
+	return failover.Result{Outcome: failover.Done, Position: "model", Message: "runs again"}
 }
 
 func (s *site) resync(c failover.Command) failover.Result {

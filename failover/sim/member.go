@@ -220,7 +220,7 @@ func (m *member) renew() {
 // holdsPrimary is the role rule of safety.md section 6, written down once more.
 func holdsPrimary(d *v1alpha1.Dataset, cluster string) bool {
 	st := d.Status
-	return st.Primary == cluster && (st.Phase == v1alpha1.DatasetSteady || st.Phase == v1alpha1.DatasetPromoting)
+	return st.Primary == cluster && (st.Phase == v1alpha1.DatasetSteady || st.Phase == v1alpha1.DatasetClosing || st.Phase == v1alpha1.DatasetPromoting)
 }
 
 func (m *member) fence(cluster string, revision int64) (bool, time.Duration) {

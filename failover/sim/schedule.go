@@ -24,10 +24,74 @@ func (w *world) schedule() {
 		w.client(i, i*1_000_000)
 	}
 	w.person()
+	if w.opt.Quiet {
+		w.after(faultsFrom, func() { w.plan(places[1+w.second.IntN(2)], 10) })
+		return
+	}
 	for range 1 + w.rng.IntN(4) {
 		w.after(w.between(faultsFrom, faultsTo), w.fault)
 	}
 	w.after(healAt, w.heal)
+	for range w.second.IntN(3) {
+		at := faultsFrom + time.Duration(w.second.Int64N(int64(faultsTo-faultsFrom)))
+		w.after(at-w.now, w.switchover)
+		if w.second.IntN(2) == 0 {
+			w.after(at-w.now+time.Duration(w.second.Int64N(int64(1500*time.Millisecond))), w.fault)
+		}
+	}
+}
+
+// switchover is an operator's order to move a healthy primary, which somebody may
+// abort a moment later.
+func (w *world) switchover() {
+	d := w.truth.dataset
+	to := places[w.second.IntN(centers)]
+	limit := int32(1 + w.second.IntN(6))
+	aborts, after := w.second.IntN(2) == 0, time.Duration(w.second.Int64N(int64(2*time.Second)))
+	if w.leader < 0 || to == d.Status.Primary || d.Status.Primary == "" || w.busy() {
+		return
+	}
+	name := w.plan(to, limit)
+	if !aborts {
+		after = healAt - w.now // what still waits then is given up
+	}
+	w.after(after, func() { w.abort(name) })
+}
+
+// plan orders a switchover and returns its name.
+func (w *world) plan(to string, limit int32) string {
+	d := w.truth.dataset
+	w.trace("ORDER bob orders a switchover from %s to %s, %d s at most", d.Status.Primary, to, limit)
+	r := &v1alpha1.RecoveryRun{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("planned-%d", len(w.truth.runs)), CreationTimestamp: metav1.NewTime(epochZero.Add(w.now))},
+		Spec: v1alpha1.RecoveryRunSpec{Application: v1alpha1.ApplicationReference{Namespace: "pay", Name: "app"}, Action: v1alpha1.ActionSwitchover,
+			From: v1alpha1.Place{Cluster: d.Status.Primary}, To: v1alpha1.Place{Cluster: to}, Requester: "bob", PauseLimitSeconds: limit}}
+	_, _ = w.commit(entry{write: r}) // a new name cannot conflict
+	return r.Name
+}
+
+// abort is a person's word on a run that is under way.
+func (w *world) abort(run string) {
+	if failover.Finished(w.truth.runs[run].Status.Phase) {
+		return
+	}
+	if w.leader < 0 {
+		w.after(time.Second, func() { w.abort(run) })
+		return
+	}
+	w.trace("ORDER bob aborts %s", run)
+	a := &v1alpha1.Approval{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("abort-%d", len(w.truth.approvals)), CreationTimestamp: metav1.NewTime(epochZero.Add(w.now))},
+		Spec: v1alpha1.ApprovalSpec{Run: run, Step: v1alpha1.StepAbort, Decision: v1alpha1.DecisionReject, Approver: "bob"}}
+	_, _ = w.commit(entry{write: a})
+}
+
+// busy is true while a run is under way.
+func (w *world) busy() bool {
+	for _, r := range w.truth.runs {
+		if !failover.Finished(r.Status.Phase) {
+			return true
+		}
+	}
+	return false
 }
 
 // client writes from one center to whatever copy accepts writes there and
@@ -43,7 +107,7 @@ func (w *world) client(center, id int) {
 			id++
 			n := id
 			w.send(center, s.id, func() {
-				if s.db.running && s.db.primary {
+				if s.db.running && s.db.primary && !s.db.closing {
 					s.accept(n, func(a write) { w.check.ack(a) })
 				}
 			})
@@ -137,9 +201,7 @@ func (w *world) fault() {
 // order is an operator's failover away from a cluster, whether it is well or not.
 func (w *world) order(from string) {
 	d := w.truth.dataset
-	if w.leader < 0 || d.Status.Primary != from || slices.ContainsFunc(sorted(w.truth.runs), func(n string) bool {
-		return !failover.Finished(w.truth.runs[n].Status.Phase)
-	}) {
+	if w.leader < 0 || d.Status.Primary != from || w.busy() {
 		return
 	}
 	w.trace("ORDER bob orders a failover away from %s", from)

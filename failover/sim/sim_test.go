@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 var (
@@ -54,9 +55,10 @@ func TestTheInvariantsHold(t *testing.T) {
 	if testing.Short() {
 		n = 200
 	}
-	var promotions, runs, acknowledged, elections, failed int
+	var promotions, runs, acknowledged, elections, switchovers, returns, failed int
 	play(n, None, func(r Result) bool {
 		promotions, runs, acknowledged, elections = promotions+r.Promotions, runs+r.Runs, acknowledged+r.Acknowledged, elections+r.Elections
+		switchovers, returns = switchovers+r.Switchovers, returns+r.Returns
 		if len(r.Violations) > 0 {
 			failed++
 			if failed <= 5 {
@@ -65,10 +67,27 @@ func TestTheInvariantsHold(t *testing.T) {
 		}
 		return failed > 20
 	})
-	t.Logf("%d schedules: %d runs, %d promotions, %d elections, %d acknowledged writes", n, runs, promotions, elections, acknowledged)
-	if failed == 0 && (runs < int(n)/4 || promotions < int(n)*5/4 || elections < int(n)*5/4) {
-		t.Errorf("the schedules do not bite: %d runs, %d promotions, %d elections in %d schedules", runs, promotions, elections, n)
+	t.Logf("%d schedules: %d runs, %d promotions, %d elections, %d switchovers, %d returned, %d acknowledged writes",
+		n, runs, promotions, elections, switchovers, returns, acknowledged)
+	if failed == 0 && (runs < int(n)/4 || promotions < int(n)*5/4 || elections < int(n)*5/4 || switchovers < int(n)/10 || returns < int(n)/10) {
+		t.Errorf("the schedules do not bite: %d runs, %d promotions, %d elections, %d switchovers, %d returned in %d schedules",
+			runs, promotions, elections, switchovers, returns, n)
 	}
+}
+
+// Where nothing is wrong a switchover is done, and its pause is what the modelled
+// agents take: up to 0.6 s to close, 0.3 to catch up, 0.3 to fence, 0.1 to open, and
+// for the promotion, which they try until a tick has brought the grant, 3.5.
+func TestASwitchoverInAQuietFleetIsShort(t *testing.T) {
+	longest := time.Duration(0)
+	for s := uint64(1); s <= 100; s++ {
+		r := Run(Options{Seed: s, Quiet: true})
+		if r.Switchovers != 1 || r.Returns != 0 || len(r.Violations) > 0 || r.Pause > 5*time.Second {
+			t.Errorf("seed %d: %d done, %d returned, pause %v, %v", s, r.Switchovers, r.Returns, r.Pause, r.Violations)
+		}
+		longest = max(longest, r.Pause)
+	}
+	t.Logf("the longest pause was %v", longest)
 }
 
 func TestEveryPlantedBugIsFound(t *testing.T) {

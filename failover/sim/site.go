@@ -35,7 +35,9 @@ type site struct {
 
 	// Durable: the highest (epoch, revision) that was carried out or seen.
 	seenEpoch, seenRevision int64
-	db                      database
+	// closed is the revision of the CLOSE that the guard remembers, or 0.
+	closed int64
+	db     database
 }
 
 func newSite(w *world, id int) *site {
@@ -98,7 +100,7 @@ func (s *site) granted(g grant) {
 	}
 	if s.holder.Answer(g.seq, g.stamp, s.w.lease.TTL, s.now()) == lease.Accepted {
 		s.role = g
-		s.seenEpoch = max(s.seenEpoch, g.epoch)
+		s.sees(g.epoch)
 	}
 }
 
@@ -136,9 +138,22 @@ func (s *site) enforce() {
 	case db.running && db.primary && !s.proven(db.epoch) && s.guarded && s.w.opt.Bug != GuardDoesNotKill:
 		s.w.trace("guard of %s kills the primary of epoch %d", s.name(), db.epoch)
 		db.stop()
-	case !db.running && db.primary && !db.fenced && s.seenEpoch == db.epoch && s.proven(db.epoch):
+	case !db.running && db.primary && !db.fenced && s.mayStart(0) && s.seenEpoch == db.epoch && s.proven(db.epoch):
 		db.start()
 		s.w.check.writing(s)
+	}
+}
+
+// mayStart is the guard's word on a start that was decided at a revision: after
+// a CLOSE only a later one.
+func (s *site) mayStart(revision int64) bool {
+	return s.closed == 0 || revision > s.closed || s.w.opt.Bug == ClosedRestarts
+}
+
+// sees takes in a higher epoch: a CLOSE was of the one before.
+func (s *site) sees(epoch int64) {
+	if epoch > s.seenEpoch {
+		s.seenEpoch, s.seenRevision, s.closed = epoch, 0, 0
 	}
 }
 
@@ -161,6 +176,8 @@ func (s *site) observe() failover.Observed {
 	switch {
 	case db.diverged:
 		o.State = v1alpha1.StateDiverged
+	case s.closed != 0 && !db.running:
+		o.State = v1alpha1.StateClosed
 	case db.running && db.primary:
 		o.Role, o.State = v1alpha1.RolePrimary, v1alpha1.StateRunning
 		o.Acknowledges = append(o.Acknowledges, db.waits...)

@@ -99,7 +99,8 @@ func (w *world) elect() {
 			})
 		}
 	}
-	if w.leader >= 0 && w.quorate(w.leader) {
+	// A process that died and came back at once does not know that it led.
+	if w.leader >= 0 && w.quorate(w.leader) && w.members[w.leader].believes {
 		w.without = w.now
 		return
 	}

@@ -37,6 +37,8 @@ var (
 type Options struct {
 	Seed uint64
 	Bug  Bug
+	// Quiet: no fault, and one switchover.
+	Quiet bool
 	// Trace receives a line per notable event, or is nil.
 	Trace func(string)
 }
@@ -47,7 +49,11 @@ type Result struct {
 	Violations []string
 	// Counts of what happened, so that a test can see that schedules bite.
 	Promotions, Acknowledged, Runs, Elections int
-	Phase                                     v1alpha1.DatasetPhase
+	// Switchovers that were completed, and those that returned.
+	Switchovers, Returns int
+	// Pause is the longest time without an acknowledged write once there was one.
+	Pause time.Duration
+	Phase v1alpha1.DatasetPhase
 }
 
 type event struct {
@@ -75,6 +81,7 @@ func (q *queue) Pop() any {
 type world struct {
 	opt    Options
 	rng    *rand.Rand
+	second *rand.Rand // of switchovers alone: the schedules without one stay as they were
 	now    time.Duration
 	events queue
 	n      int
@@ -179,13 +186,13 @@ func Run(opt Options) Result {
 }
 
 func newWorld(opt Options) *world {
-	w := &world{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0x7269706f64)), lease: lease.LAN(), leader: -1}
+	w := &world{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0x7269706f64)), second: rand.New(rand.NewPCG(opt.Seed, 0x7377697463)), lease: lease.LAN(), leader: -1}
 	w.engine = failover.DefaultConfig(w.lease.Tick, w.lease.TTL)
 	w.engine.Directive = 10 * time.Second
 	if opt.Bug == BreakerDisabled {
 		w.engine.BreakerWindow = time.Nanosecond
 	}
-	w.check = &checker{w: w, result: Result{Seed: opt.Seed}, promoted: map[int64]int{}, lossy: map[int64]bool{}, excused: map[int]bool{}, lastRenewal: map[string]time.Duration{}}
+	w.check = &checker{w: w, result: Result{Seed: opt.Seed}, promoted: map[int64]int{}, lossy: map[int64]bool{}, excused: map[int]bool{}, lastRenewal: map[string]time.Duration{}, renewedBefore: map[string]time.Duration{}}
 	for i := range centers {
 		w.power[i] = true
 		w.members[i] = &member{w: w, id: i, clock: w.newClock()}

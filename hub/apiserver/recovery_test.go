@@ -61,6 +61,17 @@ func testApprovals(t *testing.T, h *hub) {
 	}
 	alice, bob := h.as("alice", "system:masters"), h.as("bob", "system:masters", "dr-approvers")
 
+	for text, want := range map[string]string{
+		"action: Failover, pauseLimitSeconds: 5":      "bounds the write pause of a Switchover",
+		"action: Switchover, pauseLimitSeconds: 7200": "less than or equal to 3600",
+		"action: Switchover, pauseLimitSeconds: 5":    "",
+	} {
+		run := object(t, "{apiVersion: tripod.dev/v1alpha1, kind: RecoveryRun, metadata: {generateName: limit-}, spec: {application: {namespace: pay, name: none}, from: {cluster: north-1}, to: {cluster: north-2}, "+text+"}}")
+		_, err := in(alice, runsResource, "").Create(context.Background(), run, metav1.CreateOptions{})
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
 	requester, _, _ := unstructured.NestedString(runs(alice, "by-alice").Object, "spec", "requester")
 	if requester != "alice" {
 		t.Errorf("requester %q, want the authenticated user", requester)

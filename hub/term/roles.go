@@ -9,8 +9,8 @@ import (
 )
 
 // Roles are what committed state gives to each cluster. It is a pure function:
-// the primary role goes to status.primary in the phases Steady and Promoting and
-// to nobody otherwise (safety.md section 6, step 1).
+// the primary role goes to status.primary in the phases Steady, Closing and
+// Promoting and to nobody otherwise (safety.md section 6, step 1).
 func Roles(datasets []*v1alpha1.Dataset) map[string][]*agentv1.RoleGrant {
 	roles := map[string][]*agentv1.RoleGrant{}
 	for _, d := range datasets {
@@ -33,12 +33,12 @@ func roleGrant(d *v1alpha1.Dataset, self *v1alpha1.DatasetMember) *agentv1.RoleG
 	}
 	// Until a role change has settled, the committed set is the epoch before's:
 	// a replica must not take it for this one's.
-	if d.Status.Phase == v1alpha1.DatasetSteady {
+	if d.Status.Phase == v1alpha1.DatasetSteady || d.Status.Phase == v1alpha1.DatasetClosing {
 		grant.SyncSet = slices.Clone(d.Status.SyncSet)
 	}
 	// While nobody is primary there is nobody to follow: a replica stays with
-	// what it has.
-	named := hasPrimary(d)
+	// what it has. So it does while a switchover can still return.
+	named := hasPrimary(d) && (!unopened(d) || self.Cluster == d.Status.Primary)
 	for _, m := range d.Spec.Members {
 		if named && m.Cluster == d.Status.Primary {
 			grant.Primary, grant.PrimaryAddress = m.Cluster, m.Address
@@ -53,11 +53,24 @@ func roleGrant(d *v1alpha1.Dataset, self *v1alpha1.DatasetMember) *agentv1.RoleG
 }
 
 func hasPrimary(d *v1alpha1.Dataset) bool {
-	return d.Status.Primary != "" && (d.Status.Phase == v1alpha1.DatasetSteady || d.Status.Phase == v1alpha1.DatasetPromoting)
+	switch d.Status.Phase {
+	case v1alpha1.DatasetSteady, v1alpha1.DatasetClosing, v1alpha1.DatasetPromoting:
+		return d.Status.Primary != ""
+	}
+	return false
+}
+
+// unopened is true while the target of a switchover is promoted and not yet open
+// for writing. A copy that followed it already would hold a timeline that goes
+// with the return.
+func unopened(d *v1alpha1.Dataset) bool {
+	return d.Status.Phase == v1alpha1.DatasetPromoting && d.Status.CatchUp != nil
 }
 
 func roleOf(d *v1alpha1.Dataset, cluster string) agentv1.Role {
 	switch {
+	case unopened(d) && d.Status.PreviousPrimary == cluster:
+		return agentv1.Role_ROLE_NONE
 	case hasPrimary(d) && d.Status.Primary == cluster:
 		return agentv1.Role_ROLE_PRIMARY
 	case hasPrimary(d):

@@ -118,6 +118,17 @@ func dataset(phase v1alpha1.DatasetPhase, primary, previous string, epoch int64)
 
 func TestRoles(t *testing.T) {
 	none, replica, primary := agentv1.Role_ROLE_NONE, agentv1.Role_ROLE_REPLICA, agentv1.Role_ROLE_PRIMARY
+	unopened := dataset(v1alpha1.DatasetPromoting, "north-2", "north-1", 4)
+	unopened.Status.CatchUp = &v1alpha1.CatchUp{Target: "north-2"}
+	if got := Roles([]*v1alpha1.Dataset{unopened})["north-2"][0]; got.GetRole() != primary || got.GetPrimary() != "north-2" {
+		t.Errorf("the target of a switchover is granted %v", got)
+	}
+	unopened.Spec.Members = append(unopened.Spec.Members[:1], unopened.Spec.Members[2])
+	for cluster, want := range map[string]agentv1.Role{"north-1": none, "south-1": replica} {
+		if got := Roles([]*v1alpha1.Dataset{unopened})[cluster][0]; got.GetRole() != want || got.GetPrimary() != "" {
+			t.Errorf("before the target of a switchover is open %s is granted %v", cluster, got)
+		}
+	}
 	for name, tc := range map[string]struct {
 		dataset *v1alpha1.Dataset
 		want    []agentv1.Role // north-1, north-2, south-1
@@ -125,6 +136,7 @@ func TestRoles(t *testing.T) {
 	}{
 		"a dataset that was never formed has no role":                       {dataset(v1alpha1.DatasetForming, "", "", 0), []agentv1.Role{none, none, none}, ""},
 		"a steady one has a primary and replicas":                           {dataset(v1alpha1.DatasetSteady, "north-1", "", 3), []agentv1.Role{primary, replica, replica}, "north-1"},
+		"a primary that is being closed keeps its role":                     {dataset(v1alpha1.DatasetClosing, "north-1", "", 3), []agentv1.Role{primary, replica, replica}, "north-1"},
 		"while fencing nobody is primary and the old one has no role":       {dataset(v1alpha1.DatasetFencing, "north-2", "north-1", 4), []agentv1.Role{none, replica, replica}, ""},
 		"while promoting the coming primary has the role":                   {dataset(v1alpha1.DatasetPromoting, "north-2", "north-1", 4), []agentv1.Role{replica, primary, replica}, "north-2"},
 		"a phase that is not known gives nothing":                           {dataset("Later", "north-2", "north-1", 4), []agentv1.Role{none, none, none}, ""},

@@ -15,6 +15,8 @@ import (
 const (
 	// defaultDeadline bounds a directive that has none.
 	defaultDeadline = 30 * time.Second
+	// catchUpInterval is how often a replica that catches up is looked at.
+	catchUpInterval = 20 * time.Millisecond
 )
 
 // Carry does a directive and returns its result. Doing it twice has the effect
@@ -66,8 +68,8 @@ func (e *Effector) carry(ctx context.Context, d *agentv1.Directive) (*driver.Obs
 	}
 	s := e.site(keyOf(d.GetDataset()))
 	revision := d.GetRevision()
-	if d.GetVerb() == agentv1.Verb_VERB_PROBE {
-		revision = 0 // a probe undoes nothing
+	if d.GetVerb() == agentv1.Verb_VERB_PROBE || d.GetVerb() == agentv1.Verb_VERB_CATCH_UP {
+		revision = 0 // a question undoes nothing
 	}
 	if err := s.admit(d.GetIncarnation(), d.GetEpoch(), revision); err != nil {
 		return nil, "", err
@@ -81,8 +83,10 @@ func (e *Effector) carry(ctx context.Context, d *agentv1.Directive) (*driver.Obs
 		return seen(o, err), "stopped, and a probe found nobody listening", err
 	}
 	switch d.GetVerb() {
-	case agentv1.Verb_VERB_PROMOTE:
+	case agentv1.Verb_VERB_PROMOTE, agentv1.Verb_VERB_CLOSE:
 		s.preempt()
+	case agentv1.Verb_VERB_CATCH_UP:
+		return e.catchUp(ctx, drv, c, d.GetPositionBytes())
 	case agentv1.Verb_VERB_FOLLOW, agentv1.Verb_VERB_DISCARD:
 		return e.follow(ctx, s, drv, c, d.GetVerb() == agentv1.Verb_VERB_DISCARD)
 	}
@@ -142,6 +146,9 @@ func (e *Effector) perform(ctx context.Context, drv driver.Driver, d *agentv1.Di
 	switch d.GetVerb() {
 	case agentv1.Verb_VERB_PROMOTE:
 		return e.promote(ctx, drv, role, c)
+	case agentv1.Verb_VERB_CLOSE:
+		o, err := drv.Demote(ctx, c)
+		return seen(o, err), "closed in order", err
 	case agentv1.Verb_VERB_SET_SYNC_SET:
 		o, err := drv.SetSyncSet(ctx, c)
 		return seen(o, err), "", err
@@ -186,6 +193,34 @@ func (e *Effector) promote(ctx context.Context, drv driver.Driver, role *agentv1
 	e.links.push()
 	o, err := drv.Promote(ctx, c)
 	return seen(o, err), "", err
+}
+
+// catchUp waits until this replica holds the log up to a position.
+func (e *Effector) catchUp(ctx context.Context, drv driver.Driver, c driver.Call, position int64) (*driver.Observation, string, error) {
+	look := time.NewTicker(catchUpInterval)
+	defer look.Stop()
+	for {
+		o := drv.Observe(ctx, c.Dataset)
+		switch {
+		case position <= 0 || o.Role == driver.RolePrimary:
+			return &o, "", fmt.Errorf("dataset %s: only a replica catches up with a position, this is %s and the position is %d: %w",
+				c.Dataset.Key(), o.Role, position, driver.ErrRefused)
+		case answersForItself(o) && o.Position.Bytes >= position:
+			return &o, "holds " + o.Position.Text, nil
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return &o, "", fmt.Errorf("dataset %s: this copy holds %s (%d), and not %d yet (%s %s): %w",
+				c.Dataset.Key(), o.Position.Text, o.Position.Bytes, position, o.State, o.Message, ctx.Err())
+		}
+	}
+}
+
+// answersForItself is true for a replica whose position is its own word of now.
+func answersForItself(o driver.Observation) bool {
+	running := o.State == driver.StateStreaming || o.State == driver.StateCatchingUp || o.State == driver.StateDetached
+	return o.Role == driver.RoleReplica && running
 }
 
 func seen(o driver.Observation, err error) *driver.Observation {

@@ -27,6 +27,8 @@ type counting struct {
 	mu    sync.Mutex
 	calls []string
 	slow  chan struct{} // Resync waits for it
+	held  atomic.Int64  // position of the replica
+	state atomic.Value  // of the replica, a driver.State; Streaming if it has none
 }
 
 func (c *counting) note(verb string, call driver.Call) (driver.Observation, error) {
@@ -42,7 +44,11 @@ func (c *counting) said() string {
 }
 func (c *counting) Identity() driver.Identity { return driver.Identity{Name: "counting"} }
 func (c *counting) Observe(context.Context, driver.Dataset) driver.Observation {
-	return driver.Observation{Role: driver.RoleReplica, State: driver.StateStreaming, Epoch: 1}
+	state, ok := c.state.Load().(driver.State)
+	if !ok {
+		state = driver.StateStreaming
+	}
+	return driver.Observation{Role: driver.RoleReplica, State: state, Epoch: 1, Position: driver.Position{Text: "here", Bytes: c.held.Load()}}
 }
 func (c *counting) Promote(_ context.Context, call driver.Call) (driver.Observation, error) {
 	return c.note("promote", call)
@@ -158,6 +164,48 @@ func TestAPromotionWaitsForAGrantOfItsEpoch(t *testing.T) {
 	a.want(t, directive("1", agentv1.Verb_VERB_PROMOTE, 2, 0), done, "promote 2 [north-1]")
 	a.grant(3, 3, agentv1.Role_ROLE_REPLICA)
 	a.want(t, directive("2", agentv1.Verb_VERB_PROMOTE, 2, 0), refused, "promote 2 [north-1]")
+}
+
+func TestAReplicaCatchesUpWithAPosition(t *testing.T) {
+	a := newAgent(t)
+	ask := func(id string, position int64) *agentv1.DirectiveResult {
+		d := directive(id, agentv1.Verb_VERB_CATCH_UP, 2, 0)
+		d.PositionBytes = position
+		return a.Carry(context.Background(), d)
+	}
+	a.driver.held.Store(99)
+	if r := ask("1", 100); r.GetOutcome() != failed || !strings.Contains(r.GetMessage(), "99") {
+		t.Errorf("behind: %v %s", r.GetOutcome(), r.GetMessage())
+	}
+	answered := make(chan *agentv1.DirectiveResult)
+	go func() { answered <- ask("2", 100) }()
+	a.driver.held.Store(100)
+	if r := <-answered; r.GetOutcome() != done || r.GetObservation().GetPositionBytes() != 100 {
+		t.Errorf("caught up: %v %s", r.GetOutcome(), r.GetMessage())
+	}
+	// What a guard remembers of an earlier stop is no word about now.
+	a.driver.state.Store(driver.StateUnknown)
+	if r := ask("3", 100); r.GetOutcome() != failed {
+		t.Errorf("a copy that does not answer: %v %s", r.GetOutcome(), r.GetMessage())
+	}
+	if r := ask("4", 0); r.GetOutcome() != refused {
+		t.Errorf("no position: %v %s", r.GetOutcome(), r.GetMessage())
+	}
+	a.driver.state.Store(driver.StateStreaming)
+	if r := a.Carry(context.Background(), directive("5", agentv1.Verb_VERB_SET_SYNC_SET, 3, 0)); r.GetOutcome() != done {
+		t.Fatal(r)
+	}
+	if r := ask("6", 100); r.GetOutcome() != refused {
+		t.Errorf("at an epoch that is over: %v %s", r.GetOutcome(), r.GetMessage())
+	}
+}
+
+func TestAPrimaryIsClosedAtItsOwnEpochAndInTheOrderOfDecisions(t *testing.T) {
+	a := newAgent(t)
+	a.want(t, directive("1", agentv1.Verb_VERB_CLOSE, 2, 10), done, "demote 2 [north-1]")
+	a.want(t, directive("2", agentv1.Verb_VERB_SET_SYNC_SET, 2, 11), done, "demote 2 [north-1]; sync 2 [north-1]")
+	a.want(t, directive("3", agentv1.Verb_VERB_CLOSE, 2, 10), refused, "demote 2 [north-1]; sync 2 [north-1]")
+	a.want(t, directive("4", agentv1.Verb_VERB_CLOSE, 1, 12), refused, "demote 2 [north-1]; sync 2 [north-1]")
 }
 
 func TestACopyGoesOnAfterItsDirectiveAndAFenceEndsIt(t *testing.T) {

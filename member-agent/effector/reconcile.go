@@ -83,7 +83,7 @@ func (e reconciler) need(d driver.Driver, role *agentv1.RoleGrant, status *agent
 }
 
 func (e reconciler) needPrimary(d driver.Driver, c driver.Call, status *agentv1.GuardStatus) func(context.Context) error {
-	if status.GetHeldEpoch() != c.Epoch || status.GetFenced() {
+	if status.GetHeldEpoch() != c.Epoch || status.GetFenced() || status.GetClosed() {
 		return nil
 	}
 	if status.GetMode() != agentv1.DatabaseMode_DATABASE_MODE_STOPPED {

@@ -19,6 +19,13 @@ type evidence struct {
 	// promoted the epoch at which, as the source's own data says.
 	promoter string
 	promoted int64
+	// source is the primary of epoch, and timeline the one that it is on.
+	source   string
+	epoch    int64
+	timeline int64
+	// begun is the cluster that began the timeline this copy is on, as the
+	// source's own data says; empty if it does not.
+	begun string
 	// oldest is where the log that the source still has begins.
 	oldest  wal.LSN
 	discard bool
@@ -44,6 +51,10 @@ func decide(e evidence) choice {
 	case d.GetForeign() && !e.discard:
 		return choice{refusal: "it is not of the primary's lineage"}
 	case d.GetForeign():
+		return choice{method: driver.MethodCopy, keepAside: true}
+	case e.namesake() && !e.discard:
+		return choice{refusal: fmt.Sprintf("it began timeline %d itself, and the primary has another one of that number, which %s began", d.GetEndTimeline(), e.begun)}
+	case e.namesake():
 		return choice{method: driver.MethodCopy, keepAside: true}
 	case d.GetMeasured() && d.GetBytes() == 0:
 		return e.attach()
@@ -80,6 +91,8 @@ func (e evidence) attach() choice {
 func (e evidence) acknowledged() string {
 	d, s := e.found, e.status
 	switch {
+	case e.neverOpened():
+		return ""
 	case d.GetForkTimeline() != d.GetEndTimeline():
 		return "this copy had a timeline of its own"
 	case e.promoter == "" || e.promoted <= 0:
@@ -102,4 +115,24 @@ func (e evidence) acknowledged() string {
 		return fmt.Sprintf("its primary %s did not wait for %s", known.GetPrimary(), e.promoter)
 	}
 	return ""
+}
+
+// neverOpened is true for the target of a switchover that returned: it was
+// promoted, which began a timeline of its own, to wait for the source from the
+// first write on; and the source never joined that timeline. One timeline alone,
+// because what this copy knows is of the last epoch that it held.
+func (e evidence) neverOpened() bool {
+	d, s := e.found, e.status
+	return d.GetEndTimeline() == d.GetForkTimeline()+1 && e.timeline == d.GetForkTimeline() &&
+		!s.GetStandby() && s.GetHeldEpoch() > 0 && s.GetHeldEpoch() < e.epoch &&
+		slices.Contains(s.GetWaitsFor(), e.source)
+}
+
+// namesake is true when two copies were promoted to timelines of one number:
+// PostgreSQL takes the next one that it has not seen. A former primary began the
+// timeline that it is on, so a source of which somebody else did has another.
+func (e evidence) namesake() bool {
+	d, s := e.found, e.status
+	return !s.GetStandby() && s.GetHeldEpoch() > 0 && d.GetForkTimeline() == d.GetEndTimeline() &&
+		e.begun != "" && e.begun != e.cluster
 }

@@ -41,32 +41,53 @@ func TestDecide(t *testing.T) {
 	behind.oldest = 0x6000000
 	late := promoted(former("north-2"), past(3))
 	late.promoted = 1
+	returned := func(change func(*evidence)) evidence {
+		d, s := past(2), former("north-2")
+		d.EndTimeline, s.HeldEpoch = 2, 2
+		e := evidence{cluster: "north-1", status: s, found: d, source: "north-2", epoch: 3, timeline: 1}
+		if change != nil {
+			change(&e)
+		}
+		return e
+	}
+	namesake := promoted(former("north-2"), &agentv1.Divergence{Measured: true, ForkTimeline: 2, EndTimeline: 2, EndPosition: "0/5000000"})
+	namesake.begun, namesake.timeline = "south-1", 2
+	began := namesake
+	began.begun = "north-1"
 	tests := map[string]struct {
 		e       evidence
 		want    driver.Method
 		aside   bool
 		refusal string
 	}{
-		"an empty volume is copied":                                         {e: promoted(former(), &agentv1.Divergence{Measured: true, Empty: true}), want: driver.MethodCopy},
-		"nothing past the fork is attached":                                 {e: promoted(former(), none), want: driver.MethodAttach},
-		"nothing past the fork, and the log that follows is gone: a copy":   {e: behind, want: driver.MethodCopy},
-		"a rewind that was torn becomes a copy":                             {e: promoted(&agentv1.GuardStatus{Formed: true, Torn: true}, &agentv1.Divergence{}), want: driver.MethodCopy},
-		"log without any commit is taken back":                              {e: promoted(former(), past(0)), want: driver.MethodRewind},
-		"what the promoted standby was waited for was acknowledged to none": {e: promoted(former("north-2"), past(3)), want: driver.MethodRewind},
-		"a primary that did not wait for the promoted one needs approval":   {e: promoted(former("south-1"), past(3)), refusal: "did not wait for north-2"},
-		"a primary that waited for nobody needs approval":                   {e: promoted(former(), past(3)), refusal: "did not wait for north-2"},
-		"an unrecorded promotion needs approval":                            {e: evidence{status: former("north-2"), found: past(3)}, refusal: "not recorded"},
-		"a promotion that is not later than this copy's needs approval":     {e: late, refusal: "not after this copy's 1"},
-		"a timeline of its own needs approval":                              {e: promoted(former("north-2"), own), refusal: "timeline of its own"},
-		"what cannot be counted needs approval":                             {e: promoted(former("north-2"), uncounted), refusal: "cannot be counted"},
-		"a copy of another system needs approval":                           {e: promoted(former("north-2"), &agentv1.Divergence{Measured: true, Foreign: true}), refusal: "not of the primary's lineage"},
-		"a replica ahead of the promoted one, under ZeroLoss, is rewound":   {e: promoted(follower(zeroLoss, "north-1", "north-2"), past(3)), want: driver.MethodRewind},
-		"but not if the set may have shrunk unheard":                        {e: promoted(follower(available, "north-1", "north-2"), past(3)), refusal: "may have been made smaller"},
-		"nor if the promoted one was not in it":                             {e: promoted(follower(zeroLoss, "north-1"), past(3)), refusal: "did not wait for north-2"},
-		"nor if it is not known":                                            {e: promoted(&agentv1.GuardStatus{Formed: true, Standby: true}, past(3)), refusal: "not known whom"},
-		"an approved loss is copied and kept aside":                         {e: approved(promoted(former(), past(3))), want: driver.MethodCopy, aside: true},
-		"an approved copy of another system too":                            {e: approved(promoted(former(), &agentv1.Divergence{Measured: true, Foreign: true})), want: driver.MethodCopy, aside: true},
-		"an approval discards nothing where nothing must go":                {e: approved(promoted(former(), none)), want: driver.MethodAttach},
+		"an empty volume is copied":                                              {e: promoted(former(), &agentv1.Divergence{Measured: true, Empty: true}), want: driver.MethodCopy},
+		"nothing past the fork is attached":                                      {e: promoted(former(), none), want: driver.MethodAttach},
+		"nothing past the fork, and the log that follows is gone: a copy":        {e: behind, want: driver.MethodCopy},
+		"a rewind that was torn becomes a copy":                                  {e: promoted(&agentv1.GuardStatus{Formed: true, Torn: true}, &agentv1.Divergence{}), want: driver.MethodCopy},
+		"log without any commit is taken back":                                   {e: promoted(former(), past(0)), want: driver.MethodRewind},
+		"what the promoted standby was waited for was acknowledged to none":      {e: promoted(former("north-2"), past(3)), want: driver.MethodRewind},
+		"a primary that did not wait for the promoted one needs approval":        {e: promoted(former("south-1"), past(3)), refusal: "did not wait for north-2"},
+		"a primary that waited for nobody needs approval":                        {e: promoted(former(), past(3)), refusal: "did not wait for north-2"},
+		"an unrecorded promotion needs approval":                                 {e: evidence{status: former("north-2"), found: past(3)}, refusal: "not recorded"},
+		"a promotion that is not later than this copy's needs approval":          {e: late, refusal: "not after this copy's 1"},
+		"a timeline of its own needs approval":                                   {e: promoted(former("north-2"), own), refusal: "timeline of its own"},
+		"a target that waited for its source from its first write on is rewound": {e: returned(nil), want: driver.MethodRewind},
+		"one that did not wait for it needs approval":                            {e: returned(func(e *evidence) { e.status.WaitsFor = nil }), refusal: "timeline of its own"},
+		"one whose source has left the timeline too needs approval":              {e: returned(func(e *evidence) { e.timeline = 3 }), refusal: "timeline of its own"},
+		"one that was a primary later than its source needs approval":            {e: returned(func(e *evidence) { e.epoch = 2 }), refusal: "timeline of its own"},
+		"one with two timelines of its own needs approval":                       {e: returned(func(e *evidence) { e.found.EndTimeline = 3 }), refusal: "timeline of its own"},
+		"one that has followed since needs approval":                             {e: returned(func(e *evidence) { e.status.Standby = true }), refusal: "timeline of its own"},
+		"two timelines of one number are not taken for one":                      {e: namesake, refusal: "which south-1 began"},
+		"a timeline that this copy began itself is its own":                      {e: began, want: driver.MethodAttach},
+		"what cannot be counted needs approval":                                  {e: promoted(former("north-2"), uncounted), refusal: "cannot be counted"},
+		"a copy of another system needs approval":                                {e: promoted(former("north-2"), &agentv1.Divergence{Measured: true, Foreign: true}), refusal: "not of the primary's lineage"},
+		"a replica ahead of the promoted one, under ZeroLoss, is rewound":        {e: promoted(follower(zeroLoss, "north-1", "north-2"), past(3)), want: driver.MethodRewind},
+		"but not if the set may have shrunk unheard":                             {e: promoted(follower(available, "north-1", "north-2"), past(3)), refusal: "may have been made smaller"},
+		"nor if the promoted one was not in it":                                  {e: promoted(follower(zeroLoss, "north-1"), past(3)), refusal: "did not wait for north-2"},
+		"nor if it is not known":                                                 {e: promoted(&agentv1.GuardStatus{Formed: true, Standby: true}, past(3)), refusal: "not known whom"},
+		"an approved loss is copied and kept aside":                              {e: approved(promoted(former(), past(3))), want: driver.MethodCopy, aside: true},
+		"an approved copy of another system too":                                 {e: approved(promoted(former(), &agentv1.Divergence{Measured: true, Foreign: true})), want: driver.MethodCopy, aside: true},
+		"an approval discards nothing where nothing must go":                     {e: approved(promoted(former(), none)), want: driver.MethodAttach},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -181,16 +181,38 @@ func (g *guarded) becomePrimary(ctx context.Context) error {
 	return err
 }
 
-// Demote stops this copy in order.
+// Demote stops this primary in order.
 func (d *Driver) Demote(ctx context.Context, c driver.Call) (driver.Observation, error) {
 	g, err := d.begin(c)
 	if err != nil {
 		return driver.Observation{}, err
 	}
-	if _, err := g.do(ctx, &agentv1.GuardCommand{Work: &agentv1.GuardCommand_Stop{Stop: &agentv1.StopDatabase{}}}); err != nil {
+	if g.status.GetMode() == agentv1.DatabaseMode_DATABASE_MODE_PRIMARY {
+		d.checkpoint(ctx, c.Dataset, g.address)
+	}
+	if _, err := g.do(ctx, &agentv1.GuardCommand{Work: &agentv1.GuardCommand_Close{Close: &agentv1.CloseDatabase{}}}); err != nil {
 		return driver.Observation{}, err
 	}
-	return d.Observe(ctx, c.Dataset), nil
+	d.sessions.drop(c.Dataset.Key())
+	o := fromStatus(g.status)
+	if o.State != driver.StateClosed || o.Position.Bytes <= 0 {
+		return o, fmt.Errorf("dataset %s: its guard closed it, and reports it as %s with its log's end at %q", c.Dataset.Key(), o.State, o.Position.Text)
+	}
+	return o, nil
+}
+
+// checkpoint writes most of what the checkpoint of the stop would have to write
+// while clients wait. Without it the stop takes longer, and is right all the same.
+func (d *Driver) checkpoint(ctx context.Context, set driver.Dataset, address string) {
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/3)
+		defer cancel()
+	}
+	_ = d.withSession(ctx, set, address, func(s *session) error {
+		_, err := s.conn.Exec(ctx, "CHECKPOINT")
+		return err
+	})
 }
 
 // Fence kills the database and then asks from outside whether it is gone.

@@ -72,6 +72,8 @@ func fromStatus(s *agentv1.GuardStatus) driver.Observation {
 			o.State, o.Message = driver.StateCopying, s.GetBusy()
 		case s.GetFenced():
 			o.State = driver.StateFenced
+		case s.GetClosed():
+			o.State = driver.StateClosed
 		case !s.GetFormed():
 			o.Message = "the volume is empty"
 		}

@@ -46,7 +46,7 @@ func (d *Driver) Resync(ctx context.Context, c driver.Call, discard bool) (drive
 		return driver.Resynced{}, err
 	}
 	result := driver.Resynced{Divergence: divergence(found)}
-	chosen := decide(gather(g.status, found, src, c.Dataset.Cluster, discard))
+	chosen := decide(gather(g.status, found, src, c, discard))
 	if chosen.refusal != "" {
 		diverged := &driver.Diverged{Dataset: c.Dataset.Key(), Divergence: result.Divergence, Reason: chosen.refusal}
 		d.setDiverged(c.Dataset.Key(), diverged)
@@ -91,8 +91,9 @@ func (g *guarded) measure(ctx context.Context, facts *agentv1.SourceFacts) (*age
 	return r.GetDivergence(), err
 }
 
-func gather(s *agentv1.GuardStatus, found *agentv1.Divergence, src source, cluster string, discard bool) evidence {
-	e := evidence{cluster: cluster, status: s, found: found, oldest: src.oldest, discard: discard}
+func gather(s *agentv1.GuardStatus, found *agentv1.Divergence, src source, c driver.Call, discard bool) evidence {
+	e := evidence{cluster: c.Dataset.Cluster, status: s, found: found, source: c.Primary, epoch: c.Epoch, timeline: src.history.Current,
+		begun: src.lineage[found.GetEndTimeline()].cluster, oldest: src.oldest, discard: discard}
 	if o, ok := src.lineage[src.history.Next(found.GetForkTimeline())]; ok {
 		e.promoter, e.promoted = o.cluster, o.epoch
 	}

@@ -190,22 +190,27 @@ func (e *Engine) Configure(_ context.Context, s *agentv1.DatabaseSettings) error
 // Stop is a fast shutdown: sessions end, and the log up to the last record goes
 // to the standbys that receive it.
 func (e *Engine) Stop(ctx context.Context) error {
-	if e.child == nil {
-		return nil
+	if e.child != nil {
+		e.child.Signal(syscall.SIGINT)
+		select {
+		case <-e.child.Done():
+		case <-ctx.Done():
+			return fmt.Errorf("wait for postgres to stop: %w", ctx.Err())
+		}
 	}
-	e.child.Signal(syscall.SIGINT)
-	select {
-	case <-e.child.Done():
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("wait for postgres to stop: %w", ctx.Err())
+	state, err := e.state()
+	if err == nil && state != shutDown && state != shutDownInRecovery {
+		err = fmt.Errorf("postgres has ended, but not in order: its pg_control is in state %d", state)
 	}
+	return err
 }
 
 // States of pg_control that matter here.
 const (
-	inRecovery   = 5
-	inProduction = 6
+	shutDown           = 1
+	shutDownInRecovery = 2
+	inRecovery         = 5
+	inProduction       = 6
 )
 
 // state reads the copy's own word from pg_control: after the system identifier

@@ -142,6 +142,9 @@ func (e *Copies) Measure(ctx context.Context, source *agentv1.SourceFacts) (*age
 // measurePast counts what comes after the fork, on every timeline of the copy.
 func (e *Copies) measurePast(ctx context.Context, d *agentv1.Divergence, own wal.History, timeline int64, at wal.LSN) error {
 	for from := at; timeline != 0; timeline = own.Next(timeline) {
+		if own.End(timeline) <= from {
+			continue // it left that timeline at the fork: there may be no file of it any more
+		}
 		stats, err := e.readLog(ctx, timeline, from)
 		if err != nil {
 			return err

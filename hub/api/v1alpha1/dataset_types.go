@@ -87,12 +87,16 @@ type DatasetMember struct {
 // DatasetPhase is where a dataset's role change stands.
 type DatasetPhase string
 
-// Phases of a dataset. Only Steady and Promoting give a primary role to anyone.
+// Phases of a dataset. Fencing and Forming give the primary role to nobody.
 const (
 	// DatasetForming: no primary was ever named.
 	DatasetForming DatasetPhase = ""
 	// DatasetSteady: status.primary holds the role at status.epoch.
 	DatasetSteady DatasetPhase = "Steady"
+	// DatasetClosing: a switchover has ordered status.primary to stop in order.
+	// It keeps the role at status.epoch, but once it has closed only a decision
+	// that is committed later opens it again.
+	DatasetClosing DatasetPhase = "Closing"
 	// DatasetFencing: the epoch is committed, the old primary must be proven
 	// stopped; nobody is granted the primary role.
 	DatasetFencing DatasetPhase = "Fencing"
@@ -117,6 +121,13 @@ type DatasetStatus struct {
 	// FenceProof is how PreviousPrimary was proven stopped before the
 	// promotion at Epoch; committed together with Phase Promoting.
 	FenceProof FenceProof `json:"fenceProof,omitempty"`
+	// CatchUp is what a switchover knows of the two copies, from the phase
+	// Closing until its target is the primary.
+	CatchUp *CatchUp `json:"catchUp,omitempty"`
+	// ReturnedRun is the switchover that last gave the role back to Primary at
+	// this epoch: it does not close it a second time.
+	// +kubebuilder:validation:MaxLength=253
+	ReturnedRun string `json:"returnedRun,omitempty"`
 	// SyncSet holds the members that surely have every acknowledged write.
 	// A committed fact, not an observation (safety.md section 5).
 	SyncSet []string `json:"syncSet,omitempty"`
@@ -130,6 +141,30 @@ type DatasetStatus struct {
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
+
+// CatchUp is the proof of a switchover that its target holds everything that
+// the primary ever acknowledged. No epoch is committed without it.
+type CatchUp struct {
+	// Target is the cluster that takes over.
+	// +kubebuilder:validation:MaxLength=63
+	Target string `json:"target"`
+	// FinalPosition is where the log of the closed primary ends, in the
+	// driver's form, and FinalBytes the same as a number; 0 until it has closed.
+	// +kubebuilder:validation:MaxLength=253
+	FinalPosition string `json:"finalPosition,omitempty"`
+	FinalBytes    int64  `json:"finalBytes,omitempty"`
+	// TargetPosition is how far the target's log reached after that. It is
+	// committed together with the epoch.
+	// +kubebuilder:validation:MaxLength=253
+	TargetPosition string `json:"targetPosition,omitempty"`
+	TargetBytes    int64  `json:"targetBytes,omitempty"`
+}
+
+// Closed is true when the primary has stopped in order.
+func (c *CatchUp) Closed() bool { return c != nil && c.FinalBytes > 0 }
+
+// Proven is true when the target is known to hold all of it.
+func (c *CatchUp) Proven() bool { return c.Closed() && c.TargetBytes >= c.FinalBytes }
 
 // Role is Primary or Replica.
 type Role string
@@ -161,6 +196,7 @@ const (
 	StateCatchingUp MemberState = "CatchingUp"
 	StateDetached   MemberState = "Detached" // a replica that receives nothing
 	StateStopped    MemberState = "Stopped"
+	StateClosed     MemberState = "Closed" // a primary stopped in order by a switchover
 	StateFenced     MemberState = "Fenced"
 	StateDiverged   MemberState = "Diverged" // holds writes the primary does not
 	StateCopying    MemberState = "Copying"

@@ -98,7 +98,7 @@ type RecoveryRunList struct {
 // +kubebuilder:validation:Enum=Failover;Switchover;Failback;Drill
 type Action string
 
-// Actions of a run. Only Failover is carried out so far.
+// Actions of a run. Failover and Switchover are carried out so far.
 const (
 	ActionFailover   Action = "Failover"
 	ActionSwitchover Action = "Switchover"
@@ -116,6 +116,7 @@ type Place struct {
 
 // RecoveryRunSpec orders one run.
 //
+// +kubebuilder:validation:XValidation:rule="!has(self.pauseLimitSeconds) || self.action == 'Switchover'",message="pauseLimitSeconds bounds the write pause of a Switchover: leave it out of other actions"
 // +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a run's spec never changes: start another run"
 type RecoveryRunSpec struct {
 	// +kubebuilder:validation:MaxLength=253
@@ -124,6 +125,11 @@ type RecoveryRunSpec struct {
 	Action      Action               `json:"action"`
 	From        Place                `json:"from"`
 	To          Place                `json:"to"`
+	// PauseLimitSeconds is the longest that a switchover may keep writes closed
+	// before it returns to the source by itself; 10 if absent.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=3600
+	PauseLimitSeconds int32 `json:"pauseLimitSeconds,omitempty"`
 	// Requester is the authenticated user, or empty for the engine itself.
 	// +kubebuilder:validation:MaxLength=253
 	Requester string `json:"requester,omitempty"`
@@ -137,11 +143,13 @@ const (
 	RunPending          RunPhase = ""
 	RunPreflight        RunPhase = "Preflight"
 	RunAwaitingApproval RunPhase = "AwaitingApproval"
+	RunClosing          RunPhase = "Closing"
 	RunFencing          RunPhase = "Fencing"
 	RunPromoting        RunPhase = "Promoting"
 	RunRouting          RunPhase = "Routing"
 	RunVerifying        RunPhase = "Verifying"
 	RunCompleted        RunPhase = "Completed"
+	RunReturning        RunPhase = "Returning"
 	RunPaused           RunPhase = "Paused"
 	RunAborted          RunPhase = "Aborted"
 )
@@ -183,7 +191,10 @@ type RunDataset struct {
 	// FenceProof is how the old primary was proven stopped.
 	FenceProof FenceProof `json:"fenceProof,omitempty"`
 	Promoted   bool       `json:"promoted,omitempty"`
-	Routed     bool       `json:"routed,omitempty"`
+	// ReturnRevision is the store revision at which a switchover that returns
+	// took the role away from Target again.
+	ReturnRevision int64 `json:"returnRevision,omitempty"`
+	Routed         bool  `json:"routed,omitempty"`
 }
 
 // FenceProof is one of the proofs of safety.md section 6.
@@ -194,6 +205,8 @@ const (
 	FenceAcknowledged FenceProof = "Acknowledged"
 	FenceElapsed      FenceProof = "ElapsedTime"
 	FenceNone         FenceProof = ""
+	// FenceNotGranted: nobody was granted the role at the epoch before.
+	FenceNotGranted FenceProof = "NotGranted"
 )
 
 // StepState is the state of one step.
@@ -235,10 +248,14 @@ type RunTimeline struct {
 	// AwaitingSince is when the run began to wait for approvals.
 	AwaitingSince *metav1.MicroTime `json:"awaitingSince,omitempty"`
 	ApprovedAt    *metav1.MicroTime `json:"approvedAt,omitempty"`
-	FencedAt      *metav1.MicroTime `json:"fencedAt,omitempty"`
-	PromotedAt    *metav1.MicroTime `json:"promotedAt,omitempty"`
-	RoutedAt      *metav1.MicroTime `json:"routedAt,omitempty"`
-	FinishedAt    *metav1.MicroTime `json:"finishedAt,omitempty"`
+	// ClosingAt is when a switchover forbade writes, OpenedAt when they were
+	// possible again, there or here.
+	ClosingAt  *metav1.MicroTime `json:"closingAt,omitempty"`
+	OpenedAt   *metav1.MicroTime `json:"openedAt,omitempty"`
+	FencedAt   *metav1.MicroTime `json:"fencedAt,omitempty"`
+	PromotedAt *metav1.MicroTime `json:"promotedAt,omitempty"`
+	RoutedAt   *metav1.MicroTime `json:"routedAt,omitempty"`
+	FinishedAt *metav1.MicroTime `json:"finishedAt,omitempty"`
 }
 
 // Measured holds durations in seconds with milliseconds, as decimal text.
@@ -250,6 +267,9 @@ type Measured struct {
 	// RTOSeconds is from the last renewal of the lost side to the proven write.
 	RTOSeconds string `json:"rtoSeconds,omitempty"`
 	RPO        string `json:"rpo,omitempty"`
+	// PauseSeconds is the write pause of a switchover: from ClosingAt to
+	// OpenedAt, and so never less than what clients saw.
+	PauseSeconds string `json:"pauseSeconds,omitempty"`
 }
 
 // EvidenceHead points at the hash-chained record of the run.
@@ -259,6 +279,10 @@ type EvidenceHead struct {
 	// Signature of Head by the hub's key, base64.
 	Signature string `json:"signature,omitempty"`
 }
+
+// StepAbort is what an Approval with the decision Reject names as its step to
+// abort a run that is under way.
+const StepAbort = "abort"
 
 // Decision is Approve or Reject.
 // +kubebuilder:validation:Enum=Approve;Reject

@@ -564,7 +564,9 @@ type GuardStatus struct {
 	Position string `protobuf:"bytes,15,opt,name=position,proto3" json:"position,omitempty"`
 	Timeline int64  `protobuf:"varint,16,opt,name=timeline,proto3" json:"timeline,omitempty"`
 	// standby is true when the copy was last run as a replica.
-	Standby       bool `protobuf:"varint,17,opt,name=standby,proto3" json:"standby,omitempty"`
+	Standby bool `protobuf:"varint,17,opt,name=standby,proto3" json:"standby,omitempty"`
+	// closed is true from a CloseDatabase on, until a later decision.
+	Closed        bool `protobuf:"varint,18,opt,name=closed,proto3" json:"closed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -718,6 +720,13 @@ func (x *GuardStatus) GetStandby() bool {
 	return false
 }
 
+func (x *GuardStatus) GetClosed() bool {
+	if x != nil {
+		return x.Closed
+	}
+	return false
+}
+
 // KnownSyncSet is a committed sync set as a replica heard it.
 type KnownSyncSet struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -807,6 +816,7 @@ type GuardCommand struct {
 	//	*GuardCommand_Rewind
 	//	*GuardCommand_Copy
 	//	*GuardCommand_WaitFor
+	//	*GuardCommand_Close
 	Work isGuardCommand_Work `protobuf_oneof:"work"`
 	// revision of the committed Dataset that justified the directive behind the
 	// command; 0 when there is none. At one epoch a lower one than was carried
@@ -962,6 +972,15 @@ func (x *GuardCommand) GetWaitFor() *WaitFor {
 	return nil
 }
 
+func (x *GuardCommand) GetClose() *CloseDatabase {
+	if x != nil {
+		if x, ok := x.Work.(*GuardCommand_Close); ok {
+			return x.Close
+		}
+	}
+	return nil
+}
+
 func (x *GuardCommand) GetRevision() int64 {
 	if x != nil {
 		return x.Revision
@@ -1009,6 +1028,10 @@ type GuardCommand_WaitFor struct {
 	WaitFor *WaitFor `protobuf:"bytes,13,opt,name=wait_for,json=waitFor,proto3,oneof"`
 }
 
+type GuardCommand_Close struct {
+	Close *CloseDatabase `protobuf:"bytes,15,opt,name=close,proto3,oneof"`
+}
+
 func (*GuardCommand_StartPrimary) isGuardCommand_Work() {}
 
 func (*GuardCommand_StartReplica) isGuardCommand_Work() {}
@@ -1026,6 +1049,8 @@ func (*GuardCommand_Rewind) isGuardCommand_Work() {}
 func (*GuardCommand_Copy) isGuardCommand_Work() {}
 
 func (*GuardCommand_WaitFor) isGuardCommand_Work() {}
+
+func (*GuardCommand_Close) isGuardCommand_Work() {}
 
 // StartPrimary needs a fresh proof of the primary role at the command's epoch.
 type StartPrimary struct {
@@ -1246,6 +1271,46 @@ func (*StopDatabase) Descriptor() ([]byte, []int) {
 	return file_agent_v1_guard_proto_rawDescGZIP(), []int{13}
 }
 
+// CloseDatabase stops the primary of the command's epoch in order and remembers
+// the command's revision: at this epoch only a start of a later one is allowed,
+// and a start without a revision never. A database that does not stop in time is
+// killed, and the command has failed.
+type CloseDatabase struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloseDatabase) Reset() {
+	*x = CloseDatabase{}
+	mi := &file_agent_v1_guard_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloseDatabase) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloseDatabase) ProtoMessage() {}
+
+func (x *CloseDatabase) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_guard_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloseDatabase.ProtoReflect.Descriptor instead.
+func (*CloseDatabase) Descriptor() ([]byte, []int) {
+	return file_agent_v1_guard_proto_rawDescGZIP(), []int{14}
+}
+
 // MeasureDivergence compares the stopped copy with a source. It changes nothing.
 type MeasureDivergence struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1256,7 +1321,7 @@ type MeasureDivergence struct {
 
 func (x *MeasureDivergence) Reset() {
 	*x = MeasureDivergence{}
-	mi := &file_agent_v1_guard_proto_msgTypes[14]
+	mi := &file_agent_v1_guard_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1333,7 @@ func (x *MeasureDivergence) String() string {
 func (*MeasureDivergence) ProtoMessage() {}
 
 func (x *MeasureDivergence) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_guard_proto_msgTypes[14]
+	mi := &file_agent_v1_guard_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1346,7 @@ func (x *MeasureDivergence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeasureDivergence.ProtoReflect.Descriptor instead.
 func (*MeasureDivergence) Descriptor() ([]byte, []int) {
-	return file_agent_v1_guard_proto_rawDescGZIP(), []int{14}
+	return file_agent_v1_guard_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *MeasureDivergence) GetSource() *SourceFacts {
@@ -1302,7 +1367,7 @@ type RewindCopy struct {
 
 func (x *RewindCopy) Reset() {
 	*x = RewindCopy{}
-	mi := &file_agent_v1_guard_proto_msgTypes[15]
+	mi := &file_agent_v1_guard_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1314,7 +1379,7 @@ func (x *RewindCopy) String() string {
 func (*RewindCopy) ProtoMessage() {}
 
 func (x *RewindCopy) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_guard_proto_msgTypes[15]
+	mi := &file_agent_v1_guard_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1327,7 +1392,7 @@ func (x *RewindCopy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RewindCopy.ProtoReflect.Descriptor instead.
 func (*RewindCopy) Descriptor() ([]byte, []int) {
-	return file_agent_v1_guard_proto_rawDescGZIP(), []int{15}
+	return file_agent_v1_guard_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RewindCopy) GetSource() *SourceFacts {
@@ -1349,7 +1414,7 @@ type FreshCopy struct {
 
 func (x *FreshCopy) Reset() {
 	*x = FreshCopy{}
-	mi := &file_agent_v1_guard_proto_msgTypes[16]
+	mi := &file_agent_v1_guard_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1361,7 +1426,7 @@ func (x *FreshCopy) String() string {
 func (*FreshCopy) ProtoMessage() {}
 
 func (x *FreshCopy) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_guard_proto_msgTypes[16]
+	mi := &file_agent_v1_guard_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1374,7 +1439,7 @@ func (x *FreshCopy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FreshCopy.ProtoReflect.Descriptor instead.
 func (*FreshCopy) Descriptor() ([]byte, []int) {
-	return file_agent_v1_guard_proto_rawDescGZIP(), []int{16}
+	return file_agent_v1_guard_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FreshCopy) GetSource() *SourceFacts {
@@ -1404,7 +1469,7 @@ type WaitFor struct {
 
 func (x *WaitFor) Reset() {
 	*x = WaitFor{}
-	mi := &file_agent_v1_guard_proto_msgTypes[17]
+	mi := &file_agent_v1_guard_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1481,7 @@ func (x *WaitFor) String() string {
 func (*WaitFor) ProtoMessage() {}
 
 func (x *WaitFor) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_guard_proto_msgTypes[17]
+	mi := &file_agent_v1_guard_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1494,7 @@ func (x *WaitFor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitFor.ProtoReflect.Descriptor instead.
 func (*WaitFor) Descriptor() ([]byte, []int) {
-	return file_agent_v1_guard_proto_rawDescGZIP(), []int{17}
+	return file_agent_v1_guard_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WaitFor) GetStandbys() []string {
@@ -1461,7 +1526,7 @@ type SourceFacts struct {
 
 func (x *SourceFacts) Reset() {
 	*x = SourceFacts{}
-	mi := &file_agent_v1_guard_proto_msgTypes[18]
+	mi := &file_agent_v1_guard_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1538,7 @@ func (x *SourceFacts) String() string {
 func (*SourceFacts) ProtoMessage() {}
 
 func (x *SourceFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_guard_proto_msgTypes[18]
+	mi := &file_agent_v1_guard_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1551,7 @@ func (x *SourceFacts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceFacts.ProtoReflect.Descriptor instead.
 func (*SourceFacts) Descriptor() ([]byte, []int) {
-	return file_agent_v1_guard_proto_rawDescGZIP(), []int{18}
+	return file_agent_v1_guard_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SourceFacts) GetAddress() string {
@@ -1534,7 +1599,7 @@ type TimelineEnd struct {
 
 func (x *TimelineEnd) Reset() {
 	*x = TimelineEnd{}
-	mi := &file_agent_v1_guard_proto_msgTypes[19]
+	mi := &file_agent_v1_guard_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1611,7 @@ func (x *TimelineEnd) String() string {
 func (*TimelineEnd) ProtoMessage() {}
 
 func (x *TimelineEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_guard_proto_msgTypes[19]
+	mi := &file_agent_v1_guard_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1624,7 @@ func (x *TimelineEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineEnd.ProtoReflect.Descriptor instead.
 func (*TimelineEnd) Descriptor() ([]byte, []int) {
-	return file_agent_v1_guard_proto_rawDescGZIP(), []int{19}
+	return file_agent_v1_guard_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TimelineEnd) GetTimeline() int64 {
@@ -1593,7 +1658,7 @@ type DatabaseSettings struct {
 
 func (x *DatabaseSettings) Reset() {
 	*x = DatabaseSettings{}
-	mi := &file_agent_v1_guard_proto_msgTypes[20]
+	mi := &file_agent_v1_guard_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1670,7 @@ func (x *DatabaseSettings) String() string {
 func (*DatabaseSettings) ProtoMessage() {}
 
 func (x *DatabaseSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_guard_proto_msgTypes[20]
+	mi := &file_agent_v1_guard_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1683,7 @@ func (x *DatabaseSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DatabaseSettings.ProtoReflect.Descriptor instead.
 func (*DatabaseSettings) Descriptor() ([]byte, []int) {
-	return file_agent_v1_guard_proto_rawDescGZIP(), []int{20}
+	return file_agent_v1_guard_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DatabaseSettings) GetCluster() string {
@@ -1662,7 +1727,7 @@ type GuardResult struct {
 
 func (x *GuardResult) Reset() {
 	*x = GuardResult{}
-	mi := &file_agent_v1_guard_proto_msgTypes[21]
+	mi := &file_agent_v1_guard_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1674,7 +1739,7 @@ func (x *GuardResult) String() string {
 func (*GuardResult) ProtoMessage() {}
 
 func (x *GuardResult) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_guard_proto_msgTypes[21]
+	mi := &file_agent_v1_guard_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1687,7 +1752,7 @@ func (x *GuardResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardResult.ProtoReflect.Descriptor instead.
 func (*GuardResult) Descriptor() ([]byte, []int) {
-	return file_agent_v1_guard_proto_rawDescGZIP(), []int{21}
+	return file_agent_v1_guard_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GuardResult) GetId() string {
@@ -1749,7 +1814,7 @@ type Divergence struct {
 
 func (x *Divergence) Reset() {
 	*x = Divergence{}
-	mi := &file_agent_v1_guard_proto_msgTypes[22]
+	mi := &file_agent_v1_guard_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1761,7 +1826,7 @@ func (x *Divergence) String() string {
 func (*Divergence) ProtoMessage() {}
 
 func (x *Divergence) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_guard_proto_msgTypes[22]
+	mi := &file_agent_v1_guard_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1774,7 +1839,7 @@ func (x *Divergence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Divergence.ProtoReflect.Descriptor instead.
 func (*Divergence) Descriptor() ([]byte, []int) {
-	return file_agent_v1_guard_proto_rawDescGZIP(), []int{22}
+	return file_agent_v1_guard_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Divergence) GetMeasured() bool {
@@ -1879,7 +1944,7 @@ const file_agent_v1_guard_proto_rawDesc = "" +
 	"\x10remaining_millis\x18\x02 \x01(\x03R\x0fremainingMillis\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x03R\brevision\x12.\n" +
-	"\x04role\x18\x05 \x01(\v2\x1a.tripod.agent.v1.RoleGrantR\x04role\"\xfc\x03\n" +
+	"\x04role\x18\x05 \x01(\v2\x1a.tripod.agent.v1.RoleGrantR\x04role\"\x94\x04\n" +
 	"\vGuardStatus\x121\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x1d.tripod.agent.v1.DatabaseModeR\x04mode\x12\x16\n" +
 	"\x06formed\x18\x02 \x01(\bR\x06formed\x12\x12\n" +
@@ -1899,14 +1964,15 @@ const file_agent_v1_guard_proto_rawDesc = "" +
 	"\x05known\x18\x0e \x01(\v2\x1d.tripod.agent.v1.KnownSyncSetR\x05known\x12\x1a\n" +
 	"\bposition\x18\x0f \x01(\tR\bposition\x12\x1a\n" +
 	"\btimeline\x18\x10 \x01(\x03R\btimeline\x12\x18\n" +
-	"\astandby\x18\x11 \x01(\bR\astandby\"\x96\x01\n" +
+	"\astandby\x18\x11 \x01(\bR\astandby\x12\x16\n" +
+	"\x06closed\x18\x12 \x01(\bR\x06closed\"\x96\x01\n" +
 	"\fKnownSyncSet\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12\x18\n" +
 	"\aprimary\x18\x02 \x01(\tR\aprimary\x12\x19\n" +
 	"\bsync_set\x18\x03 \x03(\tR\asyncSet\x12;\n" +
 	"\n" +
 	"protection\x18\x04 \x01(\x0e2\x1b.tripod.agent.v1.ProtectionR\n" +
-	"protection\"\xb9\x05\n" +
+	"protection\"\xf1\x05\n" +
 	"\fGuardCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x14\n" +
@@ -1921,7 +1987,8 @@ const file_agent_v1_guard_proto_rawDesc = "" +
 	" \x01(\v2\".tripod.agent.v1.MeasureDivergenceH\x00R\ameasure\x125\n" +
 	"\x06rewind\x18\v \x01(\v2\x1b.tripod.agent.v1.RewindCopyH\x00R\x06rewind\x120\n" +
 	"\x04copy\x18\f \x01(\v2\x1a.tripod.agent.v1.FreshCopyH\x00R\x04copy\x125\n" +
-	"\bwait_for\x18\r \x01(\v2\x18.tripod.agent.v1.WaitForH\x00R\awaitFor\x12\x1a\n" +
+	"\bwait_for\x18\r \x01(\v2\x18.tripod.agent.v1.WaitForH\x00R\awaitFor\x126\n" +
+	"\x05close\x18\x0f \x01(\v2\x1e.tripod.agent.v1.CloseDatabaseH\x00R\x05close\x12\x1a\n" +
 	"\brevision\x18\x0e \x01(\x03R\brevisionB\x06\n" +
 	"\x04work\"a\n" +
 	"\fStartPrimary\x12\x12\n" +
@@ -1932,7 +1999,8 @@ const file_agent_v1_guard_proto_rawDesc = "" +
 	"\x0ePromoteReplica\x12=\n" +
 	"\bsettings\x18\x01 \x01(\v2!.tripod.agent.v1.DatabaseSettingsR\bsettings\"\x0f\n" +
 	"\rFenceDatabase\"\x0e\n" +
-	"\fStopDatabase\"I\n" +
+	"\fStopDatabase\"\x0f\n" +
+	"\rCloseDatabase\"I\n" +
 	"\x11MeasureDivergence\x124\n" +
 	"\x06source\x18\x01 \x01(\v2\x1c.tripod.agent.v1.SourceFactsR\x06source\"B\n" +
 	"\n" +
@@ -2004,7 +2072,7 @@ func file_agent_v1_guard_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_guard_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_v1_guard_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_agent_v1_guard_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_agent_v1_guard_proto_goTypes = []any{
 	(DatabaseMode)(0),         // 0: tripod.agent.v1.DatabaseMode
 	(*GuardMessage)(nil),      // 1: tripod.agent.v1.GuardMessage
@@ -2021,60 +2089,62 @@ var file_agent_v1_guard_proto_goTypes = []any{
 	(*PromoteReplica)(nil),    // 12: tripod.agent.v1.PromoteReplica
 	(*FenceDatabase)(nil),     // 13: tripod.agent.v1.FenceDatabase
 	(*StopDatabase)(nil),      // 14: tripod.agent.v1.StopDatabase
-	(*MeasureDivergence)(nil), // 15: tripod.agent.v1.MeasureDivergence
-	(*RewindCopy)(nil),        // 16: tripod.agent.v1.RewindCopy
-	(*FreshCopy)(nil),         // 17: tripod.agent.v1.FreshCopy
-	(*WaitFor)(nil),           // 18: tripod.agent.v1.WaitFor
-	(*SourceFacts)(nil),       // 19: tripod.agent.v1.SourceFacts
-	(*TimelineEnd)(nil),       // 20: tripod.agent.v1.TimelineEnd
-	(*DatabaseSettings)(nil),  // 21: tripod.agent.v1.DatabaseSettings
-	(*GuardResult)(nil),       // 22: tripod.agent.v1.GuardResult
-	(*Divergence)(nil),        // 23: tripod.agent.v1.Divergence
-	nil,                       // 24: tripod.agent.v1.DatabaseSettings.OptionsEntry
-	(*RoleGrant)(nil),         // 25: tripod.agent.v1.RoleGrant
-	(Protection)(0),           // 26: tripod.agent.v1.Protection
-	(Outcome)(0),              // 27: tripod.agent.v1.Outcome
+	(*CloseDatabase)(nil),     // 15: tripod.agent.v1.CloseDatabase
+	(*MeasureDivergence)(nil), // 16: tripod.agent.v1.MeasureDivergence
+	(*RewindCopy)(nil),        // 17: tripod.agent.v1.RewindCopy
+	(*FreshCopy)(nil),         // 18: tripod.agent.v1.FreshCopy
+	(*WaitFor)(nil),           // 19: tripod.agent.v1.WaitFor
+	(*SourceFacts)(nil),       // 20: tripod.agent.v1.SourceFacts
+	(*TimelineEnd)(nil),       // 21: tripod.agent.v1.TimelineEnd
+	(*DatabaseSettings)(nil),  // 22: tripod.agent.v1.DatabaseSettings
+	(*GuardResult)(nil),       // 23: tripod.agent.v1.GuardResult
+	(*Divergence)(nil),        // 24: tripod.agent.v1.Divergence
+	nil,                       // 25: tripod.agent.v1.DatabaseSettings.OptionsEntry
+	(*RoleGrant)(nil),         // 26: tripod.agent.v1.RoleGrant
+	(Protection)(0),           // 27: tripod.agent.v1.Protection
+	(Outcome)(0),              // 28: tripod.agent.v1.Outcome
 }
 var file_agent_v1_guard_proto_depIdxs = []int32{
 	3,  // 0: tripod.agent.v1.GuardMessage.hello:type_name -> tripod.agent.v1.GuardHello
 	5,  // 1: tripod.agent.v1.GuardMessage.ask:type_name -> tripod.agent.v1.ProofRequest
 	7,  // 2: tripod.agent.v1.GuardMessage.status:type_name -> tripod.agent.v1.GuardStatus
-	22, // 3: tripod.agent.v1.GuardMessage.result:type_name -> tripod.agent.v1.GuardResult
+	23, // 3: tripod.agent.v1.GuardMessage.result:type_name -> tripod.agent.v1.GuardResult
 	4,  // 4: tripod.agent.v1.GuardOrder.welcome:type_name -> tripod.agent.v1.GuardWelcome
 	6,  // 5: tripod.agent.v1.GuardOrder.proof:type_name -> tripod.agent.v1.Proof
 	9,  // 6: tripod.agent.v1.GuardOrder.command:type_name -> tripod.agent.v1.GuardCommand
 	7,  // 7: tripod.agent.v1.GuardHello.status:type_name -> tripod.agent.v1.GuardStatus
-	25, // 8: tripod.agent.v1.Proof.role:type_name -> tripod.agent.v1.RoleGrant
+	26, // 8: tripod.agent.v1.Proof.role:type_name -> tripod.agent.v1.RoleGrant
 	0,  // 9: tripod.agent.v1.GuardStatus.mode:type_name -> tripod.agent.v1.DatabaseMode
 	8,  // 10: tripod.agent.v1.GuardStatus.known:type_name -> tripod.agent.v1.KnownSyncSet
-	26, // 11: tripod.agent.v1.KnownSyncSet.protection:type_name -> tripod.agent.v1.Protection
+	27, // 11: tripod.agent.v1.KnownSyncSet.protection:type_name -> tripod.agent.v1.Protection
 	10, // 12: tripod.agent.v1.GuardCommand.start_primary:type_name -> tripod.agent.v1.StartPrimary
 	11, // 13: tripod.agent.v1.GuardCommand.start_replica:type_name -> tripod.agent.v1.StartReplica
 	12, // 14: tripod.agent.v1.GuardCommand.promote:type_name -> tripod.agent.v1.PromoteReplica
 	13, // 15: tripod.agent.v1.GuardCommand.fence:type_name -> tripod.agent.v1.FenceDatabase
 	14, // 16: tripod.agent.v1.GuardCommand.stop:type_name -> tripod.agent.v1.StopDatabase
-	15, // 17: tripod.agent.v1.GuardCommand.measure:type_name -> tripod.agent.v1.MeasureDivergence
-	16, // 18: tripod.agent.v1.GuardCommand.rewind:type_name -> tripod.agent.v1.RewindCopy
-	17, // 19: tripod.agent.v1.GuardCommand.copy:type_name -> tripod.agent.v1.FreshCopy
-	18, // 20: tripod.agent.v1.GuardCommand.wait_for:type_name -> tripod.agent.v1.WaitFor
-	21, // 21: tripod.agent.v1.StartPrimary.settings:type_name -> tripod.agent.v1.DatabaseSettings
-	21, // 22: tripod.agent.v1.StartReplica.settings:type_name -> tripod.agent.v1.DatabaseSettings
-	21, // 23: tripod.agent.v1.PromoteReplica.settings:type_name -> tripod.agent.v1.DatabaseSettings
-	19, // 24: tripod.agent.v1.MeasureDivergence.source:type_name -> tripod.agent.v1.SourceFacts
-	19, // 25: tripod.agent.v1.RewindCopy.source:type_name -> tripod.agent.v1.SourceFacts
-	19, // 26: tripod.agent.v1.FreshCopy.source:type_name -> tripod.agent.v1.SourceFacts
-	20, // 27: tripod.agent.v1.SourceFacts.history:type_name -> tripod.agent.v1.TimelineEnd
-	24, // 28: tripod.agent.v1.DatabaseSettings.options:type_name -> tripod.agent.v1.DatabaseSettings.OptionsEntry
-	27, // 29: tripod.agent.v1.GuardResult.outcome:type_name -> tripod.agent.v1.Outcome
-	7,  // 30: tripod.agent.v1.GuardResult.status:type_name -> tripod.agent.v1.GuardStatus
-	23, // 31: tripod.agent.v1.GuardResult.divergence:type_name -> tripod.agent.v1.Divergence
-	1,  // 32: tripod.agent.v1.Guards.Attach:input_type -> tripod.agent.v1.GuardMessage
-	2,  // 33: tripod.agent.v1.Guards.Attach:output_type -> tripod.agent.v1.GuardOrder
-	33, // [33:34] is the sub-list for method output_type
-	32, // [32:33] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	16, // 17: tripod.agent.v1.GuardCommand.measure:type_name -> tripod.agent.v1.MeasureDivergence
+	17, // 18: tripod.agent.v1.GuardCommand.rewind:type_name -> tripod.agent.v1.RewindCopy
+	18, // 19: tripod.agent.v1.GuardCommand.copy:type_name -> tripod.agent.v1.FreshCopy
+	19, // 20: tripod.agent.v1.GuardCommand.wait_for:type_name -> tripod.agent.v1.WaitFor
+	15, // 21: tripod.agent.v1.GuardCommand.close:type_name -> tripod.agent.v1.CloseDatabase
+	22, // 22: tripod.agent.v1.StartPrimary.settings:type_name -> tripod.agent.v1.DatabaseSettings
+	22, // 23: tripod.agent.v1.StartReplica.settings:type_name -> tripod.agent.v1.DatabaseSettings
+	22, // 24: tripod.agent.v1.PromoteReplica.settings:type_name -> tripod.agent.v1.DatabaseSettings
+	20, // 25: tripod.agent.v1.MeasureDivergence.source:type_name -> tripod.agent.v1.SourceFacts
+	20, // 26: tripod.agent.v1.RewindCopy.source:type_name -> tripod.agent.v1.SourceFacts
+	20, // 27: tripod.agent.v1.FreshCopy.source:type_name -> tripod.agent.v1.SourceFacts
+	21, // 28: tripod.agent.v1.SourceFacts.history:type_name -> tripod.agent.v1.TimelineEnd
+	25, // 29: tripod.agent.v1.DatabaseSettings.options:type_name -> tripod.agent.v1.DatabaseSettings.OptionsEntry
+	28, // 30: tripod.agent.v1.GuardResult.outcome:type_name -> tripod.agent.v1.Outcome
+	7,  // 31: tripod.agent.v1.GuardResult.status:type_name -> tripod.agent.v1.GuardStatus
+	24, // 32: tripod.agent.v1.GuardResult.divergence:type_name -> tripod.agent.v1.Divergence
+	1,  // 33: tripod.agent.v1.Guards.Attach:input_type -> tripod.agent.v1.GuardMessage
+	2,  // 34: tripod.agent.v1.Guards.Attach:output_type -> tripod.agent.v1.GuardOrder
+	34, // [34:35] is the sub-list for method output_type
+	33, // [33:34] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_guard_proto_init() }
@@ -2104,6 +2174,7 @@ func file_agent_v1_guard_proto_init() {
 		(*GuardCommand_Rewind)(nil),
 		(*GuardCommand_Copy)(nil),
 		(*GuardCommand_WaitFor)(nil),
+		(*GuardCommand_Close)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2111,7 +2182,7 @@ func file_agent_v1_guard_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_guard_proto_rawDesc), len(file_agent_v1_guard_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

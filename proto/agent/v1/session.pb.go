@@ -144,6 +144,13 @@ const (
 	Verb_VERB_PROBE Verb = 5
 	// DISCARD: an approved loss: re-copy although this side diverged.
 	Verb_VERB_DISCARD Verb = 6
+	// CLOSE: stop the primary of this epoch in order, so that the replicas that
+	// receive its log have all of it; only a decision of a later revision starts it
+	// again at this epoch. The result's position is where its log ends.
+	Verb_VERB_CLOSE Verb = 7
+	// CATCH_UP: answer when this replica holds position_bytes of the log. Changes
+	// nothing.
+	Verb_VERB_CATCH_UP Verb = 8
 )
 
 // Enum value maps for Verb.
@@ -156,6 +163,8 @@ var (
 		4: "VERB_SET_SYNC_SET",
 		5: "VERB_PROBE",
 		6: "VERB_DISCARD",
+		7: "VERB_CLOSE",
+		8: "VERB_CATCH_UP",
 	}
 	Verb_value = map[string]int32{
 		"VERB_UNSPECIFIED":  0,
@@ -165,6 +174,8 @@ var (
 		"VERB_SET_SYNC_SET": 4,
 		"VERB_PROBE":        5,
 		"VERB_DISCARD":      6,
+		"VERB_CLOSE":        7,
+		"VERB_CATCH_UP":     8,
 	}
 )
 
@@ -1420,9 +1431,11 @@ type Directive struct {
 	DeadlineMillis int64 `protobuf:"varint,11,opt,name=deadline_millis,json=deadlineMillis,proto3" json:"deadline_millis,omitempty"`
 	// revision of the committed Dataset that justified the directive. An effector
 	// refuses a directive whose (epoch, revision) is lower than that of one it
-	// has carried out for the dataset (PROBE excepted): a delayed SET_SYNC_SET or
-	// PROMOTE must not undo what a newer one did.
-	Revision      int64 `protobuf:"varint,12,opt,name=revision,proto3" json:"revision,omitempty"`
+	// has carried out for the dataset (PROBE and CATCH_UP excepted): a delayed
+	// SET_SYNC_SET or PROMOTE must not undo what a newer one did.
+	Revision int64 `protobuf:"varint,12,opt,name=revision,proto3" json:"revision,omitempty"`
+	// position_bytes is what CATCH_UP waits for.
+	PositionBytes int64 `protobuf:"varint,13,opt,name=position_bytes,json=positionBytes,proto3" json:"position_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1537,6 +1550,13 @@ func (x *Directive) GetDeadlineMillis() int64 {
 func (x *Directive) GetRevision() int64 {
 	if x != nil {
 		return x.Revision
+	}
+	return 0
+}
+
+func (x *Directive) GetPositionBytes() int64 {
+	if x != nil {
+		return x.PositionBytes
 	}
 	return 0
 }
@@ -2538,7 +2558,7 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\rheld_sync_set\x18\x12 \x03(\tR\vheldSyncSetB\f\n" +
 	"\n" +
 	"_lag_bytesB\x0e\n" +
-	"\f_lag_seconds\"\xfe\x02\n" +
+	"\f_lag_seconds\"\xa5\x03\n" +
 	"\tDirective\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\tR\x03run\x12\x12\n" +
@@ -2552,7 +2572,8 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\x04role\x18\n" +
 	" \x01(\v2\x1a.tripod.agent.v1.RoleGrantR\x04role\x12'\n" +
 	"\x0fdeadline_millis\x18\v \x01(\x03R\x0edeadlineMillis\x12\x1a\n" +
-	"\brevision\x18\f \x01(\x03R\brevision\"\x95\x02\n" +
+	"\brevision\x18\f \x01(\x03R\brevision\x12%\n" +
+	"\x0eposition_bytes\x18\r \x01(\x03R\rpositionBytes\"\x95\x02\n" +
 	"\x0fDirectiveResult\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x122\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2\x18.tripod.agent.v1.OutcomeR\aoutcome\x12\x18\n" +
@@ -2639,7 +2660,7 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\x16PROTECTION_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14PROTECTION_ZERO_LOSS\x10\x01\x12\x1f\n" +
 	"\x1bPROTECTION_MAX_AVAILABILITY\x10\x02\x12\x1b\n" +
-	"\x17PROTECTION_ASYNCHRONOUS\x10\x03*\x88\x01\n" +
+	"\x17PROTECTION_ASYNCHRONOUS\x10\x03*\xab\x01\n" +
 	"\x04Verb\x12\x14\n" +
 	"\x10VERB_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -2649,7 +2670,10 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\x11VERB_SET_SYNC_SET\x10\x04\x12\x0e\n" +
 	"\n" +
 	"VERB_PROBE\x10\x05\x12\x10\n" +
-	"\fVERB_DISCARD\x10\x06*v\n" +
+	"\fVERB_DISCARD\x10\x06\x12\x0e\n" +
+	"\n" +
+	"VERB_CLOSE\x10\a\x12\x11\n" +
+	"\rVERB_CATCH_UP\x10\b*v\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fOUTCOME_DONE\x10\x01\x12\x13\n" +

@@ -153,6 +153,9 @@ func Connected(plan center.Plan) bool {
 func Remove(ctx context.Context, index int) error {
 	name := center.Bridge(index)
 	links, err := netlink.LinkList()
+	for errors.Is(err, netlink.ErrDumpInterrupted) && ctx.Err() == nil {
+		links, err = netlink.LinkList() // another lab changed its links meanwhile
+	}
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}

@@ -92,6 +92,17 @@ func Fork(a, b History) (timeline int64, at LSN, ok bool) {
 	return timeline, at, ok
 }
 
+// End returns where timeline t ended in h; the present one is Endless, and one
+// that is not in h ends at zero.
+func (h History) End(t int64) LSN {
+	for _, e := range h.timelines() {
+		if e.Timeline == t {
+			return e.LSN
+		}
+	}
+	return 0
+}
+
 // Next returns the timeline that follows t in h, zero when t is the present one
 // or not in h.
 func (h History) Next(t int64) int64 {

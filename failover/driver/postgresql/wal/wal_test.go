@@ -63,6 +63,11 @@ func TestParseHistory(t *testing.T) {
 	if got := want.Next(1); got != 2 {
 		t.Errorf("after timeline 1 came %d, want 2", got)
 	}
+	for timeline, end := range map[int64]wal.LSN{1: 0x3000148, 2: 1<<32 | 0xA, 3: wal.Endless, 4: 0} {
+		if got := want.End(timeline); got != end {
+			t.Errorf("timeline %d ended at %v, want %v", timeline, got, end)
+		}
+	}
 	for _, bad := range []string{"1\n", "x\t0/1\n", "1\t01\n", "1\t0/zz\n"} {
 		if _, err := wal.ParseHistory(bad, 2); err == nil {
 			t.Errorf("%q was read as a history", bad)
