@@ -34,6 +34,21 @@ func TestSingleMemberServesPutAndGet(t *testing.T) {
 	}
 }
 
+// A client may compact to revision 0, as in etcd; that is no sign of damage later.
+func TestAMemberStartsAgainAfterACompactionToNothing(t *testing.T) {
+	c := storetest.Start(t, 1, nil)
+	put(t, c, c.Leader(), "k", 3)
+	if _, err := c.Client(c.Leader()).Compact(patience(t), 0); err != nil {
+		t.Fatal(err)
+	}
+	m := c.Members[0]
+	m.Stop()
+	m.Start()
+	if n := count(t, m, "k"); n != 3 {
+		t.Errorf("%d of 3 keys after a restart", n)
+	}
+}
+
 func TestEveryMemberServesReadsAndWrites(t *testing.T) {
 	c := storetest.Start(t, 3, nil)
 	c.Leader()
