@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -46,6 +47,36 @@ func TestAMemberStartsAgainAfterACompactionToNothing(t *testing.T) {
 	m.Start()
 	if n := count(t, m, "k"); n != 3 {
 		t.Errorf("%d of 3 keys after a restart", n)
+	}
+}
+
+// A member that stops by itself closes its files while its servers still take calls.
+func TestReadsOfAStoppedStoreAreRefused(t *testing.T) {
+	c := storetest.Start(t, 1, nil)
+	put(t, c, c.Leader(), "k", 1)
+	m := c.Members[0]
+	if err := m.Store.Enter(); err != nil {
+		t.Fatal(err)
+	}
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); m.Stop() }()
+	c.Eventually("nobody is let in any more", func() bool {
+		if err := m.Store.Enter(); err != nil {
+			return errors.Is(err, store.ErrStopped)
+		}
+		m.Store.Leave()
+		return false
+	})
+	if _, _, err := m.Store.Maintenance().Hashes().HashByRev(0); err != nil {
+		t.Errorf("who was let in cannot read: %v", err)
+	}
+	m.Store.Leave()
+	<-stopped
+	if _, _, err := m.Store.Range(patience(t), "k"); !errors.Is(err, store.ErrStopped) {
+		t.Errorf("a read of a stopped store: %v, want %v", err, store.ErrStopped)
+	}
+	if err := m.Store.Each(patience(t), "k", func(mvccpb.KeyValue) error { return nil }); !errors.Is(err, store.ErrStopped) {
+		t.Errorf("a walk through a stopped store: %v, want %v", err, store.ErrStopped)
 	}
 }
 
