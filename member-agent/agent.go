@@ -168,7 +168,7 @@ func (a *Agent) parts(hall *hall, sessions *session.Sessions, incarnation uint64
 	}
 	hall.applier = applying
 	// The applier's word: store revisions in grants run ahead of desired state.
-	a.memory.revision = func() int64 { return applying.Seen().Revision }
+	a.memory.seen = func() (uint64, int64) { seen := applying.Seen(); return seen.Incarnation, seen.Revision }
 	hall.reporter, err = reporter.New(reporter.Config{RESTConfig: config.RESTConfig, Logger: log})
 	if err != nil {
 		return err
