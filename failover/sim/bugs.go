@@ -61,7 +61,33 @@ const (
 	bugs
 )
 
+// Bugs of pledges, planted where agents live on them.
+const (
+	firstOfPledges = bugs + 1 + iota
+	// NobodyAsked: the agent lets its role end with the lease.
+	NobodyAsked
+	// PledgeFromAnswer: the primary counts a pledge from the answer.
+	PledgeFromAnswer
+	// MissingPledgerTolerated: it goes on although one pledge is missing.
+	MissingPledgerTolerated
+	// PromotionDuringPledge: a pledger does not keep its promise.
+	PromotionDuringPledge
+	// PledgeForOlderEpoch: a pledger that has seen a newer epoch pledges.
+	PledgeForOlderEpoch
+	// StartNotCounted: a replica that becomes active forgets what was promised.
+	StartNotCounted
+	// PledgesIgnored: the engine takes elapsed time for a proof all the same.
+	PledgesIgnored
+	// WaitsForgotten: the primary asks only whom its last grant names.
+	WaitsForgotten
+	lastOfPledges
+)
+
 func (b Bug) String() string {
+	if b > firstOfPledges {
+		return [...]string{"NobodyAsked", "PledgeFromAnswer", "MissingPledgerTolerated", "PromotionDuringPledge", "PledgeForOlderEpoch",
+			"StartNotCounted", "PledgesIgnored", "WaitsForgotten"}[b-firstOfPledges-1]
+	}
 	return [...]string{"None", "LeaseNotWaitedFor", "CoverageIgnored", "ShrinkBeforeCommit", "GrowWithoutConfirmation", "EffectorIgnoresEpoch",
 		"BreakerDisabled", "StepHasItsEffectTwice", "DeadlineFromAnswer", "NoConcurrencyControl", "AsynchronousIsSafe", "GuardDoesNotKill", "PromoteWithoutFencing",
 		"CatchUpNotProven", "ClosedRestarts", "CloseAtOlderEpoch", "ReturnWithinEpoch", "ReturnWithoutFence", "PromotedOpen", "ReturnAfterOpen"}[b]
