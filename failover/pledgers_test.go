@@ -60,6 +60,41 @@ func TestWhoMustWithholdPledgesBeforeTimeIsAProof(t *testing.T) {
 	}
 }
 
+// Whatever sync sets the primary may have been told of, and whoever is promoted:
+// it needs a pledge of the target or of one that must withhold. A member of the
+// committed sync set is always among those whose pledge it needs, and at least one
+// is; nothing else is known.
+func TestWhoeverThePrimaryAsksIsTheTargetOrWithholds(t *testing.T) {
+	w := newWorld(t)
+	w.s.Config.Pledges = true
+	d := w.db().DeepCopy()
+	d.Spec.Members = append(d.Spec.Members, v1alpha1.DatasetMember{Cluster: "south-2"})
+	others := []string{"north-2", "south-1", "south-2"}
+	subset := func(bits int) []string {
+		var names []string
+		for i, name := range others {
+			if bits&(1<<i) != 0 {
+				names = append(names, name)
+			}
+		}
+		return names
+	}
+	for committed := range 8 {
+		for asked := 1; asked < 8; asked++ {
+			if asked&committed != committed {
+				continue
+			}
+			for _, target := range others {
+				d.Status.Primary, d.Status.SyncSet = target, append([]string{"north-1"}, subset(committed)...)
+				stops := append(w.s.withholders(d, "north-1"), target)
+				if !slices.ContainsFunc(subset(asked), func(name string) bool { return slices.Contains(stops, name) }) {
+					t.Errorf("sync set %v, target %s: the primary lives on pledges of %v, and only %v stop", d.Status.SyncSet, target, subset(asked), stops)
+				}
+			}
+		}
+	}
+}
+
 // remote orders a failover of a silent primary to the remote center, which is in
 // no sync set, with the given ones silent too, and has the loss approved.
 func (w *world) remote(silent ...string) {

@@ -80,13 +80,19 @@ const (
 	PledgesIgnored
 	// WaitsForgotten: the primary asks only whom its last grant names.
 	WaitsForgotten
+	// EpochForgotten: a replica that becomes active does not know what the one
+	// before it has acknowledged.
+	EpochForgotten
+	// AloneIsAskedByNobody: a primary that is alone in the sync set counts as one
+	// that lives on no pledge.
+	AloneIsAskedByNobody
 	lastOfPledges
 )
 
 func (b Bug) String() string {
 	if b > firstOfPledges {
 		return [...]string{"NobodyAsked", "PledgeFromAnswer", "MissingPledgerTolerated", "PromotionDuringPledge", "PledgeForOlderEpoch",
-			"StartNotCounted", "PledgesIgnored", "WaitsForgotten"}[b-firstOfPledges-1]
+			"StartNotCounted", "PledgesIgnored", "WaitsForgotten", "EpochForgotten", "AloneIsAskedByNobody"}[b-firstOfPledges-1]
 	}
 	return [...]string{"None", "LeaseNotWaitedFor", "CoverageIgnored", "ShrinkBeforeCommit", "GrowWithoutConfirmation", "EffectorIgnoresEpoch",
 		"BreakerDisabled", "StepHasItsEffectTwice", "DeadlineFromAnswer", "NoConcurrencyControl", "AsynchronousIsSafe", "GuardDoesNotKill", "PromoteWithoutFencing",
@@ -126,6 +132,12 @@ func (b Bug) blind(s *failover.Snapshot) {
 				s.Datasets[0].Status.Phase, s.Datasets[0].Status.Run = v1alpha1.DatasetPromoting, r.Name
 			}
 		}
+	case AloneIsAskedByNobody:
+		d := s.Datasets[0].DeepCopy()
+		if d.Status.Phase == v1alpha1.DatasetFencing && len(d.Status.SyncSet) == 1 {
+			d.Status.SyncSet = append(d.Status.SyncSet, d.Status.Primary)
+		}
+		s.Datasets[0] = d
 	case AsynchronousIsSafe:
 		d := s.Datasets[0].DeepCopy()
 		if d.Status.Phase == v1alpha1.DatasetSteady {

@@ -17,8 +17,8 @@ func (w *world) scheduleOutage() {
 	to := from + w.between(8*time.Second, 25*time.Second)
 	w.after(healAt, w.heal)
 	primary := siteOf(w.truth.dataset.Spec.Members[0].Cluster)
-	switch kind := w.rng.IntN(8); kind {
-	case 0:
+	switch kind := w.rng.IntN(11); kind {
+	case 0, 9:
 		w.outage(from, to)
 		w.after(from, w.expectNoStop)
 	case 1, 2: // the hub is gone, and pledgers too
@@ -29,11 +29,14 @@ func (w *world) scheduleOutage() {
 		}
 	case 3: // only the primary does not hear the hub, and its pledgers do
 		w.after(from, func() { w.deafen(primary, w.between(5*time.Second, 30*time.Second)) })
-		switch w.rng.IntN(3) {
+		switch w.rng.IntN(4) {
 		case 0:
 			w.after(from+w.between(0, 12*time.Second), func() { w.disturb(primary, 1-primary) })
 		case 1: // the lease ends, and who promised is not who is told to promote
 			w.after(from+w.between(4*time.Second, 7*time.Second), func() { w.another(1-primary, 200*time.Millisecond) })
+		case 2: // pledges come late
+			w.after(from, func() { w.slow = true })
+			w.after(from+15*time.Second, func() { w.slow = false })
 		}
 	case 4, 5: // a city that is silent, or half of it, and an order to leave it
 		w.after(from, func() { w.deafen(primary, w.between(15*time.Second, 30*time.Second)) })
@@ -41,15 +44,28 @@ func (w *world) scheduleOutage() {
 			w.after(from, func() { w.deafen(1-primary, w.between(8*time.Second, 30*time.Second)) })
 		}
 		w.after(from+w.between(-time.Second, 5*time.Second), func() { w.leave(places[primary], places[2]) })
-		if w.chance(0.5) {
+		switch w.rng.IntN(3) {
+		case 0:
 			w.after(from+w.between(0, 10*time.Second), func() { w.disturb(primary, 1-primary) })
+		case 1: // who has acknowledged the epoch is not who is asked for a pledge next
+			w.after(from+w.between(6*time.Second, 16*time.Second), func() { w.another(1-primary, 200*time.Millisecond) })
 		}
-	case 6: // the primary falls silent in the moment in which another member joins
+	case 6, 10: // the primary falls silent in the moment in which the last member joins
 		w.grown = func(d v1alpha1.DatasetStatus) {
+			if w.truth.dataset.Spec.Members[2].Link == v1alpha1.LinkSynchronous && len(d.SyncSet) < centers {
+				return
+			}
 			w.deafen(siteOf(d.Primary), w.between(15*time.Second, 30*time.Second))
 			w.leave(d.Primary, d.SyncSet[len(d.SyncSet)-1])
 		}
-	case 7:
+	case 7: // alone in the sync set, and kept by one who is not in it any more
+		w.after(from, func() { w.setCut(primary, 1-primary, true) })
+		w.after(from+w.between(7*time.Second, 9*time.Second), func() {
+			w.deafen(primary, w.between(15*time.Second, 25*time.Second))
+			w.setCut(primary, 1-primary, false)
+			w.leave(places[primary], places[2])
+		})
+	case 8:
 		w.outage(from, to)
 		for range 1 + w.rng.IntN(3) {
 			w.after(w.between(faultsFrom, faultsTo), w.fault)

@@ -12,6 +12,7 @@ func (s *site) startPledging() {
 	if !s.w.opt.Pledges {
 		return
 	}
+	s.epochAtStart = s.seenEpoch
 	s.collector = pledge.NewCollector(s.w.lease)
 	began := s.now()
 	if s.w.opt.Bug == StartNotCounted {
@@ -69,7 +70,8 @@ func (s *site) askPledgers() {
 // durable.
 func (s *site) pledge(role pledge.Role) bool {
 	s.promises.Granted(s.holder.Stamp().Incarnation)
-	if s.w.opt.Bug != PledgeForOlderEpoch {
+	forgotten := s.w.opt.Bug == EpochForgotten && s.seenEpoch == s.epochAtStart
+	if s.w.opt.Bug != PledgeForOlderEpoch && !forgotten {
 		s.promises.Saw(theDB.String(), s.seenEpoch)
 	}
 	r := pledge.Request{Incarnation: role.Incarnation, Epoch: role.Epoch, For: s.w.lease.TTL}

@@ -33,6 +33,8 @@ type site struct {
 	// collector and promises are nil where agents do not live on pledges.
 	collector *pledge.Collector
 	promises  *pledge.Book
+	// epochAtStart is what the agent has not seen itself.
+	epochAtStart int64
 
 	guarded    bool
 	guardClock clock
