@@ -71,7 +71,9 @@ func (b *Book) promise(dataset string) *promise {
 func (b *Book) Granted(incarnation uint64) { b.incarnation = max(b.incarnation, incarnation) }
 
 // Saw notes a committed epoch: older ones get no more pledges. It must be called
-// before a promotion at that epoch is considered.
+// before a promotion at that epoch is considered, and for every epoch that is
+// durable in the cluster before the first request: what the replica before this
+// one has acknowledged binds this one.
 func (b *Book) Saw(dataset string, epoch int64) {
 	p := b.promise(dataset)
 	p.epoch = max(p.epoch, epoch)

@@ -1,7 +1,8 @@
 // Package sim is a seeded discrete-event simulation of the failover engine. The
 // pure cores that run in production run here too: failover.Turn on every hub
 // member that believes it leads, lease.Book on every hub member and
-// lease.Holder in every agent. Everything around them is modelled: Raft as a
+// lease.Holder in every agent, and pledge.Collector and pledge.Book where agents
+// live on pledges. Everything around them is modelled: Raft as a
 // log with one true leader and members that learn late that they no longer are
 // it, agents, guards and databases with clocks that drift, clients that write,
 // a network that delays, loses, repeats and partitions, and centers that lose
