@@ -176,7 +176,7 @@ func (x *step) stopped(d *v1alpha1.Dataset, cluster string, revision int64, name
 	if over && guarded {
 		kept = x.withheld(d, cluster, name)
 		if kept.text == "" {
-			kept = x.lossGrown(d, cluster)
+			kept = x.lossGrown(d, cluster, revision)
 		}
 		if kept.text == "" {
 			return finding{proof: v1alpha1.FenceElapsed, text: "every lease that named the role is surely over and every writer was guarded" + x.pledgesOver(d, cluster)}
@@ -194,6 +194,9 @@ func (x *step) stopped(d *v1alpha1.Dataset, cluster string, revision int64, name
 	}
 	result, done := x.carry(name, Command{Cluster: cluster, Dataset: key(d), Verb: VerbFence, Epoch: d.Status.Epoch, Primary: d.Status.Primary})
 	if done && result.Outcome == Done {
+		if grown := x.lossGrown(d, cluster, revision); grown.text != "" {
+			return grown
+		}
 		return finding{proof: v1alpha1.FenceAcknowledged, text: result.Message}
 	}
 	if done && result.Outcome == Refused {

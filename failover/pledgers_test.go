@@ -206,10 +206,24 @@ func TestAPledgerThatRefusesStopsTheRun(t *testing.T) {
 // The loss was approved when the primary was heard; then it fell silent, and
 // pledges may have kept it writing for longer than its lease.
 func TestALossThatGrewOnPledgesIsAskedForAgain(t *testing.T) {
+	t.Run("when time and acknowledgements prove that it stopped", func(t *testing.T) { lossGrows(t, "north-1") })
+	t.Run("when it is heard again and says so itself", func(t *testing.T) { lossGrows(t) })
+}
+
+// lossGrows plays it with the clusters that are silent at the end.
+func lossGrows(t *testing.T, atEnd ...string) {
 	w := newWorld(t).steady()
 	w.s.Config.Pledges = true
+	fence, named := w.s.Fence, w.s.Uptime // of the last renewal that named the role
+	w.s.Fence = func(cluster string, revision int64) (bool, time.Duration) {
+		over, age := fence(cluster, 0)
+		if revision != 0 && cluster == "north-1" {
+			age = w.s.Uptime - named
+		}
+		return over, age
+	}
 	w.answer = func(c Command) (Result, bool) {
-		if c.Verb == VerbFence || c.Verb == VerbWithhold && w.s.Uptime < time.Hour+20*time.Second {
+		if c.Verb == VerbFence && len(atEnd) > 0 || w.s.Uptime < time.Hour+20*time.Second && (c.Verb == VerbFence || c.Verb == VerbWithhold) {
 			return Result{Outcome: Unreachable}, true
 		}
 		return Result{Outcome: Done, Position: "0/3000000", Timeline: 2}, true
@@ -218,8 +232,12 @@ func TestALossThatGrewOnPledgesIsAskedForAgain(t *testing.T) {
 	w.turns(3)
 	w.approve("ben", w.run().Status.Loss.Seconds)
 	w.beats(3)
-	for range 250 {
+	for range 200 {
 		w.pass(100*time.Millisecond, "north-1")
+		w.turn()
+	}
+	for range 50 {
+		w.pass(100*time.Millisecond, atEnd...)
 		w.turn()
 	}
 	run := w.run()
@@ -229,7 +247,7 @@ func TestALossThatGrewOnPledgesIsAskedForAgain(t *testing.T) {
 	w.approve("ben", 0)
 	w.s.Approvals[len(w.s.Approvals)-1].Spec.Step = stepResume
 	for range 20 {
-		w.pass(100*time.Millisecond, "north-1")
+		w.pass(100*time.Millisecond, atEnd...)
 		w.turn()
 	}
 	if run = w.run(); run.Status.Phase != v1alpha1.RunCompleted || w.db().Status.Primary != "south-1" {

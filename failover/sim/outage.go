@@ -43,7 +43,11 @@ func (w *world) scheduleOutage() {
 		if kind == 4 {
 			w.after(from, func() { w.deafen(1-primary, w.between(8*time.Second, 30*time.Second)) })
 		}
-		w.after(from+w.between(-time.Second, 5*time.Second), func() { w.leave(places[primary], places[2]) })
+		w.after(from+w.between(-3*time.Second, 5*time.Second), func() { w.leave(places[primary], places[2]) })
+		if w.chance(0.3) { // what the target lacks grows
+			w.after(from+w.between(-time.Second, 5*time.Second), func() { w.setCut(primary, 2, true) })
+			w.after(from+28*time.Second, func() { w.setCut(primary, 2, false) })
+		}
 		switch w.rng.IntN(3) {
 		case 0:
 			w.after(from+w.between(0, 10*time.Second), func() { w.disturb(primary, 1-primary) })
