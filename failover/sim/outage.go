@@ -17,7 +17,7 @@ func (w *world) scheduleOutage() {
 	to := from + w.between(8*time.Second, 25*time.Second)
 	w.after(healAt, w.heal)
 	primary := siteOf(w.truth.dataset.Spec.Members[0].Cluster)
-	switch kind := w.rng.IntN(11); kind {
+	switch kind := w.rng.IntN(13); kind {
 	case 0, 9:
 		w.outage(from, to)
 		w.after(from, w.expectNoStop)
@@ -69,6 +69,17 @@ func (w *world) scheduleOutage() {
 			w.setCut(primary, 1-primary, false)
 			w.leave(places[primary], places[2])
 		})
+	case 11, 12: // a switchover, of which one side or the hub falls silent
+		w.after(from, w.switchover)
+		soon := from + w.between(0, 3*time.Second)
+		if kind == 11 {
+			w.after(soon, func() { w.deafen(w.rng.IntN(centers), w.between(3*time.Second, 25*time.Second)) })
+		} else {
+			w.outage(soon, soon+w.between(5*time.Second, 15*time.Second))
+		}
+		if w.chance(0.5) {
+			w.after(soon+w.between(0, 8*time.Second), func() { w.disturb(primary, 1-primary) })
+		}
 	case 8:
 		w.outage(from, to)
 		for range 1 + w.rng.IntN(3) {
