@@ -70,21 +70,27 @@ func (w *world) scheduleOutage() {
 			w.leave(places[primary], places[2])
 		})
 	case 11, 12: // a switchover, of which one side or the hub falls silent
-		w.after(from, w.switchover)
-		soon := from + w.between(0, 3*time.Second)
-		if kind == 11 {
-			w.after(soon, func() { w.deafen(w.rng.IntN(centers), w.between(3*time.Second, 25*time.Second)) })
-		} else {
-			w.outage(soon, soon+w.between(5*time.Second, 15*time.Second))
-		}
-		if w.chance(0.5) {
-			w.after(soon+w.between(0, 8*time.Second), func() { w.disturb(primary, 1-primary) })
-		}
+		w.switchoverInSilence(from, primary, kind == 12)
 	case 8:
 		w.outage(from, to)
 		for range 1 + w.rng.IntN(3) {
 			w.after(w.between(faultsFrom, faultsTo), w.fault)
 		}
+	}
+}
+
+// switchoverInSilence orders a switchover, of which one side or the whole hub falls
+// silent soon after.
+func (w *world) switchoverInSilence(from time.Duration, primary int, whole bool) {
+	w.after(from, w.switchover)
+	soon := from + w.between(0, 3*time.Second)
+	if !whole {
+		w.after(soon, func() { w.deafen(w.rng.IntN(centers), w.between(3*time.Second, 25*time.Second)) })
+	} else {
+		w.outage(soon, soon+w.between(5*time.Second, 15*time.Second))
+	}
+	if w.chance(0.5) {
+		w.after(soon+w.between(0, 8*time.Second), func() { w.disturb(primary, 1-primary) })
 	}
 }
 

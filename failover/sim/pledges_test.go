@@ -3,6 +3,7 @@ package sim
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestTheInvariantsHoldWhileTheHubIsGone(t *testing.T) {
@@ -30,5 +31,15 @@ func TestTheInvariantsHoldWhileTheHubIsGone(t *testing.T) {
 func TestEveryPlantedBugOfPledgesIsFound(t *testing.T) {
 	for b := firstOfPledges + 1; b < lastOfPledges; b++ {
 		t.Run(b.String(), func(t *testing.T) { findBug(t, Options{Pledges: true, Bug: b}) })
+	}
+}
+
+// Nobody pledges while the hub renews leases, so no promotion waits for a promise.
+func TestASwitchoverInAQuietFleetWaitsForNoPledge(t *testing.T) {
+	for s := uint64(1); s <= 50; s++ {
+		with, without := Run(Options{Seed: s, Quiet: true, Pledges: true}), Run(Options{Seed: s, Quiet: true})
+		if with.Switchovers != 1 || len(with.Violations) > 0 || with.Pause > 5*time.Second {
+			t.Errorf("seed %d: %d done, pause %v, %v without pledges, %v", s, with.Switchovers, with.Pause, without.Pause, with.Violations)
+		}
 	}
 }
