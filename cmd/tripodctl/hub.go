@@ -42,21 +42,16 @@ func newHubStatusCommand(door *connection) *cobra.Command {
 		Short: "Show every hub member: reachable, leader, applied index, revision, size",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			admin, done, err := door.admin()
-			if err != nil {
-				return err
-			}
-			defer done()
-			ctx, cancel := context.WithTimeout(cmd.Context(), rpcTimeout)
-			defer cancel()
-			status, err := askStatus(ctx, admin)
-			if err != nil {
-				return err
-			}
-			if output == "json" {
-				return printJSON(cmd.OutOrStdout(), status)
-			}
-			return printHubStatus(cmd, status)
+			return withAdmin(cmd, door, func(ctx context.Context, admin hubv1.AdminClient) error {
+				status, err := askStatus(ctx, admin)
+				if err != nil {
+					return err
+				}
+				if output == "json" {
+					return printJSON(cmd.OutOrStdout(), status)
+				}
+				return printHubStatus(cmd, status)
+			})
 		},
 	}
 	outputFlag(c, &output, "table", "json")
@@ -162,23 +157,18 @@ func newHubTransferCommand(door *connection) *cobra.Command {
 down. Without a name, the member that is furthest takes it.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			admin, done, err := door.admin()
-			if err != nil {
-				return err
-			}
-			defer done()
 			request := &hubv1.TransferLeadershipRequest{}
 			if len(args) == 1 {
 				request.To = args[0]
 			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), rpcTimeout)
-			defer cancel()
-			answer, err := admin.TransferLeadership(ctx, request)
-			if err != nil {
-				return fmt.Errorf("hand the leadership over: %w", plain(err))
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s leads now\n", answer.GetLeader())
-			return nil
+			return withAdmin(cmd, door, func(ctx context.Context, admin hubv1.AdminClient) error {
+				answer, err := admin.TransferLeadership(ctx, request)
+				if err != nil {
+					return fmt.Errorf("hand the leadership over: %w", plain(err))
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s leads now\n", answer.GetLeader())
+				return nil
+			})
 		},
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,19 +28,10 @@ encrypt them.
 Backups keep the key of their time: keep the folder pki of their time with them.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			admin, done, err := door.admin()
-			if err != nil {
-				return err
-			}
-			defer done()
-			ctx, cancel := context.WithTimeout(cmd.Context(), rotateTimeout)
-			defer cancel()
-			answer, err := admin.RotateEncryption(ctx, &hubv1.RotateEncryptionRequest{})
-			if err != nil {
-				return fmt.Errorf("rotate the encryption key: %w", plain(err))
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), answer.GetMessage())
-			return nil
+			return withAdminFor(cmd, door, rotateTimeout, func(ctx context.Context, admin hubv1.AdminClient) error {
+				answer, err := admin.RotateEncryption(ctx, &hubv1.RotateEncryptionRequest{})
+				return changed(cmd, "rotate the encryption key", answer, err)
+			})
 		},
 	})
 	return c

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -11,12 +12,17 @@ import (
 
 // withAdmin runs one call of the hub's gRPC API.
 func withAdmin(cmd *cobra.Command, door *connection, do func(context.Context, hubv1.AdminClient) error) error {
+	return withAdminFor(cmd, door, rpcTimeout, do)
+}
+
+// withAdminFor is withAdmin for a call that may take longer.
+func withAdminFor(cmd *cobra.Command, door *connection, limit time.Duration, do func(context.Context, hubv1.AdminClient) error) error {
 	admin, done, err := door.admin()
 	if err != nil {
 		return err
 	}
 	defer done()
-	ctx, cancel := context.WithTimeout(cmd.Context(), rpcTimeout)
+	ctx, cancel := context.WithTimeout(cmd.Context(), limit)
 	defer cancel()
 	return do(ctx, admin)
 }

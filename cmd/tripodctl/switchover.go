@@ -97,8 +97,8 @@ func newAbortCommand(door *connection) *cobra.Command {
 
 A run that has changed nothing yet just ends. A switchover returns to its source,
 which writes again, until its target is open; from then on only another
-switchover leads back. A failover is not undone: its source may be lost. Whoever
-may create approvals may abort, who ordered the run too.
+switchover leads back. A failover is not undone: its source may be lost. Who
+ordered the run may abort it; others need the right to approve runs.
 
 Exit code 2 means that the run was completed all the same.`,
 		Args: cobra.ExactArgs(1),

@@ -125,10 +125,12 @@ func (c *Core) hear(role *agentv1.RoleGrant) bool {
 	return true
 }
 
+// advance remembers the highest incarnation and epoch. Revisions are compared only
+// within both: those of a hub that was restored from a backup begin lower.
 func (c *Core) advance(incarnation uint64, epoch int64) bool {
 	changed := incarnation > c.memory.Incarnation || epoch > c.memory.Epoch
-	if epoch > c.memory.Epoch {
-		c.memory.Revision, c.memory.Closed = 0, 0
+	if changed {
+		c.memory.Revision, c.memory.Closed, c.revision = 0, 0, 0
 	}
 	c.memory.Incarnation = max(c.memory.Incarnation, incarnation)
 	c.memory.Epoch = max(c.memory.Epoch, epoch)

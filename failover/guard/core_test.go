@@ -145,10 +145,16 @@ func TestAdmit(t *testing.T) {
 			memory: Memory{Incarnation: 2}, mode: running, cmd: command(2, 0, &agentv1.FenceDatabase{}), want: ErrOlder},
 		"a fence needs no proof": {mode: running, cmd: command(2, 0, &agentv1.FenceDatabase{})},
 		"a delayed decision does not undo a newer one": {
-			memory: Memory{Epoch: 2, Revision: 40, WaitsFor: []string{"north-2"}}, mode: running,
+			memory: Memory{Incarnation: 1, Epoch: 2, Revision: 40, WaitsFor: []string{"north-2"}}, mode: running,
 			cmd: command(2, 39, &agentv1.WaitFor{Confirmed: true}), want: ErrOlder},
 		"revisions start anew with an epoch": {
-			memory: Memory{Epoch: 2, Revision: 40}, mode: running, cmd: command(3, 39, &agentv1.FenceDatabase{})},
+			memory: Memory{Incarnation: 1, Epoch: 2, Revision: 40}, mode: running, cmd: command(3, 39, &agentv1.FenceDatabase{})},
+		"and with an incarnation: a restored hub counts from its backup": {
+			memory: Memory{Incarnation: 1, Epoch: 2, Revision: 40}, mode: running, cmd: &agentv1.GuardCommand{Incarnation: 2, Epoch: 2, Revision: 39, Work: &agentv1.GuardCommand_Fence{Fence: &agentv1.FenceDatabase{}}}},
+		"a new incarnation's hub opens what the old one closed": {
+			memory: Memory{Incarnation: 1, Epoch: 1, Formed: true, Held: 1, Revision: 7, Closed: 7}, mode: none,
+			proof: &agentv1.Proof{Incarnation: 2, Revision: 3, RemainingMillis: 60000, Role: &agentv1.RoleGrant{Role: asPrimary, Epoch: 1, Primary: "north-1"}},
+			cmd:   &agentv1.GuardCommand{Incarnation: 2, Epoch: 1, Work: &agentv1.GuardCommand_StartPrimary{StartPrimary: &agentv1.StartPrimary{}}}},
 		"the primary of the epoch is never the target of a copy": {
 			memory: Memory{Formed: true, Held: 2}, mode: none, cmd: command(2, 0, &agentv1.FreshCopy{}), want: ErrRefused},
 		"nor one that holds the proof": {
@@ -170,16 +176,16 @@ func TestAdmit(t *testing.T) {
 		"nor is a replica": {
 			memory: Memory{Epoch: 2, Formed: true, Held: 2, Standby: true}, mode: standing, cmd: command(2, 7, &agentv1.CloseDatabase{}), want: ErrRefused},
 		"a closed primary is not started by the agent itself": {
-			memory: Memory{Epoch: 1, Formed: true, Held: 1, Revision: 7, Closed: 7}, mode: none, proof: proofOf(asPrimary, 1, 1, time.Minute),
+			memory: Memory{Incarnation: 1, Epoch: 1, Formed: true, Held: 1, Revision: 7, Closed: 7}, mode: none, proof: proofOf(asPrimary, 1, 1, time.Minute),
 			cmd: command(1, 0, &agentv1.StartPrimary{}), want: ErrRefused},
 		"nor by the decision that closed it": {
-			memory: Memory{Epoch: 1, Formed: true, Held: 1, Revision: 7, Closed: 7}, mode: none, proof: proofOf(asPrimary, 1, 1, time.Minute),
+			memory: Memory{Incarnation: 1, Epoch: 1, Formed: true, Held: 1, Revision: 7, Closed: 7}, mode: none, proof: proofOf(asPrimary, 1, 1, time.Minute),
 			cmd: command(1, 7, &agentv1.StartPrimary{}), want: ErrRefused},
 		"but by a later one": {
-			memory: Memory{Epoch: 1, Formed: true, Held: 1, Revision: 7, Closed: 7}, mode: none, proof: proofOf(asPrimary, 1, 1, time.Minute),
+			memory: Memory{Incarnation: 1, Epoch: 1, Formed: true, Held: 1, Revision: 7, Closed: 7}, mode: none, proof: proofOf(asPrimary, 1, 1, time.Minute),
 			cmd: command(1, 8, &agentv1.StartPrimary{})},
 		"and by the proof of a later epoch": {
-			memory: Memory{Epoch: 1, Formed: true, Held: 1, Revision: 7, Closed: 7}, mode: none, proof: proofOf(asPrimary, 3, 9, time.Minute),
+			memory: Memory{Incarnation: 1, Epoch: 1, Formed: true, Held: 1, Revision: 7, Closed: 7}, mode: none, proof: proofOf(asPrimary, 3, 9, time.Minute),
 			cmd: command(3, 0, &agentv1.StartPrimary{})},
 		"work that the guard does not know is refused": {mode: none, cmd: &agentv1.GuardCommand{Incarnation: 1, Epoch: 1}, want: ErrRefused},
 	}

@@ -8,7 +8,7 @@ type Memory struct {
 	// Incarnation and Epoch are the highest seen; older ones are refused.
 	Incarnation uint64 `json:"incarnation"`
 	Epoch       int64  `json:"epoch"`
-	// Revision is the highest of a command carried out at Epoch.
+	// Revision is the highest of a command carried out at Incarnation and Epoch.
 	Revision int64 `json:"revision,omitempty"`
 	// Closed is the revision of the CloseDatabase carried out at Epoch, or 0.
 	Closed int64 `json:"closed,omitempty"`

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apiserver/pkg/admission/initializer"
 	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/client-go/dynamic"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
@@ -20,16 +21,20 @@ import (
 const maxApproverGroups = 64
 
 // stamp writes who made an Approval or a RecoveryRun, and refuses an approval
-// by who asked for the run (safety.md section 10), who may only withdraw it.
+// by who asked for the run (safety.md section 10), who may only withdraw it. Others
+// need the verb "approve" on runs: who may order one may make Approvals, too, to be
+// able to withdraw it.
 type stamp struct {
 	*admission.Handler
 	runs, datasets dynamic.NamespaceableResourceInterface
+	authorizer     authorizer.Authorizer
 }
 
 var (
 	_ admission.MutationInterface    = (*stamp)(nil)
 	_ admission.ValidationInterface  = (*stamp)(nil)
 	_ initializer.WantsDynamicClient = (*stamp)(nil)
+	_ initializer.WantsAuthorizer    = (*stamp)(nil)
 
 	runResource     = v1alpha1.GroupVersion.WithResource("recoveryruns")
 	datasetResource = v1alpha1.GroupVersion.WithResource("datasets")
@@ -41,9 +46,11 @@ func (s *stamp) SetDynamicClient(client dynamic.Interface) {
 	s.runs, s.datasets = client.Resource(runResource), client.Resource(datasetResource)
 }
 
+func (s *stamp) SetAuthorizer(a authorizer.Authorizer) { s.authorizer = a }
+
 func (s *stamp) ValidateInitialization() error {
-	if s.runs == nil || s.datasets == nil {
-		return fmt.Errorf("%s: no client", admissionStamp)
+	if s.runs == nil || s.datasets == nil || s.authorizer == nil {
+		return fmt.Errorf("%s: no client or no authorizer", admissionStamp)
 	}
 	return nil
 }
@@ -81,8 +88,12 @@ func (s *stamp) Validate(ctx context.Context, a admission.Attributes, _ admissio
 		return admission.NewForbidden(a, fmt.Errorf("an approval is made with one's own credentials, not in the name of %q: do not impersonate", a.GetUserInfo().GetName()))
 	}
 	name, _, _ := unstructured.NestedString(object.Object, "spec", "run") // the schema has checked the type
+	may := s.mayApprove(ctx, a, name)
 	run, err := s.runs.Get(ctx, name, metav1.GetOptions{})
 	if discard, ok := v1alpha1.ParseDiscard(name); ok && apierrors.IsNotFound(err) {
+		if may != nil {
+			return may
+		}
 		return s.validateDiscard(ctx, a, discard)
 	}
 	if apierrors.IsNotFound(err) {
@@ -93,8 +104,29 @@ func (s *stamp) Validate(ctx context.Context, a admission.Attributes, _ admissio
 	}
 	requester, _, _ := unstructured.NestedString(run.Object, "spec", "requester")
 	decision, _, _ := unstructured.NestedString(object.Object, "spec", "decision")
-	if requester != "" && requester == a.GetUserInfo().GetName() && decision != string(v1alpha1.DecisionReject) {
+	asked := requester != "" && requester == a.GetUserInfo().GetName()
+	switch {
+	case asked && decision == string(v1alpha1.DecisionReject):
+		return nil
+	case asked:
 		return admission.NewForbidden(a, fmt.Errorf("%q asked for run %q and cannot approve it: another person has to", requester, name))
+	default:
+		return may
+	}
+}
+
+// mayApprove refuses who has no right to decide upon the run.
+func (s *stamp) mayApprove(ctx context.Context, a admission.Attributes, run string) error {
+	decision, reason, err := s.authorizer.Authorize(ctx, authorizer.AttributesRecord{
+		User: a.GetUserInfo(), Verb: "approve", APIGroup: runResource.Group, APIVersion: runResource.Version,
+		Resource: runResource.Resource, Name: run, ResourceRequest: true,
+	})
+	if err != nil {
+		return apierrors.NewInternalError(fmt.Errorf("ask whether %q may approve run %q: %w", a.GetUserInfo().GetName(), run, err))
+	}
+	if decision != authorizer.DecisionAllow {
+		return admission.NewForbidden(a, fmt.Errorf("%q may withdraw what they asked for, and decide upon nothing else: that takes the verb approve on recoveryruns, as role %s has it %s",
+			a.GetUserInfo().GetName(), RoleApprover, reason))
 	}
 	return nil
 }

@@ -117,3 +117,43 @@ func testApprovals(t *testing.T, h *hub) {
 		t.Errorf("a run nobody asked for: %v, want anyone to approve", err)
 	}
 }
+
+// testWithdrawal: who may order a recovery may withdraw it, and decides upon
+// nothing else; who may approve does not have to be anybody else.
+func testWithdrawal(t *testing.T, h *hub) {
+	bindings := in(h.admin(), schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterrolebindings"}, "")
+	for group, role := range map[string]string{"ordering": RoleOperator, "approving": RoleApprover} {
+		apply(t, bindings, "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: "+group+"}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: '"+role+"'}, subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: "+group+"}]}", "test")
+	}
+	order := func(who *rest.Config, name string) error {
+		run := object(t, "{apiVersion: tripod.dev/v1alpha1, kind: RecoveryRun, metadata: {name: "+name+"}, spec: {application: {namespace: pay, name: none}, action: Failover, from: {cluster: north-1}, to: {cluster: north-2}}}")
+		_, err := in(who, runsResource, "").Create(context.Background(), run, metav1.CreateOptions{})
+		return err
+	}
+	decide := func(who *rest.Config, decision, run string) error {
+		approval := object(t, "{apiVersion: tripod.dev/v1alpha1, kind: Approval, metadata: {generateName: w-}, spec: {run: "+run+", decision: "+decision+"}}")
+		_, err := in(who, approvalsResource, "").Create(context.Background(), approval, metav1.CreateOptions{})
+		return err
+	}
+	otto, anna := h.as("otto", "ordering"), h.as("anna", "approving")
+	eventually(t, "otto may order", func(context.Context) string {
+		if err := order(otto, "by-otto"); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	if err := order(h.admin(), "by-somebody"); err != nil {
+		t.Fatal(err)
+	}
+	if err := decide(otto, "Reject", "by-otto"); err != nil {
+		t.Errorf("otto withdraws what he asked for: %v", err)
+	}
+	for _, decision := range []string{"Approve", "Reject"} {
+		if err := decide(otto, decision, "by-somebody"); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), RoleApprover) {
+			t.Errorf("otto decides %s upon another's run: %v, want a refusal that names %s", decision, err, RoleApprover)
+		}
+		if err := decide(anna, decision, "by-somebody"); err != nil {
+			t.Errorf("anna decides %s: %v", decision, err)
+		}
+	}
+}

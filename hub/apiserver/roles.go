@@ -56,10 +56,13 @@ func clusterRoles() []rbacv1.ClusterRole {
 			rule(v1alpha1.GroupVersion.Group, declared, write...),
 			rule(v1alpha1.GroupVersion.Group, []string{"clusters"}, write...),
 			rule(v1alpha1.GroupVersion.Group, []string{"recoveryruns"}, "create", "patch", "update"),
+			// To withdraw what they asked for; see stamp.
+			rule(v1alpha1.GroupVersion.Group, []string{"approvals"}, "create"),
 		),
 		role(RoleApprover, nil,
 			rule(v1alpha1.GroupVersion.Group, []string{"*"}, read...),
 			rule(v1alpha1.GroupVersion.Group, []string{"approvals"}, "create"),
+			rule(v1alpha1.GroupVersion.Group, []string{"recoveryruns"}, "approve"),
 		),
 	}
 }

@@ -86,6 +86,10 @@ func (b *book) read(key string, end []byte) []*raftlogv1.MemberRecord {
 
 // values are those of the keys in a range, as applied on this member.
 func (s *machine) values(key string, end []byte) [][]byte {
+	if err := s.readers.enter(); err != nil {
+		return nil
+	}
+	defer s.readers.leave()
 	result, err := s.kv.Range(context.Background(), []byte(key), end, mvcc.RangeOptions{})
 	if err != nil {
 		s.log.Error("the hub's own records cannot be read", "key", key, "error", err)

@@ -106,21 +106,16 @@ func (m *Membership) Remove(ctx context.Context, name string) error {
 
 // Reconcile brings the address book in line with the Raft configuration: it
 // records members that only a configuration file knows, drops records of those
-// that are no members (a change that was cut short), and notes the version of
-// the command set that each member was seen to apply. Leader only.
-func (m *Membership) Reconcile(ctx context.Context, versions map[string]uint32) error {
+// that are no members (a change that was cut short). Leader only.
+func (m *Membership) Reconcile(ctx context.Context) error {
 	return m.change(func() error {
 		members := m.List()
 		var errs []error
 		for _, info := range members {
 			have := m.store.book.record(info.Name)
 			want := recordOf(info.Member, info.Replaces)
-			want.CommandVersion = have.GetCommandVersion()
 			if info.Voter && !slices.ContainsFunc(members, func(i MemberInfo) bool { return i.Name == info.Replaces }) {
 				want.Replaces = "" // done
-			}
-			if seen := versions[info.Name]; seen != 0 {
-				want.CommandVersion = seen
 			}
 			if have != nil && proto.Equal(have, want) {
 				continue

@@ -96,7 +96,7 @@ func (c *compactor) run(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		due := c.history.note(time.Now(), c.revision())
-		if due > c.compacted() && c.leading() {
+		if due > max(c.compacted(), 0) && c.leading() { // -1: never compacted
 			switch err := c.compact(ctx, due); {
 			case err == nil:
 				c.log.Info("superseded revisions are dropped", "revision", due)

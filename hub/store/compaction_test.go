@@ -55,7 +55,7 @@ type compacting struct {
 }
 
 func newCompacting(keep time.Duration) *compacting {
-	c := &compacting{begun: time.Now()}
+	c := &compacting{begun: time.Now(), done: -1} // as mvcc begins
 	c.compactor = compactor{
 		history: history{keep: keep}, log: slog.New(slog.DiscardHandler), leading: c.leads.Load,
 		revision: func() int64 { return int64(time.Since(c.begun) / time.Second) },
@@ -89,12 +89,12 @@ func TestLeaderBoundsTheHistory(t *testing.T) {
 			synctest.Wait()
 		}
 		pass(5 * time.Hour)
-		if c.compacted() != 0 {
+		if c.compacted() != -1 {
 			t.Errorf("a follower compacted to %d", c.compacted())
 		}
 		c.leads.Store(true)
 		pass(7 * time.Minute)
-		if c.compacted() == 0 || c.behind < time.Hour || c.behind > 70*time.Minute {
+		if c.compacted() <= 0 || c.behind < time.Hour || c.behind > 70*time.Minute {
 			t.Errorf("a new leader compacted to %d, %v ago: want an hour, and at most a tenth more", c.compacted(), c.behind)
 		}
 		c.fails.Store(true)
@@ -104,6 +104,24 @@ func TestLeaderBoundsTheHistory(t *testing.T) {
 		pass(7 * time.Minute)
 		if c.compacted() <= before || c.behind > 70*time.Minute {
 			t.Errorf("after failures it compacted to %d, %v ago", c.compacted(), c.behind)
+		}
+		stop()
+		wg.Wait()
+	})
+}
+
+// TestALeaderThatHasJustStartedCompactsNothing: there is nothing yet that is old.
+func TestALeaderThatHasJustStartedCompactsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCompacting(time.Hour)
+		c.leads.Store(true)
+		ctx, stop := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { c.run(ctx) })
+		<-time.After(30 * time.Minute)
+		synctest.Wait()
+		if c.compacted() != -1 {
+			t.Errorf("compacted to %d", c.compacted())
 		}
 		stop()
 		wg.Wait()

@@ -77,7 +77,7 @@ func checkRevisions(tx *bolt.Tx) error {
 	last := int64(1)
 	if meta := tx.Bucket(schema.Meta.Name()); meta != nil {
 		if compacted := meta.Get(schema.ScheduledCompactKeyName); len(compacted) == len(mvcc.NewRevBytes()) {
-			last = mvcc.BytesToRev(compacted).Main
+			last = max(last, mvcc.BytesToRev(compacted).Main) // 0 may be compacted, too
 		}
 	}
 	return keys.ForEach(func(revision, value []byte) error {

@@ -168,8 +168,12 @@ func (b *base) fromBackup(file, dataDir string) (err error) {
 	if b.backup, err = backup.Verify(file); err != nil {
 		return err
 	}
-	if err := backup.Extract(file, b.backup, filepath.Join(b.config.DataDir, "db")); err != nil {
+	path := filepath.Join(b.config.DataDir, "db")
+	if err := backup.Extract(file, b.backup, path); err != nil {
 		return err
+	}
+	if err := jumpAhead(path); err != nil {
+		return fmt.Errorf("store: move the restored revision ahead: %w", err)
 	}
 	if err := b.openCopy(); err != nil {
 		return err

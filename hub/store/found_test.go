@@ -12,6 +12,9 @@ import (
 	"sync"
 	"testing"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"tripod.dev/tripod/hub/api/backup"
 	"tripod.dev/tripod/hub/api/statement"
 	"tripod.dev/tripod/hub/store"
@@ -236,6 +239,7 @@ func TestABackupIsRestoredSealed(t *testing.T) {
 	if before, lost := count(t, fresh, "before"), count(t, fresh, "lost"); before != 20 || lost != 0 || fresh.Store.Incarnation() != 2 {
 		t.Fatalf("%d and %d keys at incarnation %d", before, lost, fresh.Store.Incarnation())
 	}
+	startsAfresh(t, c, fresh, leader.Store.Revision())
 	if list := fresh.Store.Membership().List(); len(list) != 1 || fresh.Store.Membership().Knows("m0") {
 		t.Fatalf("members %+v", list)
 	}
@@ -261,6 +265,26 @@ func TestABackupIsRestoredSealed(t *testing.T) {
 	}
 	if err := incarnations.Approve(patience(t), 2, "bob"); err == nil {
 		t.Fatal("approved twice")
+	}
+}
+
+// startsAfresh: no revision that a client of the lost hub remembers comes again, and
+// a watch from one of them is told to begin anew.
+func startsAfresh(t *testing.T, c *storetest.Cluster, m *storetest.Member, remembered int64) {
+	t.Helper()
+	if now := m.Store.Revision(); now <= remembered+1000 {
+		t.Errorf("the restored hub is at revision %d, clients remember %d", now, remembered)
+	}
+	client := c.Client(m)
+	for _, revision := range []int64{remembered / 2, remembered} {
+		response := <-client.Watch(patience(t), "before", clientv3.WithRev(revision))
+		if !errors.Is(response.Err(), rpctypes.ErrCompacted) {
+			t.Errorf("a watch from revision %d: %v, want compacted", revision, response.Err())
+		}
+	}
+	kept, err := client.Get(patience(t), "before0")
+	if err != nil || len(kept.Kvs) != 1 {
+		t.Fatalf("before0: %v, %v", kept, err)
 	}
 }
 

@@ -38,6 +38,8 @@ var (
 // index forward, and the hook before a commit writes it. So after a crash the
 // file holds the effects of exactly the entries up to its index.
 type machine struct {
+	// readers are those who read the database beside the log.
+	readers   gate
 	log       *slog.Logger
 	zap       *zap.Logger
 	path      string
@@ -234,6 +236,7 @@ func (s *machine) use(f func(backend.Backend)) {
 
 // close flushes the state to disk. Nothing may be applied any more.
 func (s *machine) close() error {
+	s.readers.close()
 	s.lessor.Stop()
 	s.kv.Commit()
 	err := s.kv.Close()

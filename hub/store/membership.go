@@ -18,9 +18,6 @@ type MemberInfo struct {
 	Leader bool
 	// Replaces is the member whose place this one takes when it has caught up.
 	Replaces string
-	// CommandVersion is the newest version of the command set that the member was
-	// known to apply; 0 is not known.
-	CommandVersion uint32
 }
 
 // ID is the number by which etcd's API calls the member.
@@ -82,7 +79,7 @@ func (m *Membership) List() []MemberInfo {
 			info.Member = info.Member.better(known)
 		}
 		if record := m.store.book.record(info.Name); record != nil {
-			info.Replaces, info.CommandVersion = record.GetReplaces(), record.GetCommandVersion()
+			info.Replaces = record.GetReplaces()
 		}
 		out = append(out, info)
 	}

@@ -21,6 +21,10 @@ func (s *State) Range(ctx context.Context, prefix string) ([]mvccpb.KeyValue, in
 	} else {
 		end = prefixEnd(prefix)
 	}
+	if err := s.machine.readers.enter(); err != nil {
+		return nil, 0, err
+	}
+	defer s.machine.readers.leave()
 	result, err := s.machine.kv.Range(ctx, []byte(prefix), end, mvcc.RangeOptions{})
 	if err != nil {
 		return nil, 0, fmt.Errorf("read range %q: %w", prefix, err)
@@ -36,7 +40,7 @@ const eachPage = 500
 func (s *State) Each(ctx context.Context, prefix string, f func(mvccpb.KeyValue) error) error {
 	key, end := []byte(prefix), prefixEnd(prefix)
 	for {
-		result, err := s.machine.kv.Range(ctx, key, end, mvcc.RangeOptions{Limit: eachPage})
+		result, err := s.page(ctx, key, end)
 		if err != nil {
 			return fmt.Errorf("read range %q: %w", prefix, err)
 		}
@@ -50,6 +54,14 @@ func (s *State) Each(ctx context.Context, prefix string, f func(mvccpb.KeyValue)
 		}
 		key = append(bytes.Clone(result.KVs[len(result.KVs)-1].Key), 0)
 	}
+}
+
+func (s *State) page(ctx context.Context, key, end []byte) (*mvcc.RangeResult, error) {
+	if err := s.machine.readers.enter(); err != nil {
+		return nil, err
+	}
+	defer s.machine.readers.leave()
+	return s.machine.kv.Range(ctx, key, end, mvcc.RangeOptions{Limit: eachPage})
 }
 
 // prefixEnd is the first key after all keys with prefix; empty means no end.

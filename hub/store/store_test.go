@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -31,6 +32,51 @@ func TestSingleMemberServesPutAndGet(t *testing.T) {
 	}
 	if len(get.Kvs) != 1 || string(get.Kvs[0].Value) != "1" || get.Header.Revision != put.Header.Revision {
 		t.Fatalf("got %v after put at %d", get, put.Header.Revision)
+	}
+}
+
+// A client may compact to revision 0, as in etcd; that is no sign of damage later.
+func TestAMemberStartsAgainAfterACompactionToNothing(t *testing.T) {
+	c := storetest.Start(t, 1, nil)
+	put(t, c, c.Leader(), "k", 3)
+	if _, err := c.Client(c.Leader()).Compact(patience(t), 0); err != nil {
+		t.Fatal(err)
+	}
+	m := c.Members[0]
+	m.Stop()
+	m.Start()
+	if n := count(t, m, "k"); n != 3 {
+		t.Errorf("%d of 3 keys after a restart", n)
+	}
+}
+
+// A member that stops by itself closes its files while its servers still take calls.
+func TestReadsOfAStoppedStoreAreRefused(t *testing.T) {
+	c := storetest.Start(t, 1, nil)
+	put(t, c, c.Leader(), "k", 1)
+	m := c.Members[0]
+	if err := m.Store.Enter(); err != nil {
+		t.Fatal(err)
+	}
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); m.Stop() }()
+	c.Eventually("nobody is let in any more", func() bool {
+		if err := m.Store.Enter(); err != nil {
+			return errors.Is(err, store.ErrStopped)
+		}
+		m.Store.Leave()
+		return false
+	})
+	if _, _, err := m.Store.Maintenance().Hashes().HashByRev(0); err != nil {
+		t.Errorf("who was let in cannot read: %v", err)
+	}
+	m.Store.Leave()
+	<-stopped
+	if _, _, err := m.Store.Range(patience(t), "k"); !errors.Is(err, store.ErrStopped) {
+		t.Errorf("a read of a stopped store: %v, want %v", err, store.ErrStopped)
+	}
+	if err := m.Store.Each(patience(t), "k", func(mvccpb.KeyValue) error { return nil }); !errors.Is(err, store.ErrStopped) {
+		t.Errorf("a walk through a stopped store: %v, want %v", err, store.ErrStopped)
 	}
 }
 

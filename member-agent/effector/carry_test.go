@@ -143,6 +143,11 @@ func TestOlderDecisionsAreRefused(t *testing.T) {
 	old.Incarnation = 0
 	a.want(t, old, refused, "sync 3 [north-1]")
 	a.want(t, directive("5", agentv1.Verb_VERB_SET_SYNC_SET, 4, 1), done, "sync 3 [north-1]; sync 4 [north-1]")
+	// A hub that was restored from a backup counts its revisions from there.
+	a.want(t, directive("6", agentv1.Verb_VERB_SET_SYNC_SET, 4, 30), done, "sync 3 [north-1]; sync 4 [north-1]; sync 4 [north-1]")
+	restored := directive("7", agentv1.Verb_VERB_SET_SYNC_SET, 4, 20)
+	restored.Incarnation++
+	a.want(t, restored, done, "sync 3 [north-1]; sync 4 [north-1]; sync 4 [north-1]; sync 4 [north-1]")
 }
 
 func TestAReplicaOfTheAgentThatIsNotActiveDoesNothing(t *testing.T) {

@@ -101,7 +101,7 @@ func (s *site) admit(incarnation uint64, epoch, revision int64) error {
 		return fmt.Errorf("dataset %s: incarnation %d epoch %d, seen %d and %d: %w",
 			s.key, incarnation, epoch, s.incarnation, s.epoch, driver.ErrOlder)
 	}
-	if epoch > s.epoch {
+	if epoch > s.epoch || incarnation > s.incarnation {
 		s.revision = 0
 		s.retry, s.pause = time.Time{}, 0
 	}

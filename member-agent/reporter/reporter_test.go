@@ -304,8 +304,11 @@ func TestAnAPIServerThatIsAwayMakesThePictureOldNotEmpty(t *testing.T) {
 	if resource.Resource != "configmaps" {
 		t.Fatalf("got %v", resource)
 	}
-	r.ledger.heard(resource, errors.New("connection refused"))
-	m.wait(t, "the age grows", func() bool { return m.ages["configmaps"] > 50 })
+	m.wait(t, "the age grows", func() bool {
+		// Again: the watch may have begun, and been heard, only after the first time.
+		r.ledger.heard(resource, errors.New("connection refused"))
+		return m.ages["configmaps"] > 50
+	})
 	m.mu.Lock()
 	if m.objects["configmaps"]["a"] == nil {
 		t.Error("the object is gone")

@@ -201,6 +201,10 @@ func (a *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if err := a.awaitAudit(ctx, info.FullMethod); err != nil {
 		return nil, err
 	}
+	if err := a.store.Enter(); err != nil {
+		return nil, store.Status(err)
+	}
+	defer a.store.Leave()
 	return handler(ctx, req)
 }
 

@@ -48,12 +48,24 @@ func (s *watchSender) events(in []mvccpb.Event, prevKV bool) []*mvccpb.Event {
 		if !prevKV || created {
 			continue
 		}
-		r, err := s.stream.server.store.KV().Range(context.Background(), in[i].Kv.Key, nil, mvcc.RangeOptions{Rev: in[i].Kv.ModRevision - 1})
-		if err == nil && len(r.KVs) != 0 {
-			out[i].PrevKv = &r.KVs[0]
-		}
+		out[i].PrevKv = s.before(in[i].Kv)
 	}
 	return out
+}
+
+// before is what the key held before the revision of kv; nil if nothing, or nothing
+// that can still be read.
+func (s *watchSender) before(kv *mvccpb.KeyValue) *mvccpb.KeyValue {
+	store := s.stream.server.store
+	if err := store.Enter(); err != nil {
+		return nil // the stream ends
+	}
+	defer store.Leave()
+	r, err := store.KV().Range(context.Background(), kv.Key, nil, mvcc.RangeOptions{Rev: kv.ModRevision - 1})
+	if err != nil || len(r.KVs) == 0 {
+		return nil
+	}
+	return &r.KVs[0]
 }
 
 func (s *watchSender) control(resp *pb.WatchResponse) error {

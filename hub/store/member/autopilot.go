@@ -94,7 +94,7 @@ func (a *Autopilot) round(ctx context.Context, term uint64) {
 	a.observe(ctx, term)
 	a.acting.Lock()
 	defer a.acting.Unlock()
-	if err := a.members.Reconcile(ctx, a.versions()); err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrNotLeader) {
+	if err := a.members.Reconcile(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrNotLeader) {
 		a.config.Logger.Warn("the address book is not up to date yet", "error", err)
 	}
 	for range stepsPerRound {
@@ -182,19 +182,6 @@ func behind(last, applied uint64) uint64 {
 		return 0
 	}
 	return last - applied
-}
-
-// versions of the command set that the members were seen to apply.
-func (a *Autopilot) versions() map[string]uint32 {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	seen := map[string]uint32{}
-	for name, h := range a.health {
-		if !h.answered.IsZero() {
-			seen[name] = h.standing.CommandVersion
-		}
-	}
-	return seen
 }
 
 // peers are the members with what was observed of them.

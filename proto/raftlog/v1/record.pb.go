@@ -34,12 +34,9 @@ type MemberRecord struct {
 	RaftAddress string `protobuf:"bytes,5,opt,name=raft_address,json=raftAddress,proto3" json:"raft_address,omitempty"`
 	PeerAddress string `protobuf:"bytes,6,opt,name=peer_address,json=peerAddress,proto3" json:"peer_address,omitempty"`
 	// The member whose place this one takes when it has caught up; empty if none.
-	Replaces string `protobuf:"bytes,7,opt,name=replaces,proto3" json:"replaces,omitempty"`
-	// The newest version of the command set that the member was known to apply; 0
-	// is not known.
-	CommandVersion uint32 `protobuf:"varint,8,opt,name=command_version,json=commandVersion,proto3" json:"command_version,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	Replaces      string `protobuf:"bytes,7,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MemberRecord) Reset() {
@@ -119,13 +116,6 @@ func (x *MemberRecord) GetReplaces() string {
 		return x.Replaces
 	}
 	return ""
-}
-
-func (x *MemberRecord) GetCommandVersion() uint32 {
-	if x != nil {
-		return x.CommandVersion
-	}
-	return 0
 }
 
 // OperatorKey is one operator's key for statements (safety.md section 9), under
@@ -466,7 +456,7 @@ var File_raftlog_v1_record_proto protoreflect.FileDescriptor
 
 const file_raftlog_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x17raftlog/v1/record.proto\x12\x11tripod.raftlog.v1\x1a\x18raftlog/v1/command.proto\"\xf7\x01\n" +
+	"\x17raftlog/v1/record.proto\x12\x11tripod.raftlog.v1\x1a\x18raftlog/v1/command.proto\"\xd4\x01\n" +
 	"\fMemberRecord\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x16\n" +
@@ -474,8 +464,7 @@ const file_raftlog_v1_record_proto_rawDesc = "" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\x12!\n" +
 	"\fraft_address\x18\x05 \x01(\tR\vraftAddress\x12!\n" +
 	"\fpeer_address\x18\x06 \x01(\tR\vpeerAddress\x12\x1a\n" +
-	"\breplaces\x18\a \x01(\tR\breplaces\x12'\n" +
-	"\x0fcommand_version\x18\b \x01(\rR\x0ecommandVersion\"H\n" +
+	"\breplaces\x18\a \x01(\tR\breplacesJ\x04\b\b\x10\t\"H\n" +
 	"\vOperatorKey\x12\x1a\n" +
 	"\boperator\x18\x01 \x01(\tR\boperator\x12\x1d\n" +
 	"\n" +

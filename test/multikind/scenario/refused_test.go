@@ -58,7 +58,7 @@ func (f *Fleet) somebodyElse(t *testing.T) string {
 	t.Cleanup(func() { drop(t, f, "hub", "clusterrolebinding/s26", "clusterrole/s26", "namespace/s26") })
 	for _, create := range [][]string{
 		{"namespace", "s26"},
-		{"clusterrole", "s26", "--verb", "create", "--resource", "approvals.tripod.dev"},
+		{"clusterrole", "s26", "--verb", "create,approve", "--resource", "approvals.tripod.dev,recoveryruns.tripod.dev"},
 		{"clusterrolebinding", "s26", "--clusterrole", "s26", "--serviceaccount", "s26:bob"},
 	} {
 		must(t)(f.Kubectl(t.Context(), nil, append([]string{"--context", "hub", "create"}, create...)...))

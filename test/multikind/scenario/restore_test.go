@@ -70,6 +70,11 @@ func TestS11TheHubIsRestoredFromAnOldBackup(t *testing.T) {
 	}
 	nothingDeleted(t, f, placed)
 	f.hasExtra(t)
+	// The copies remember decisions of the hub that was lost; those of this one count.
+	if err := f.AwaitProtected(t.Context(), 2*time.Minute, city...); err != nil {
+		t.Fatal(err)
+	}
+	says(t, must(t)(f.Tripodctl(t.Context(), "switchover", "pay/ledger", "--to", city[1-slices.Index(city, before.Status.Primary)])), "Completed")
 	audit(t, b)
 }
 
