@@ -1,6 +1,7 @@
 package effector
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -9,6 +10,8 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"tripod.dev/tripod/failover/guard"
@@ -42,10 +45,16 @@ func (e certifier) certify(ctx context.Context, s *site) error {
 	if err != nil {
 		return fmt.Errorf("read Secret %s/%s: %w", s.key.namespace, name, err)
 	}
-	if !usable(data, identity, e.cfg.Identity.Authority(), now) {
-		if err := e.issue(ctx, identity, name); err != nil {
-			return err
-		}
+	hubs := e.hubs()
+	switch {
+	case !usable(data, identity, e.cfg.Identity.Authority(), now):
+		err = e.issue(ctx, identity, name, hubs)
+	case len(hubs) > 0 && !bytes.Equal(hubs, data[guard.HubsFile]):
+		data[guard.HubsFile] = hubs
+		err = e.put(ctx, identity, name, data)
+	}
+	if err != nil {
+		return err
 	}
 	s.mu.Lock()
 	s.certified = now
@@ -53,7 +62,14 @@ func (e certifier) certify(ctx context.Context, s *site) error {
 	return nil
 }
 
-func (e certifier) issue(ctx context.Context, identity guard.Identity, name string) error {
+// hubs is where a guard finds the hub when no agent answers it.
+func (e certifier) hubs() []byte {
+	members := slices.Clone(e.cfg.Hubs())
+	slices.Sort(members)
+	return []byte(strings.Join(members, "\n"))
+}
+
+func (e certifier) issue(ctx context.Context, identity guard.Identity, name string, hubs []byte) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -73,9 +89,14 @@ func (e certifier) issue(ctx context.Context, identity guard.Identity, name stri
 	if err != nil {
 		return fmt.Errorf("have the hub sign the certificate of %s: %w", identity.CommonName(), err)
 	}
-	if err := e.cfg.Secrets.PutSecret(ctx, identity.Namespace, name, map[string][]byte{
+	return e.put(ctx, identity, name, map[string][]byte{
 		"tls.crt": certificate, "tls.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), "ca.crt": authority,
-	}); err != nil {
+		guard.HubsFile: hubs,
+	})
+}
+
+func (e certifier) put(ctx context.Context, identity guard.Identity, name string, data map[string][]byte) error {
+	if err := e.cfg.Secrets.PutSecret(ctx, identity.Namespace, name, data); err != nil {
 		return fmt.Errorf("write Secret %s/%s: %w", identity.Namespace, name, err)
 	}
 	return nil
