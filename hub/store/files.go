@@ -225,7 +225,8 @@ func (d *disk) restore(m *machine, meta *raft.SnapshotMeta) error {
 func (d *disk) start(cfg Config, m *machine, transport raft.Transport, changes chan bool) (*raft.Raft, error) {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(cfg.Name)
-	c.HeartbeatTimeout, c.ElectionTimeout = cfg.Timing.Heartbeat, cfg.Timing.Election
+	// patience makes the heartbeat time-out longer for a moment.
+	c.HeartbeatTimeout, c.ElectionTimeout = cfg.Timing.Heartbeat, max(cfg.Timing.Election, cfg.Timing.Heartbeat+longer)
 	c.LeaderLeaseTimeout, c.CommitTimeout = cfg.Timing.LeaderLease, cfg.Timing.Commit
 	c.MaxAppendEntries = 256
 	c.BatchApplyCh = true
