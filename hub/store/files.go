@@ -245,6 +245,7 @@ func (d *disk) start(cfg Config, m *machine, transport raft.Transport, changes c
 	if err != nil {
 		return nil, fmt.Errorf("store: start Raft: %w", err)
 	}
+	d.recent.early.standing.Store(standingOf(r))
 	d.slog.Info("store opened", "index", m.applied.Load(), "took", time.Since(start))
 	return r, nil
 }
@@ -271,6 +272,9 @@ func (d *disk) bootstrap(cfg Config, c *raft.Config, transport raft.Transport) e
 
 func (d *disk) close() error {
 	var errs []error
+	if d.recent != nil {
+		_ = d.recent.early.flush() // a failure has stopped the member and was told
+	}
 	if d.log != nil {
 		errs = append(errs, d.log.Close(), d.logMeta.Close())
 	}

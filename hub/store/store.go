@@ -104,7 +104,7 @@ func join(s *Store, metrics *metrics) error {
 	}
 	s.transport = newConfirmingTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: layer, MaxPool: 3, Timeout: replyElections * cfg.Timing.Election, Logger: raftLogTo(s.log), MsgpackUseNewTimeFormat: true,
-	}))
+	}), s.disk.recent.early.await)
 	changes := make(chan bool, 64)
 	s.peers = newPeers(cfg, s.book)
 	s.auditor = newAuditor(cfg, s.machine, s.peers)
