@@ -33,6 +33,8 @@ type checker struct {
 	back          map[string]time.Duration // the end of a cluster's last loss
 	highest       [centers]int64           // epoch that each effector has seen
 	lastAck       time.Duration
+	// steadfast is the primary that must not stop: I9.
+	steadfast *site
 }
 
 func (c *checker) violate(invariant, format string, args ...any) {
