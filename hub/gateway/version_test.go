@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -211,11 +212,11 @@ func TestAWatchEndsBetweenTwoEvents(t *testing.T) {
 			if encoding == "JSON" {
 				first, _ := mapJSON(event, eventPlace, stamped(v.stamp))
 				last, _ := jsonError(v.expired())
-				want = append(first, last...)
+				want = slices.Concat(first, last)
 			} else {
 				first, _ := mapProtobufEvent(event[4:], stamped(v.stamp))
 				last, _ := protobufError(v.expired())
-				want = append(framed(first), last...)
+				want = slices.Concat(framed(first), last)
 			}
 			if !bytes.Equal(all, want) {
 				t.Errorf("got  %q\nwant %q", all, want)
