@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -47,6 +48,10 @@ members, and kubectl passes over one that does not answer.`,
 			if named := endpoint.Parse(name, endpoint.APIPort); len(named) > 0 {
 				server = named[0]
 			}
+			ca, err := door.trusted(cmd.Context(), config)
+			if err != nil {
+				return err
+			}
 			out := clientcmdapi.NewConfig()
 			out.CurrentContext = "hub"
 			out.AuthInfos["me"] = &clientcmdapi.AuthInfo{
@@ -58,18 +63,22 @@ members, and kubectl passes over one that does not answer.`,
 				out.Clusters[name] = &clientcmdapi.Cluster{
 					Server:                   "https://" + strings.TrimSuffix(server, "/") + path,
 					TLSServerName:            endpoint.ServerName, // in every member's certificate
-					CertificateAuthorityData: config.CAData, CertificateAuthority: config.CAFile,
+					CertificateAuthorityData: ca,
 				}
 				out.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: "me"}
 			}
-			text, err := clientcmd.Write(*out)
-			if err != nil {
-				return fmt.Errorf("encode the kubeconfig: %w", err)
-			}
-			_, err = cmd.OutOrStdout().Write(text)
-			return err
+			return writeKubeconfig(cmd.OutOrStdout(), out)
 		},
 	}
 	c.Flags().StringVar(&name, "server", "", "HOST[:PORT] of the hub in the kubeconfig (default the member that answered)")
 	return c
+}
+
+func writeKubeconfig(w io.Writer, config *clientcmdapi.Config) error {
+	text, err := clientcmd.Write(*config)
+	if err != nil {
+		return fmt.Errorf("encode the kubeconfig: %w", err)
+	}
+	_, err = w.Write(text)
+	return err
 }
