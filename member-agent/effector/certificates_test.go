@@ -45,6 +45,12 @@ func newOffice(t *testing.T) *office {
 
 func (o *office) ServingCertificate() (*tls.Certificate, error) { return &tls.Certificate{}, nil }
 
+func (o *office) AuthorityPEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: o.cert.Raw})
+}
+
+func (o *office) Outdated(*x509.Certificate) (outdated, due bool) { return false, false }
+
 func (o *office) Authority() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(o.cert)
