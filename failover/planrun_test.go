@@ -344,12 +344,13 @@ func TestWhatFailedIsTriedAgainUnderAnotherName(t *testing.T) {
 func TestARunIsPausedOnlyWhereNobodySuffers(t *testing.T) {
 	w := newPlanWorld(t)
 	w.add("a")
-	run := w.start("one", v1alpha1.RecoveryRunSpec{Application: v1alpha1.ApplicationReference{Namespace: "pay", Name: "a"}, Action: v1alpha1.ActionFailover,
+	w.start("one", v1alpha1.RecoveryRunSpec{Application: v1alpha1.ApplicationReference{Namespace: "pay", Name: "a"}, Action: v1alpha1.ActionFailover,
 		From: v1alpha1.Place{Cluster: "north-1"}})
 	w.say("one", v1alpha1.StepResume, v1alpha1.DecisionApprove, "ann") // said before the pause: means nothing
 	w.say("one", v1alpha1.StepPause, v1alpha1.DecisionReject, "ann")
 	w.live(20)
-	if run = w.s.run("one"); run.Status.Phase != v1alpha1.RunPaused || run.Status.ResumePhase != v1alpha1.RunPreflight || w.moved() != "" {
+	run := w.s.run("one")
+	if run.Status.Phase != v1alpha1.RunPaused || run.Status.ResumePhase != v1alpha1.RunPreflight || w.moved() != "" {
 		t.Fatalf("%s %s, moved %q", run.Status.Phase, run.Status.Message, w.moved())
 	}
 	w.say("one", v1alpha1.StepResume, v1alpha1.DecisionApprove, "ann")

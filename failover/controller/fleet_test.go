@@ -30,7 +30,7 @@ type fleet struct {
 	centers  []string
 	lost     map[string]bool
 	copies   map[string]*agentv1.DatasetObservation
-	also     []string // datasets beside ledger-db
+	also     []string      // datasets beside ledger-db
 	promoted map[int64]int // promotions by epoch
 	carried  []*agentv1.Directive
 	refuse   func(*agentv1.Directive) *agentv1.DirectiveResult
