@@ -62,7 +62,7 @@ func TestAFailureHoldsWhatDependsOnItAndNothingElse(t *testing.T) {
 	spec.Plan = "city"
 	w.start("out", spec)
 	w.until("out", v1alpha1.RunWaves)
-	w.live(60)
+	w.beat(60)
 	want := map[string]v1alpha1.RunApplicationState{"ledger": v1alpha1.ApplicationStuck, "core": v1alpha1.ApplicationHeld, "channels": v1alpha1.ApplicationHeld,
 		"accounts": v1alpha1.ApplicationCompleted, "cards": v1alpha1.ApplicationCompleted}
 	for app, state := range want {
@@ -95,7 +95,7 @@ func TestWavesFollowEachOtherWithinTheirParallelism(t *testing.T) {
 	w.start("out", spec)
 	most := map[int32]int{}
 	for range 400 {
-		w.live(1)
+		w.beat(1)
 		active := map[int32]int{}
 		open := map[int32]bool{}
 		for _, a := range w.s.run("out").Status.Applications {
@@ -157,7 +157,7 @@ func TestTheLossOfACenterIsOneRunOfItsAutomaticPlan(t *testing.T) {
 	w.writePlan("city", v1alpha1.RecoveryPlanSpec{Applications: named("core", "ledger"), Use: v1alpha1.PlanAutomatic})
 	w.lose("north-1")
 	w.until("city.north-1.1", v1alpha1.RunCompleted, "north-1")
-	w.live(20, "north-1")
+	w.beat(20, "north-1")
 	got := w.moved()
 	if strings.Index(got, "ledger") > strings.Index(got, "core") || strings.Index(got, "another") > strings.LastIndex(got, "other") {
 		t.Errorf("moved %q", got)
@@ -186,7 +186,7 @@ func TestAnAutomaticPlanThatHasNoOrderDoesNotStopAnybody(t *testing.T) {
 	w.add("y", "x")
 	w.writePlan("city", v1alpha1.RecoveryPlanSpec{Use: v1alpha1.PlanAutomatic})
 	w.lose("north-1")
-	w.live(20, "north-1")
+	w.beat(20, "north-1")
 	for _, d := range w.s.Datasets {
 		if d.Status.Primary != "north-2" {
 			t.Errorf("%s is still at %s", d.Name, d.Status.Primary)
@@ -214,7 +214,7 @@ func TestOneRoundOfApprovalsCoversTheApplications(t *testing.T) {
 			w.s.Approvals[len(w.s.Approvals)-1].Spec.ApproverGroups = []string{"dr"}
 		}
 	}
-	w.live(10)
+	w.beat(10)
 	if run = w.s.run("out"); run.Status.Phase != v1alpha1.RunAwaitingApproval || len(w.s.Runs) != 1 {
 		t.Fatalf("the requester, one person twice and one outside the group were enough: %s", run.Status.Phase)
 	}
@@ -262,7 +262,7 @@ func TestAnAutomaticPlanAsksOnlyForThoseThatNeedIt(t *testing.T) {
 	w.s.Observed[Copy{key(w.dbOf("archive")), "north-1"}] = Observed{Role: v1alpha1.RolePrimary, State: v1alpha1.StateRunning, Epoch: 1, Guarded: v1alpha1.Guarded}
 	w.writePlan("city", v1alpha1.RecoveryPlanSpec{Use: v1alpha1.PlanAutomatic})
 	w.lose("north-1")
-	w.live(30, "north-1")
+	w.beat(30, "north-1")
 	run := w.s.run("city.north-1.1")
 	if run == nil || run.Status.Reason != ReasonApproval || w.dbOf("ledger").Status.Primary != "north-2" || w.dbOf("archive").Status.Epoch != 1 {
 		t.Fatalf("run %+v", run)
@@ -272,13 +272,13 @@ func TestAnAutomaticPlanAsksOnlyForThoseThatNeedIt(t *testing.T) {
 	if a := w.entry(run.Name, "archive"); run.Status.Reason != ReasonSomeFailed || a.Reason != ReasonRejected {
 		t.Errorf("%s %s; archive %+v", run.Status.Reason, run.Status.Message, a)
 	}
-	w.live(30, "north-1")
+	w.beat(30, "north-1")
 	if len(w.s.Runs) != 2 {
 		t.Errorf("what was rejected is tried again: %d runs", len(w.s.Runs))
 	}
 	w.s.Now = w.s.Now.Add(2 * time.Second)
 	w.say(run.Name, v1alpha1.StepRetry, v1alpha1.DecisionApprove, "bob")
-	w.live(5, "north-1")
+	w.beat(5, "north-1")
 	w.say(run.Name, "", v1alpha1.DecisionApprove, "bob")
 	w.until(run.Name, v1alpha1.RunCompleted, "north-1")
 	if w.dbOf("archive").Status.Epoch != 2 {
@@ -295,14 +295,14 @@ func TestAPlansRunIsPausedResumedRetriedAndAborted(t *testing.T) {
 	w.start("out", spec)
 	w.until("out.1.pay.a", v1alpha1.RunFencing)
 	w.say("out", v1alpha1.StepPause, v1alpha1.DecisionReject, "ann")
-	w.live(60)
+	w.beat(60)
 	if run := w.s.run("out"); run.Status.Phase != v1alpha1.RunPaused || run.Status.Reason != ReasonPausedByPerson || w.moved() != "a" {
 		t.Fatalf("paused: %s %s, moved %q", run.Status.Phase, run.Status.Reason, w.moved())
 	}
 	w.refusing(VerbFence, "b")
 	w.s.Fleet.Sightings["north-1"] = Sighting{HeardBy: w.s.Fleet.Sightings["north-1"].HeardBy, Stable: time.Hour}
 	w.say("out", v1alpha1.StepResume, v1alpha1.DecisionApprove, "ann")
-	w.live(30)
+	w.beat(30)
 	if a := w.entry("out", "b"); a.State != v1alpha1.ApplicationStuck || w.entry("out", "c").State != v1alpha1.ApplicationHeld {
 		t.Fatalf("b %+v", a)
 	}
@@ -348,7 +348,7 @@ func TestARunIsPausedOnlyWhereNobodySuffers(t *testing.T) {
 		From: v1alpha1.Place{Cluster: "north-1"}})
 	w.say("one", v1alpha1.StepResume, v1alpha1.DecisionApprove, "ann") // said before the pause: means nothing
 	w.say("one", v1alpha1.StepPause, v1alpha1.DecisionReject, "ann")
-	w.live(20)
+	w.beat(20)
 	run := w.s.run("one")
 	if run.Status.Phase != v1alpha1.RunPaused || run.Status.ResumePhase != v1alpha1.RunPreflight || w.moved() != "" {
 		t.Fatalf("%s %s, moved %q", run.Status.Phase, run.Status.Message, w.moved())
@@ -356,20 +356,21 @@ func TestARunIsPausedOnlyWhereNobodySuffers(t *testing.T) {
 	w.say("one", v1alpha1.StepResume, v1alpha1.DecisionApprove, "ann")
 	w.until("one", v1alpha1.RunFencing)
 	w.say("one", v1alpha1.StepPause, v1alpha1.DecisionReject, "bob")
-	w.live(20)
+	w.beat(20)
 	if run = w.s.run("one"); run.Status.Phase != v1alpha1.RunPaused || w.count(VerbPromote) != 0 {
 		t.Fatalf("%s, %d promotions", run.Status.Phase, w.count(VerbPromote))
 	}
 	w.say("one", v1alpha1.StepResume, v1alpha1.DecisionApprove, "bob")
 	w.until("one", v1alpha1.RunCompleted)
-	w.start("closing", v1alpha1.RecoveryRunSpec{Application: v1alpha1.ApplicationReference{Namespace: "pay", Name: "a"}, Action: v1alpha1.ActionSwitchover,
-		From: v1alpha1.Place{Cluster: "north-2"}, To: v1alpha1.Place{Cluster: "north-1"}})
+	w.add("b")
+	w.start("closing", v1alpha1.RecoveryRunSpec{Application: v1alpha1.ApplicationReference{Namespace: "pay", Name: "b"}, Action: v1alpha1.ActionSwitchover,
+		From: v1alpha1.Place{Cluster: "north-1"}, To: v1alpha1.Place{Cluster: "north-2"}})
 	w.answer = func(c Command) (Result, bool) {
 		return Result{Outcome: Done, Position: "0/3000000", PositionBytes: 0x3000000, Timeline: 2}, c.Verb != VerbClose
 	}
 	w.until("closing", v1alpha1.RunClosing)
 	w.say("closing", v1alpha1.StepPause, v1alpha1.DecisionReject, "ann")
-	w.live(3)
+	w.beat(3)
 	if run = w.s.run("closing"); run.Status.Phase != v1alpha1.RunClosing {
 		t.Errorf("writes are kept closed by a pause: %s", run.Status.Phase)
 	}

@@ -75,7 +75,7 @@ func planSchedule(t *testing.T, seed uint64) {
 		if lossy > 0 && i < 140 && c.chance.IntN(30) == 0 { // another leader
 			c.s.Results = map[string]Result{}
 		}
-		c.live(1, silent...)
+		c.beat(1, silent...)
 		c.check(run)
 	}
 	if r := c.s.run(run); len(r.Status.Applications) != len(names) {

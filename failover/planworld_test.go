@@ -86,7 +86,7 @@ func (w *world) until(run string, phase v1alpha1.RunPhase, silent ...string) *v1
 		if r := w.s.run(run); r != nil && r.Status.Phase == phase {
 			return r
 		}
-		w.live(1, silent...)
+		w.beat(1, silent...)
 	}
 	for _, r := range w.s.Runs {
 		w.t.Logf("run %s: %s %s %s", r.Name, r.Status.Phase, r.Status.Reason, r.Status.Message)
@@ -95,8 +95,8 @@ func (w *world) until(run string, phase v1alpha1.RunPhase, silent ...string) *v1
 	return nil
 }
 
-// live runs n turns a tenth of a second apart.
-func (w *world) live(n int, silent ...string) {
+// beat runs n turns a tenth of a second apart.
+func (w *world) beat(n int, silent ...string) {
 	for range n {
 		w.turn()
 		w.pass(100*time.Millisecond, silent...)

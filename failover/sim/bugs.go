@@ -58,13 +58,47 @@ const (
 	PromotedOpen
 	// ReturnAfterOpen: it returns although clients may write at the target.
 	ReturnAfterOpen
+	// HoldIgnored: nobody is ever held, however short a time it has been heard.
+	HoldIgnored
 	bugs
 )
 
+// Bugs of pledges, planted where agents live on them.
+const (
+	firstOfPledges = bugs + 1 + iota
+	// NobodyAsked: the agent lets its role end with the lease.
+	NobodyAsked
+	// PledgeFromAnswer: the primary counts a pledge from the answer.
+	PledgeFromAnswer
+	// MissingPledgerTolerated: it goes on although one pledge is missing.
+	MissingPledgerTolerated
+	// PromotionDuringPledge: a pledger does not keep its promise.
+	PromotionDuringPledge
+	// PledgeForOlderEpoch: a pledger that has seen a newer epoch pledges.
+	PledgeForOlderEpoch
+	// StartNotCounted: a replica that becomes active forgets what was promised.
+	StartNotCounted
+	// PledgesIgnored: the engine takes elapsed time for a proof all the same.
+	PledgesIgnored
+	// WaitsForgotten: the primary asks only whom its last grant names.
+	WaitsForgotten
+	// EpochForgotten: a replica that becomes active does not know what the one
+	// before it has acknowledged.
+	EpochForgotten
+	// AloneIsAskedByNobody: a primary that is alone in the sync set counts as one
+	// that lives on no pledge.
+	AloneIsAskedByNobody
+	lastOfPledges
+)
+
 func (b Bug) String() string {
+	if b > firstOfPledges {
+		return [...]string{"NobodyAsked", "PledgeFromAnswer", "MissingPledgerTolerated", "PromotionDuringPledge", "PledgeForOlderEpoch",
+			"StartNotCounted", "PledgesIgnored", "WaitsForgotten", "EpochForgotten", "AloneIsAskedByNobody"}[b-firstOfPledges-1]
+	}
 	return [...]string{"None", "LeaseNotWaitedFor", "CoverageIgnored", "ShrinkBeforeCommit", "GrowWithoutConfirmation", "EffectorIgnoresEpoch",
 		"BreakerDisabled", "StepHasItsEffectTwice", "DeadlineFromAnswer", "NoConcurrencyControl", "AsynchronousIsSafe", "GuardDoesNotKill", "PromoteWithoutFencing",
-		"CatchUpNotProven", "ClosedRestarts", "CloseAtOlderEpoch", "ReturnWithinEpoch", "ReturnWithoutFence", "PromotedOpen", "ReturnAfterOpen"}[b]
+		"CatchUpNotProven", "ClosedRestarts", "CloseAtOlderEpoch", "ReturnWithinEpoch", "ReturnWithoutFence", "PromotedOpen", "ReturnAfterOpen", "HoldIgnored"}[b]
 }
 
 // blind plants a bug in what the engine sees.
@@ -93,13 +127,29 @@ func (b Bug) blind(s *failover.Snapshot) {
 	case ReturnAfterOpen:
 		d := s.Datasets[0]
 		for i, r := range s.Runs {
-			if d.Status.Phase == v1alpha1.DatasetSteady && r.Status.Phase == v1alpha1.RunRouting && r.Spec.Action == v1alpha1.ActionSwitchover &&
+			if d.Status.Phase == v1alpha1.DatasetSteady && r.Status.Phase == v1alpha1.RunRouting && r.Spec.Action.Planned() &&
 				d.Status.Primary == r.Status.Datasets[0].Target {
 				s.Runs[i], s.Datasets[0] = r.DeepCopy(), d.DeepCopy()
 				s.Runs[i].Status.Phase = v1alpha1.RunPromoting
 				s.Datasets[0].Status.Phase, s.Datasets[0].Status.Run = v1alpha1.DatasetPromoting, r.Name
 			}
 		}
+	case HoldIgnored:
+		d := s.Datasets[0].DeepCopy()
+		for i := range d.Status.Members {
+			d.Status.Members[i].HeldSince = nil
+		}
+		for name, sight := range s.Fleet.Sightings {
+			sight.Stable = time.Hour
+			s.Fleet.Sightings[name] = sight
+		}
+		s.Datasets[0] = d
+	case AloneIsAskedByNobody:
+		d := s.Datasets[0].DeepCopy()
+		if d.Status.Phase == v1alpha1.DatasetFencing && len(d.Status.SyncSet) == 1 {
+			d.Status.SyncSet = append(d.Status.SyncSet, d.Status.Primary)
+		}
+		s.Datasets[0] = d
 	case AsynchronousIsSafe:
 		d := s.Datasets[0].DeepCopy()
 		if d.Status.Phase == v1alpha1.DatasetSteady {

@@ -13,10 +13,11 @@ import (
 )
 
 var (
-	seeds = flag.Uint64("seeds", 2000, "schedules to play")
-	first = flag.Uint64("first", 1, "the first schedule")
-	seed  = flag.Uint64("seed", 0, "play this one schedule and print it")
-	bug   = flag.Int("bug", 0, "with -seed: the planted bug")
+	seeds     = flag.Uint64("seeds", 2000, "schedules to play")
+	first     = flag.Uint64("first", 1, "the first schedule")
+	seed      = flag.Uint64("seed", 0, "play this one schedule and print it")
+	bug       = flag.Int("bug", 0, "with -seed: the planted bug")
+	onPledges = flag.Bool("pledges", false, "with -seed: agents live on pledges")
 )
 
 func TestMain(m *testing.M) {
@@ -26,7 +27,9 @@ func TestMain(m *testing.M) {
 
 // play runs n seeds from -first on in parallel until stop says so, and returns the results
 // in any order.
-func play(n uint64, b Bug, stop func(Result) bool) {
+func play(n uint64, b Bug, stop func(Result) bool) { playWith(n, Options{Bug: b}, stop) }
+
+func playWith(n uint64, opt Options, stop func(Result) bool) {
 	var next atomic.Uint64
 	var done atomic.Bool
 	var mu sync.Mutex
@@ -38,7 +41,9 @@ func play(n uint64, b Bug, stop func(Result) bool) {
 				if s > n {
 					return
 				}
-				r := Run(Options{Seed: *first + s - 1, Bug: b})
+				o := opt
+				o.Seed = *first + s - 1
+				r := Run(o)
 				mu.Lock()
 				if stop(r) {
 					done.Store(true)
@@ -55,10 +60,10 @@ func TestTheInvariantsHold(t *testing.T) {
 	if testing.Short() {
 		n = 200
 	}
-	var promotions, runs, acknowledged, elections, switchovers, returns, failed int
+	var promotions, runs, acknowledged, elections, switchovers, returns, failbacks, failed int
 	play(n, None, func(r Result) bool {
 		promotions, runs, acknowledged, elections = promotions+r.Promotions, runs+r.Runs, acknowledged+r.Acknowledged, elections+r.Elections
-		switchovers, returns = switchovers+r.Switchovers, returns+r.Returns
+		switchovers, returns, failbacks = switchovers+r.Switchovers, returns+r.Returns, failbacks+r.Failbacks
 		if len(r.Violations) > 0 {
 			failed++
 			if failed <= 5 {
@@ -67,9 +72,9 @@ func TestTheInvariantsHold(t *testing.T) {
 		}
 		return failed > 20
 	})
-	t.Logf("%d schedules: %d runs, %d promotions, %d elections, %d switchovers, %d returned, %d acknowledged writes",
-		n, runs, promotions, elections, switchovers, returns, acknowledged)
-	if failed == 0 && (runs < int(n)/4 || promotions < int(n)*5/4 || elections < int(n)*5/4 || switchovers < int(n)/10 || returns < int(n)/10) {
+	t.Logf("%d schedules: %d runs, %d promotions, %d elections, %d switchovers (%d home), %d returned, %d acknowledged writes",
+		n, runs, promotions, elections, switchovers, failbacks, returns, acknowledged)
+	if failed == 0 && (runs < int(n)/4 || promotions < int(n)*5/4 || elections < int(n)*5/4 || switchovers < int(n)/10 || returns < int(n)/10 || failbacks < int(n)/20) {
 		t.Errorf("the schedules do not bite: %d runs, %d promotions, %d elections, %d switchovers, %d returned in %d schedules",
 			runs, promotions, elections, switchovers, returns, n)
 	}
@@ -90,26 +95,50 @@ func TestASwitchoverInAQuietFleetIsShort(t *testing.T) {
 	t.Logf("the longest pause was %v", longest)
 }
 
-func TestEveryPlantedBugIsFound(t *testing.T) {
-	const within = 1000
-	for b := None + 1; b < bugs; b++ {
-		t.Run(b.String(), func(t *testing.T) {
-			found, tried := "", 0
-			play(within, b, func(r Result) bool {
-				tried++
-				for _, v := range r.Violations {
-					if !strings.HasPrefix(v, "liveness") && found == "" {
-						found = fmt.Sprintf("seed %d: %s", r.Seed, v)
-					}
-				}
-				return found != ""
-			})
-			if found == "" {
-				t.Fatalf("not found in %d schedules", within)
-			}
-			t.Logf("after %d schedules, %s", tried, found)
-		})
+// S7: ten minutes of links that flap move the role once at most.
+func TestFlappingLinksMoveTheRoleOnce(t *testing.T) {
+	moved := 0
+	for s := uint64(1); s <= 8; s++ {
+		r := Run(Options{Seed: s, Flap: true})
+		if r.Promotions > 2 || len(r.Violations) > 0 {
+			t.Errorf("seed %d: %d promotions with the first formation, %v", s, r.Promotions, r.Violations)
+		}
+		moved += r.Promotions - 1
 	}
+	if moved == 0 {
+		t.Error("no flap moved anything: the schedules do not bite")
+	}
+	bug := 0
+	for s := uint64(1); s <= 8 && bug <= 2; s++ {
+		bug = max(bug, Run(Options{Seed: s, Flap: true, Bug: HoldIgnored}).Promotions)
+	}
+	if bug <= 2 {
+		t.Error("without holds the role moves no more often: the schedules do not bite")
+	}
+}
+
+func TestEveryPlantedBugIsFound(t *testing.T) {
+	for b := None + 1; b < bugs; b++ {
+		t.Run(b.String(), func(t *testing.T) { findBug(t, Options{Bug: b}) })
+	}
+}
+
+func findBug(t *testing.T, opt Options) {
+	const within = 1000
+	found, tried := "", 0
+	playWith(within, opt, func(r Result) bool {
+		tried++
+		for _, v := range r.Violations {
+			if !strings.HasPrefix(v, "liveness") && found == "" {
+				found = fmt.Sprintf("seed %d: %s", r.Seed, v)
+			}
+		}
+		return found != ""
+	})
+	if found == "" {
+		t.Fatalf("not found in %d schedules", within)
+	}
+	t.Logf("after %d schedules, %s", tried, found)
 }
 
 func TestOneSeedIsOneSchedule(t *testing.T) {
@@ -127,7 +156,7 @@ func TestReplay(t *testing.T) {
 	if *seed == 0 {
 		t.Skip("give -seed N to replay one schedule")
 	}
-	r := Run(Options{Seed: *seed, Bug: Bug(*bug), Trace: func(l string) { t.Log(l) }})
+	r := Run(Options{Seed: *seed, Bug: Bug(*bug), Pledges: *onPledges, Trace: func(l string) { t.Log(l) }})
 	for _, v := range r.Violations {
 		t.Error(v)
 	}

@@ -1,7 +1,8 @@
 // Package sim is a seeded discrete-event simulation of the failover engine. The
 // pure cores that run in production run here too: failover.Turn on every hub
 // member that believes it leads, lease.Book on every hub member and
-// lease.Holder in every agent. Everything around them is modelled: Raft as a
+// lease.Holder in every agent, and pledge.Collector and pledge.Book where agents
+// live on pledges. Everything around them is modelled: Raft as a
 // log with one true leader and members that learn late that they no longer are
 // it, agents, guards and databases with clocks that drift, clients that write,
 // a network that delays, loses, repeats and partitions, and centers that lose
@@ -37,8 +38,12 @@ var (
 type Options struct {
 	Seed uint64
 	Bug  Bug
+	// Pledges: agents live on them, and the hub is lost.
+	Pledges bool
 	// Quiet: no fault, and one switchover.
 	Quiet bool
+	// Flap: links that flap every 20 s for 10 minutes, and nobody who approves.
+	Flap bool
 	// Trace receives a line per notable event, or is nil.
 	Trace func(string)
 }
@@ -51,6 +56,10 @@ type Result struct {
 	Promotions, Acknowledged, Runs, Elections int
 	// Switchovers that were completed, and those that returned.
 	Switchovers, Returns int
+	// Failbacks among the switchovers.
+	Failbacks int
+	// Outages of the whole hub in which a primary was healthy throughout.
+	Outages int
 	// Pause is the longest time without an acknowledged write once there was one.
 	Pause time.Duration
 	Phase v1alpha1.DatasetPhase
@@ -82,6 +91,8 @@ type world struct {
 	opt    Options
 	rng    *rand.Rand
 	second *rand.Rand // of switchovers alone: the schedules without one stay as they were
+	third  *rand.Rand // of failbacks and flaps
+	until  time.Duration
 	now    time.Duration
 	events queue
 	n      int
@@ -91,6 +102,7 @@ type world struct {
 
 	power [centers]bool
 	cut   [centers][centers]bool // from, to
+	deaf  [centers]bool          // the cluster does not reach the hub, nor the hub it
 	slow  bool                   // the network delays by seconds
 	loss  float64
 
@@ -104,6 +116,8 @@ type world struct {
 	without time.Duration // since when there is no working leader
 
 	check *checker
+	// grown is called when the committed sync set has grown, or is nil.
+	grown func(v1alpha1.DatasetStatus)
 }
 
 // clock of one process: a rate within the assumed drift and an origin.
@@ -176,7 +190,7 @@ func (w *world) send(from, to int, do func()) {
 func Run(opt Options) Result {
 	w := newWorld(opt)
 	w.schedule()
-	for len(w.events) > 0 && w.events[0].at <= end {
+	for len(w.events) > 0 && w.events[0].at <= w.until {
 		e := heap.Pop(&w.events).(event)
 		w.now = e.at
 		e.do()
@@ -186,13 +200,15 @@ func Run(opt Options) Result {
 }
 
 func newWorld(opt Options) *world {
-	w := &world{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0x7269706f64)), second: rand.New(rand.NewPCG(opt.Seed, 0x7377697463)), lease: lease.LAN(), leader: -1}
+	w := &world{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0x7269706f64)), second: rand.New(rand.NewPCG(opt.Seed, 0x7377697463)),
+		third: rand.New(rand.NewPCG(opt.Seed, 0x686f6d65)), until: end, lease: lease.LAN(), leader: -1}
 	w.engine = failover.DefaultConfig(w.lease.Tick, w.lease.TTL)
 	w.engine.Directive = 10 * time.Second
+	w.engine.Pledges = opt.Pledges && opt.Bug != PledgesIgnored
 	if opt.Bug == BreakerDisabled {
 		w.engine.BreakerWindow = time.Nanosecond
 	}
-	w.check = &checker{w: w, result: Result{Seed: opt.Seed}, promoted: map[int64]int{}, lossy: map[int64]bool{}, excused: map[int]bool{}, lastRenewal: map[string]time.Duration{}, renewedBefore: map[string]time.Duration{}}
+	w.check = &checker{w: w, result: Result{Seed: opt.Seed}, promoted: map[int64]int{}, lossy: map[int64]bool{}, excused: map[int]bool{}, lastRenewal: map[string]time.Duration{}, renewedBefore: map[string]time.Duration{}, back: map[string]time.Duration{}}
 	for i := range centers {
 		w.power[i] = true
 		w.members[i] = &member{w: w, id: i, clock: w.newClock()}

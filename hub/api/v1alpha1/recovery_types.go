@@ -112,13 +112,17 @@ type RecoveryRunList struct {
 // +kubebuilder:validation:Enum=Failover;Switchover;Failback;Drill
 type Action string
 
-// Actions of a run. Failover and Switchover are carried out so far.
+// Actions of a run. A Drill is not carried out yet.
 const (
 	ActionFailover   Action = "Failover"
 	ActionSwitchover Action = "Switchover"
 	ActionFailback   Action = "Failback"
 	ActionDrill      Action = "Drill"
 )
+
+// Planned is true for the actions that move the role away from a healthy primary:
+// they close it for writing, and can return to it.
+func (a Action) Planned() bool { return a == ActionSwitchover || a == ActionFailback }
 
 // Place names a cluster, a center or a region.
 type Place struct {
@@ -132,8 +136,8 @@ type Place struct {
 
 // RecoveryRunSpec orders one run.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.application) && self.application.name != ” || self.from.?cluster.orValue(”) + self.from.?center.orValue(”) + self.from.?region.orValue(”) != ”",message="a run without an application is for a whole place: name its cluster, center or region in from"
-// +kubebuilder:validation:XValidation:rule="!has(self.pauseLimitSeconds) || self.action == 'Switchover'",message="pauseLimitSeconds bounds the write pause of a Switchover: leave it out of other actions"
+// +kubebuilder:validation:XValidation:rule="has(self.application) && size(self.application.name) > 0 || [has(self.from.cluster), has(self.from.center), has(self.from.region)].exists(x, x)",message="a run without an application is for a whole place: name its cluster, center or region in from"
+// +kubebuilder:validation:XValidation:rule="!has(self.pauseLimitSeconds) || self.action in ['Switchover', 'Failback']",message="pauseLimitSeconds bounds the write pause of a Switchover or Failback: leave it out of other actions"
 // +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a run's spec never changes: start another run"
 type RecoveryRunSpec struct {
 	// +kubebuilder:validation:MaxLength=253
