@@ -74,6 +74,14 @@ func (m *Member) openAPIServer(ctx context.Context) error {
 	return err
 }
 
+// again judges open streams as they were judged when they came.
+func again(ctx context.Context) gateway.Judge {
+	if judge := apiserver.AgainOf(ctx); judge != nil {
+		return judge
+	}
+	return nil
+}
+
 // dialer is a function that opens streams to clusters.
 type dialer func(ctx context.Context, cluster string) (net.Conn, error)
 

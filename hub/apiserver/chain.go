@@ -88,7 +88,7 @@ func newChain(o options.CompletedOptions, hooks Hooks, box *encryption.Box, secr
 		// Only the front's handler chain is run.
 		build := aggregator.GenericConfig.BuildHandlerChainFunc
 		aggregator.GenericConfig.BuildHandlerChainFunc = func(api http.Handler, c *genericapiserver.Config) http.Handler {
-			return build(hooks.Handler(api), c)
+			return rememberHow(build(hooks.Handler(api), c), c)
 		}
 	}
 	return &chain{aggregator: aggregator, controlPlane: controlPlane, extensions: extensions, people: who}, nil
