@@ -8,12 +8,14 @@ import (
 	"time"
 
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/admission/plugin/namespace/lifecycle"
 	mutatingpolicy "k8s.io/apiserver/pkg/admission/plugin/policy/mutating"
 	validatingpolicy "k8s.io/apiserver/pkg/admission/plugin/policy/validating"
 	mutatingwebhook "k8s.io/apiserver/pkg/admission/plugin/webhook/mutating"
 	validatingwebhook "k8s.io/apiserver/pkg/admission/plugin/webhook/validating"
+	"k8s.io/apiserver/pkg/server/egressselector"
 	"k8s.io/client-go/informers"
 	"k8s.io/kubernetes/pkg/controlplane/apiserver/options"
 	"k8s.io/kubernetes/pkg/kubeapiserver/authorizer/modes"
@@ -53,6 +55,11 @@ func upstreamOptions(ctx context.Context, c Config, listener net.Listener, secre
 	o.Etcd.StorageConfig.Transport.TrustedCAFile = c.Store.CA
 	o.Etcd.StorageConfig.Transport.CertFile = c.Store.Certificate
 	o.Etcd.StorageConfig.Transport.KeyFile = c.Store.Key
+	if c.Store.Dial != nil {
+		o.Etcd.StorageConfig.Transport.EgressLookup = func(egressselector.NetworkContext) (utilnet.DialFunc, error) {
+			return c.Store.Dial, nil
+		}
+	}
 	// The store compacts by itself on the leader's word; five minutes is
 	// upstream's default and what kubectl's watches are made for.
 	o.EventTTL = c.EventTTL
@@ -92,6 +99,9 @@ func serve(o *options.Options, c Config, listener net.Listener) {
 
 func authenticate(o *options.Options, c Config, secrets *lateSecrets) {
 	o.Authentication.ClientCert.ClientCA = c.Identity.CA
+	if c.Identity.Authorities != nil {
+		o.Authentication.ClientCert.CAContentProvider = clientAuthorities{c.Identity.Authorities}
+	}
 	o.Authentication.BootstrapToken.Enable = true
 	o.Authentication.AuthenticationConfigFile = c.AuthenticationConfig
 	o.Authentication.TokenSuccessCacheTTL = tokenCacheSeconds * time.Second
