@@ -56,6 +56,8 @@ func (m *Member) openAPIServer(ctx context.Context) error {
 			CA: files.CACertificate, Authorities: m.identity, Certificate: files.MemberCertificate, Key: files.MemberKey,
 			ServiceAccountKey: files.ServiceAccountKey,
 		},
+		AuthenticationConfig: m.config.AuthenticationConfigFile,
+
 		Encryption: m.box,
 		Audit:      apiserver.Audit{PolicyFile: m.config.AuditPolicyFile},
 		Hooks: apiserver.Hooks{RequestInfo: m.routes.RequestInfo, LongRunning: m.routes.LongRunning, Handler: func(next http.Handler) http.Handler {
@@ -70,6 +72,14 @@ func (m *Member) openAPIServer(ctx context.Context) error {
 		View: m.senses.view, Authorizer: m.apiserver.Authorizer(), Printer: apiserver.NewTables(),
 	})
 	return err
+}
+
+// again judges open streams as they were judged when they came.
+func again(ctx context.Context) gateway.Judge {
+	if judge := apiserver.AgainOf(ctx); judge != nil {
+		return judge
+	}
+	return nil
 }
 
 // dialer is a function that opens streams to clusters.
@@ -115,7 +125,9 @@ func (m *Member) openSessions(ctx context.Context) error {
 			}
 		},
 		Register: []func(grpc.ServiceRegistrar){admin.Register},
-		Logger:   m.logger, Registerer: m.metrics,
+		// People show a token instead.
+		WithoutCertificate: true, ServerOptions: rpc.Authenticated(m.apiserver.Authenticator()),
+		Logger: m.logger, Registerer: m.metrics,
 	}
 	m.sessions, err = session.New(config)
 	return err
@@ -154,7 +166,7 @@ func (m *Member) newAdmin() (*rpc.Admin, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the reviewer of access: %w", err)
 	}
-	standing := standing{View: member.New(m.store), autopilot: m.autopilot, defragmenter: m.defragmenter, store: m.store, identity: m.identity}
+	standing := standing{View: member.New(m.store), autopilot: m.autopilot, defragmenter: m.defragmenter, store: m.store, identity: m.identity, box: m.box}
 	return rpc.NewAdmin(rpc.Config{
 		Self: m.config.Name, Port: RPCPort, PeerTLS: m.peerTLS,
 		Store: standing, Changes: standing, Upkeep: standing, Encryption: &rotation{member: m}, Authority: &authorityRotation{member: m}, Archive: archive{m.store}, Restored: &restored{member: m},

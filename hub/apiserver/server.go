@@ -55,11 +55,12 @@ func New(ctx context.Context, config Config) (*Server, error) {
 }
 
 func newServer(ctx context.Context, config Config, listener net.Listener) (*Server, error) {
-	options, err := upstreamOptions(ctx, config, listener)
+	secrets := &lateSecrets{}
+	options, err := upstreamOptions(ctx, config, listener, secrets)
 	if err != nil {
 		return nil, err
 	}
-	chain, err := newChain(options, config.Hooks, config.Encryption)
+	chain, err := newChain(options, config.Hooks, config.Encryption, secrets)
 	if err != nil {
 		return nil, err
 	}

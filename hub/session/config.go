@@ -132,6 +132,10 @@ type Config struct {
 	// Register adds further gRPC services to the port; they authorize their
 	// callers themselves.
 	Register []func(grpc.ServiceRegistrar)
+	// WithoutCertificate lets gRPC connections come without a client certificate,
+	// for services of Register that authenticate their callers themselves; the
+	// sessions' own ask for one at each call.
+	WithoutCertificate bool
 	// ServerOptions are added to the gRPC server, for instance interceptors.
 	ServerOptions []grpc.ServerOption
 
