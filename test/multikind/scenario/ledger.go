@@ -135,6 +135,27 @@ func (b *Business) Outage(fault time.Duration) (time.Duration, error) {
 	return time.Duration(first) - fault, nil
 }
 
+// longestPause is the longest time without an acknowledgement since a moment on
+// the clients' clock.
+func (b *Business) longestPause(since int64) (time.Duration, error) {
+	records, err := traffic.ReadJournals(b.ledger.Config().Dir)
+	if err != nil {
+		return 0, err
+	}
+	at := []int64{since}
+	for _, r := range records {
+		if r.Event == traffic.Acknowledged && r.Monotonic > since {
+			at = append(at, r.Monotonic)
+		}
+	}
+	slices.Sort(at)
+	longest := int64(0)
+	for i := 1; i < len(at); i++ {
+		longest = max(longest, at[i]-at[i-1])
+	}
+	return time.Duration(longest), nil
+}
+
 // Audit stops the traffic and compares the journals with every copy that
 // answers; copies in the centers of gone are not asked.
 func (b *Business) Audit(ctx context.Context, gone ...string) (validate.Report, error) {

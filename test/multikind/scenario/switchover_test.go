@@ -227,27 +227,6 @@ func completeSwitchover(t *testing.T, load *Business, a, b string) {
 	}
 }
 
-// longestPause is the longest time without an acknowledgement since a moment on
-// the clients' clock.
-func (b *Business) longestPause(since int64) (time.Duration, error) {
-	records, err := traffic.ReadJournals(b.ledger.Config().Dir)
-	if err != nil {
-		return 0, err
-	}
-	at := []int64{since}
-	for _, r := range records {
-		if r.Event == traffic.Acknowledged && r.Monotonic > since {
-			at = append(at, r.Monotonic)
-		}
-	}
-	slices.Sort(at)
-	longest := int64(0)
-	for i := 1; i < len(at); i++ {
-		longest = max(longest, at[i]-at[i-1])
-	}
-	return time.Duration(longest), nil
-}
-
 // S17 and S21: the hub's leader dies at a step of a switchover. The run goes on
 // under the next one to either of its ends, and nothing is lost.
 func TestS17TheLeaderDiesDuringASwitchover(t *testing.T) {
