@@ -87,6 +87,10 @@ bench-store: build ## Measure the hub's store beside etcd, a JSON line a row; BE
 bench-failover: deps build ## Failovers and switchovers under traffic, a JSON line a row; ROUNDS=10
 	@bin/multikind --name bench bench --rounds $(ROUNDS); code=$$?; bin/multikind --name bench down >/dev/null; exit $$code
 
+.PHONY: noise
+noise: deps build ## Disturb a healthy fleet: no role may move; DURATION=2h SEED=7
+	@bin/multikind --name noise noise --duration $(DURATION) --seed $(SEED); code=$$?; bin/multikind --name noise down >/dev/null; exit $$code
+
 DURATION ?= 10m
 SEED ?= 0
 

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"tripod.dev/tripod/failover/driver/postgresql"
 	"tripod.dev/tripod/failover/guard"
@@ -22,6 +23,11 @@ import (
 
 // silence is how old a guard's status may be before it counts as not connected.
 const silence = 5 * time.Second
+
+// stalled is how old it may be before the guard no longer counts as one that
+// enforces: one that stands still kills nobody. The hub has to know before the lease
+// of a fenced primary is over, so it is less than that by more than two ticks.
+const stalled = 2500 * time.Millisecond
 
 var errDetached = errors.New("the guard's session ended")
 
@@ -230,8 +236,14 @@ func (h host) Status() (*agentv1.GuardStatus, string, bool) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.status == nil || time.Since(n.heard) > silence {
+	age := time.Since(n.heard)
+	switch {
+	case n.status == nil || age > silence:
 		return nil, "", false
+	case age > stalled:
+		s := proto.CloneOf(n.status)
+		s.Enforcing = false
+		return s, n.address, true
 	}
 	return n.status, n.address, true
 }

@@ -49,7 +49,7 @@ func root() *cobra.Command {
 	lab := &selection{}
 	command.PersistentFlags().StringVar(&lab.name, "name", "default", "which lab; two can stand side by side")
 	command.PersistentFlags().StringVar(&lab.stateRoot, "state", "/var/lib/tripod-lab", "folder of all labs of this machine")
-	command.AddCommand(up(lab), env(lab), status(lab), inject(lab), execute(lab), down(lab), demo(lab), bench(lab), images(), firstProcess())
+	command.AddCommand(up(lab), env(lab), status(lab), inject(lab), execute(lab), down(lab), demo(lab), bench(lab), noise(lab), images(), firstProcess())
 	sayUsage(command)
 	return command
 }

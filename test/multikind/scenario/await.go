@@ -73,3 +73,16 @@ func (f *Fleet) Throughout(ctx context.Context, d time.Duration, what string, lo
 		}
 	}
 }
+
+// outlive lets an interval of real time pass that the scenario is about, such
+// as the end of every lease.
+func (f *Fleet) outlive(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}

@@ -16,19 +16,6 @@ import (
 	"tripod.dev/tripod/test/multikind/traffic"
 )
 
-// outlive lets an interval of real time pass that the scenario is about, such
-// as the end of every lease.
-func (f *Fleet) outlive(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
-}
-
 // placedObjects returns the UIDs of the ledger's workloads in every cluster,
 // read straight from the clusters.
 func (f *Fleet) placedObjects(ctx context.Context) (map[string]string, error) {

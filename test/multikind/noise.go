@@ -1,0 +1,38 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tripod.dev/tripod/test/multikind/lab"
+	"tripod.dev/tripod/test/multikind/scenario"
+)
+
+func noise(which *selection) *cobra.Command {
+	duration, seed, folder := 10*time.Minute, uint64(0), "_bench"
+	command := &cobra.Command{
+		Use:   "noise",
+		Short: "Disturb a healthy fleet with what must never move a role",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			program, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("find own program: %w", err)
+			}
+			return scenario.Noise(cmd.Context(), scenario.NoiseConfig{
+				Lab: lab.Config{
+					Name: which.name, StateRoot: which.stateRoot, BinDir: filepath.Dir(program), Nodes: lab.NodesReal,
+				},
+				Duration: duration, Seed: seed, Folder: folder, Out: cmd.OutOrStdout(), Tell: cmd.ErrOrStderr(),
+			})
+		},
+	}
+	command.Flags().DurationVar(&duration, "duration", duration, "how long disturbances go on")
+	command.Flags().Uint64Var(&seed, "seed", seed, "which disturbances; 0: by chance")
+	command.Flags().StringVar(&folder, "folder", folder, "where the clients' journals go")
+	return command
+}
