@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -124,6 +125,13 @@ func (e *Copies) Measure(ctx context.Context, source *agentv1.SourceFacts) (*age
 	case stats != nil:
 		end = max(end, stats.end)
 	}
+	// The redo position may be on an earlier timeline than the log's end is.
+	switch stats, err := e.readLog(ctx, timeline, at); {
+	case err != nil:
+		return nil, err
+	case stats != nil:
+		end = max(end, stats.end)
+	}
 	if own.Current != timeline {
 		// The copy left the shared timeline too: all of its own one is past.
 		end = max(end, at+1)
@@ -184,9 +192,27 @@ type logStats struct {
 
 // readLog reads a timeline's log from a position to its end. It returns nil
 // when no record is there.
+//
+// Both files are named to pg_waldump. By itself it learns the size of segments from
+// whichever file it finds first, and reads nothing at all if that is one that
+// PostgreSQL has made beforehand and not written to yet; and where the log ends with
+// its last file it prints nothing of what it has read.
 func (e *Copies) readLog(ctx context.Context, timeline int64, from wal.LSN) (*logStats, error) {
-	out, err := e.tool(ctx, "", "pg_waldump", "--path", e.data("pg_wal"), "--timeline", strconv.FormatInt(timeline, 10),
-		"--start", from.String(), "--stats=record")
+	segments, err := e.segments()
+	if err != nil {
+		return nil, err
+	}
+	var size int64
+	for _, s := range segments {
+		if info, err := os.Stat(e.data("pg_wal", s.name)); err == nil {
+			size = max(size, info.Size())
+		}
+	}
+	first, last, found := stretch(segments, size, timeline, from)
+	if !found {
+		return nil, nil
+	}
+	out, err := e.tool(ctx, "", "pg_waldump", "--path", e.data("pg_wal"), "--start", from.String(), "--stats=record", first, last)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -196,6 +222,24 @@ func (e *Copies) readLog(ctx context.Context, timeline int64, from wal.LSN) (*lo
 		return nil, fmt.Errorf("read the log of timeline %d from %v: %w", timeline, from, errors.Join(parseErr, err))
 	}
 	return stats, nil
+}
+
+// stretch is the file of a timeline in which a position is, and the last of those
+// that follow it without a gap. It is pure; size is that of a segment.
+func stretch(segments []segment, size, timeline int64, from wal.LSN) (first, last string, found bool) {
+	if size <= 0 {
+		return "", "", false
+	}
+	perLog := int64(1<<32) / size
+	for n := int64(from) / size; ; n++ {
+		name := fmt.Sprintf("%08X%08X%08X", timeline, n/perLog, n%perLog)
+		if !slices.ContainsFunc(segments, func(s segment) bool { return s.name == name }) {
+			return first, last, first != ""
+		}
+		if last = name; first == "" {
+			first = name
+		}
+	}
 }
 
 // parseStats reads what pg_waldump --stats=record prints.

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"tripod.dev/tripod/failover/driver/postgresql/wal"
 )
 
 const statsOutput = `first record is after 0/1500000, at 0/1501C48, skipping over 7240 bytes
@@ -64,5 +66,31 @@ func TestSynchronous(t *testing.T) {
 		if got := synchronous(standbys); got != want {
 			t.Errorf("%v is %q, want %q", standbys, got, want)
 		}
+	}
+}
+
+// pg_waldump is told where to begin and to end: by itself it reads nothing when the
+// first file that it finds is one that was made beforehand.
+func TestStretchOfTheLog(t *testing.T) {
+	const size = 16 << 20
+	files := []segment{{"000000030000000000000006", 3}, {"000000040000000000000006", 4}, {"000000040000000000000007", 4},
+		{"000000040000000000000009", 4}, {"0000000500000001000000FF", 5}, {"000000050000000200000000", 5}}
+	for name, tt := range map[string]struct {
+		timeline    int64
+		from        wal.LSN
+		first, last string
+	}{
+		"to the last that follows":   {4, 0x6FE30A0, "000000040000000000000006", "000000040000000000000007"},
+		"one timeline alone":         {3, 0x6000000, "000000030000000000000006", "000000030000000000000006"},
+		"past four gigabytes":        {5, 0x1FF000028, "0000000500000001000000FF", "000000050000000200000000"},
+		"nothing where no file is":   {4, 0x8000000, "", ""},
+		"nothing of an unknown line": {6, 0x6000000, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			first, last, found := stretch(files, size, tt.timeline, tt.from)
+			if first != tt.first || last != tt.last || found != (tt.first != "") {
+				t.Errorf("got %q to %q (%t), want %q to %q", first, last, found, tt.first, tt.last)
+			}
+		})
 	}
 }
