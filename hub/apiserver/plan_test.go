@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"context"
+	"os"
 	"strings"
 	"testing"
 
@@ -15,6 +16,13 @@ var plansResource = schema.GroupVersionResource{Group: "tripod.dev", Version: "v
 // testPlans creates plans that are right and wrong: a wrong one is refused with
 // what to mend.
 func testPlans(t *testing.T, h *hub) {
+	example, err := os.ReadFile("../../deploy/plans/city.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in(h.admin(), plansResource, "").Create(context.Background(), object(t, string(example)), metav1.CreateOptions{}); err != nil {
+		t.Errorf("deploy/plans/city.yaml: %v", err)
+	}
 	for text, want := range map[string]string{
 		"waves: [{name: data, applications: {names: [{namespace: pay, name: ledger}]}, parallelism: 3}], use: Automatic": "",
 		"waves: [{name: data, applications: {}}, {name: data, applications: {}}]":                                        "Duplicate value",
