@@ -91,14 +91,19 @@ bench-failover: deps build ## Failovers and switchovers under traffic, a JSON li
 noise: deps build ## Disturb a healthy fleet: no role may move; DURATION=2h SEED=7
 	@bin/multikind --name noise noise --duration $(DURATION) --seed $(SEED); code=$$?; bin/multikind --name noise down >/dev/null; exit $$code
 
+.PHONY: bench-engine
+bench-engine: ## Measure the failover engine in one process: the loss of a center with 1,000 applications
+	@$(GO) test ./failover/controller -run TestACenterWithManyApplicationsIsLost -count 1 -v -applications 1000 -driver 1s | grep '^{'
+
 DURATION ?= 10m
 SEED ?= 0
 
 .PHONY: robustness
 robustness: ## Faults against the store, checked; DURATION=1h SEED=7 (0: by chance) DAMAGE=200
 	$(GO) build -o bin/ ./test/robustness ./test/storemember
+	bin/robustness program --out bin/storemember-clocks
 	bin/robustness damage --seed $(SEED) --cases $(or $(DAMAGE),60)
-	bin/robustness run --seed $(SEED) --duration $(DURATION)
+	bin/robustness run --seed $(SEED) --duration $(DURATION) --clocks --member bin/storemember-clocks
 
 .PHONY: robustness-bugs
 robustness-bugs: ## Plant bugs in the store one by one: each must be found (about 15 minutes)
