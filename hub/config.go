@@ -66,9 +66,11 @@ type Config struct {
 	// of your own, for instance with a KMS; the same on every member. Empty encrypts
 	// everything with keys that the hub makes and gives to joining members.
 	EncryptionConfigFile string `json:"encryptionConfigFile,omitempty"`
-	// AuditPolicyFile is an audit.k8s.io/v1 Policy; empty logs metadata of all
-	// requests.
+	// AuditPolicyFile is an audit.k8s.io/v1 Policy (--audit-policy-file); empty
+	// records metadata of all requests, and plans, runs and approvals with content.
 	AuditPolicyFile string `json:"auditPolicyFile,omitempty"`
+	// Audit says where audit events go.
+	Audit AuditConfig `json:"audit,omitempty,omitzero"`
 }
 
 // MemberConfig is one hub member as everyone else reaches it.
@@ -181,6 +183,9 @@ func (c Config) Validate() error {
 	}
 	if quota := c.StoreQuota; quota != nil && quota.Value() < smallestQuota {
 		add("storeQuota is %v: there is no database without a limit, and one under 64Mi is full of the hub's own objects; leave it out for 8Gi", quota)
+	}
+	if err := c.Audit.validate(); err != nil {
+		wrong = append(wrong, err)
 	}
 	if c.DNS.Listen != "" {
 		if _, _, err := net.SplitHostPort(c.DNS.Listen); err != nil {

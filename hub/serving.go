@@ -56,7 +56,7 @@ func (m *Member) openAPIServer(ctx context.Context) error {
 			ServiceAccountKey: files.ServiceAccountKey,
 		},
 		Encryption: m.box,
-		Audit:      apiserver.Audit{PolicyFile: m.config.AuditPolicyFile},
+		Audit:      m.auditing(),
 		Hooks: apiserver.Hooks{RequestInfo: m.routes.RequestInfo, LongRunning: m.routes.LongRunning, Handler: func(next http.Handler) http.Handler {
 			return m.seal.guard(m.routes.Handler(next))
 		}},

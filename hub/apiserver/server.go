@@ -58,7 +58,7 @@ func newServer(ctx context.Context, config Config, listener net.Listener) (*Serv
 	if err != nil {
 		return nil, err
 	}
-	chain, err := newChain(options, config.Hooks, config.Encryption)
+	chain, err := newChain(options, config)
 	if err != nil {
 		return nil, err
 	}

@@ -127,3 +127,41 @@ func TestAnotherHubsSignatureIsNone(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// TestALogWrittenAnewWithTheHubsKeyIsFound: who has a member's disk has the key, and
+// can write a log that fits itself. The head in the hub's store does not fit.
+func TestALogWrittenAnewWithTheHubsKeyIsFound(t *testing.T) {
+	r := newRig(t, 1<<20)
+	r.write(2)
+	r.log.Shutdown()
+	head := r.log.Head()
+	_, all := r.content()
+	events := strings.Split(all[r.path], "\n")[1:3]
+
+	var text strings.Builder
+	sequence, previous := uint64(0), audittrail.Genesis(head.Member, head.Trail)
+	put := func(line []byte, hash string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		text.Write(line)
+		sequence, previous = sequence+1, hash
+	}
+	mark := func(why audittrail.Mark) {
+		put(audittrail.Head{Member: head.Member, Trail: head.Trail, Mark: why, Sequence: sequence + 1, Previous: previous, At: r.now}.SignWith(key).Line())
+	}
+	mark(audittrail.Begin)
+	for _, event := range events {
+		plain, _, _ := strings.Cut(event, `,"`+audittrail.AnnotationSequence)
+		put(audittrail.Chain([]byte(strings.Replace(plain, "ann", "bob", 1)+"}}"), sequence+1, previous))
+	}
+	mark(audittrail.End)
+	forged := map[string]string{r.path: text.String()}
+	if result := verify(t, forged); !result.Good() {
+		t.Fatalf("the forgery does not fit itself: %s", complaints(result))
+	}
+	if got := complaints(verify(t, forged, head)); !strings.Contains(got, "is not the one whose head the hub has published") {
+		t.Errorf("got %q", got)
+	}
+}

@@ -3,6 +3,7 @@ package audittrail
 import (
 	"cmp"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -125,7 +126,7 @@ func openingOf(file File) (opening, *Problem, error) {
 	}
 	defer lines.close()
 	line, _, err := lines.next()
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return opening{}, nil, err
 	}
 	problem := &Problem{File: file.Name, Line: 1}
