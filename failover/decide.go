@@ -22,6 +22,7 @@ const (
 	ReasonApproval      = "ApprovalNeeded"
 	ReasonBreaker       = "BreakerOpen"
 	ReasonFenceUnproven = "FenceUnproven"
+	ReasonLossGrown     = "LossGrown"
 	ReasonTargetLost    = "TargetLost"
 	ReasonRefused       = "Refused"
 	ReasonUnverified    = "Unverified"

@@ -172,10 +172,20 @@ type finding struct {
 func (x *step) stopped(d *v1alpha1.Dataset, cluster string, revision int64, name string) finding {
 	over, _ := x.Fence(cluster, revision)
 	guarded := x.guarded(d, cluster)
+	var kept finding
 	if over && guarded {
-		return finding{proof: v1alpha1.FenceElapsed, text: "every lease that named the role is surely over and every writer was guarded"}
+		kept = x.withheld(d, cluster, name)
+		if kept.text == "" {
+			kept = x.lossGrown(d, cluster, revision)
+		}
+		if kept.text == "" {
+			return finding{proof: v1alpha1.FenceElapsed, text: "every lease that named the role is surely over and every writer was guarded" + x.pledgesOver(d, cluster)}
+		}
 	}
 	if class := x.det.Classes[cluster]; class == Lost || class == "" {
+		if kept.text != "" {
+			return kept
+		}
 		if !guarded {
 			return finding{reason: ReasonFenceUnproven, text: fmt.Sprintf("%s is not heard and dataset %s was not fully guarded there, so nothing proves that it has stopped: "+
 				"bring %s back in reach; it is then fenced and the run goes on", cluster, key(d), cluster)}
@@ -184,6 +194,9 @@ func (x *step) stopped(d *v1alpha1.Dataset, cluster string, revision int64, name
 	}
 	result, done := x.carry(name, Command{Cluster: cluster, Dataset: key(d), Verb: VerbFence, Epoch: d.Status.Epoch, Primary: d.Status.Primary})
 	if done && result.Outcome == Done {
+		if grown := x.lossGrown(d, cluster, revision); grown.text != "" {
+			return grown
+		}
 		return finding{proof: v1alpha1.FenceAcknowledged, text: result.Message}
 	}
 	if done && result.Outcome == Refused {
@@ -238,6 +251,10 @@ func (x *step) paused() {
 		for _, rd := range st.Datasets {
 			if c := x.det.Classes[rd.PreviousPrimary]; c == Healthy || c == Unobservable {
 				x.resume("the source is heard again")
+				return
+			}
+			if d := x.was.dataset(rd.Name); d != nil && x.withholdable(d, rd.PreviousPrimary) {
+				x.resume("everybody whose pledges may keep the source alive is heard again")
 				return
 			}
 		}

@@ -29,6 +29,9 @@ type Config struct {
 	Retry time.Duration
 	// Directive bounds the work of one command at the agent.
 	Directive time.Duration
+	// Pledges is true where agents may keep a primary on pledges while no hub
+	// renews its lease: then elapsed time alone proves less (safety.md section 6).
+	Pledges bool
 	// SyncLagBytes is the most a standby may lag to be taken into the sync set:
 	// the primary's writes wait until it has caught up.
 	SyncLagBytes int64

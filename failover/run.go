@@ -15,11 +15,13 @@ const (
 	stepClose   = "close"
 	stepCatchUp = "catch-up"
 	stepFence   = "fence"
-	stepPromote = "promote"
-	stepRoute   = "route"
-	stepOpen    = "open"
-	stepVerify  = "verify"
-	stepResume  = "resume"
+	// stepWithhold is a part of a fence: STEP.withhold.CLUSTER.
+	stepWithhold = "withhold"
+	stepPromote  = "promote"
+	stepRoute    = "route"
+	stepOpen     = "open"
+	stepVerify   = "verify"
+	stepResume   = "resume"
 
 	// Steps of a switchover that returns to its source.
 	stepFenceBack   = "fence-back"

@@ -77,6 +77,9 @@ const (
 	VerbDiscard    Verb = "DISCARD"
 	VerbClose      Verb = "CLOSE"
 	VerbCatchUp    Verb = "CATCH_UP"
+	// VerbWithhold: remember the epoch for good, give no more pledges for an
+	// older one, and answer when the last one is over.
+	VerbWithhold Verb = "WITHHOLD"
 )
 
 // Command is for one agent. Doing it twice has the effect of doing it once, and

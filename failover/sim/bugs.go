@@ -61,7 +61,39 @@ const (
 	bugs
 )
 
+// Bugs of pledges, planted where agents live on them.
+const (
+	firstOfPledges = bugs + 1 + iota
+	// NobodyAsked: the agent lets its role end with the lease.
+	NobodyAsked
+	// PledgeFromAnswer: the primary counts a pledge from the answer.
+	PledgeFromAnswer
+	// MissingPledgerTolerated: it goes on although one pledge is missing.
+	MissingPledgerTolerated
+	// PromotionDuringPledge: a pledger does not keep its promise.
+	PromotionDuringPledge
+	// PledgeForOlderEpoch: a pledger that has seen a newer epoch pledges.
+	PledgeForOlderEpoch
+	// StartNotCounted: a replica that becomes active forgets what was promised.
+	StartNotCounted
+	// PledgesIgnored: the engine takes elapsed time for a proof all the same.
+	PledgesIgnored
+	// WaitsForgotten: the primary asks only whom its last grant names.
+	WaitsForgotten
+	// EpochForgotten: a replica that becomes active does not know what the one
+	// before it has acknowledged.
+	EpochForgotten
+	// AloneIsAskedByNobody: a primary that is alone in the sync set counts as one
+	// that lives on no pledge.
+	AloneIsAskedByNobody
+	lastOfPledges
+)
+
 func (b Bug) String() string {
+	if b > firstOfPledges {
+		return [...]string{"NobodyAsked", "PledgeFromAnswer", "MissingPledgerTolerated", "PromotionDuringPledge", "PledgeForOlderEpoch",
+			"StartNotCounted", "PledgesIgnored", "WaitsForgotten", "EpochForgotten", "AloneIsAskedByNobody"}[b-firstOfPledges-1]
+	}
 	return [...]string{"None", "LeaseNotWaitedFor", "CoverageIgnored", "ShrinkBeforeCommit", "GrowWithoutConfirmation", "EffectorIgnoresEpoch",
 		"BreakerDisabled", "StepHasItsEffectTwice", "DeadlineFromAnswer", "NoConcurrencyControl", "AsynchronousIsSafe", "GuardDoesNotKill", "PromoteWithoutFencing",
 		"CatchUpNotProven", "ClosedRestarts", "CloseAtOlderEpoch", "ReturnWithinEpoch", "ReturnWithoutFence", "PromotedOpen", "ReturnAfterOpen"}[b]
@@ -100,6 +132,12 @@ func (b Bug) blind(s *failover.Snapshot) {
 				s.Datasets[0].Status.Phase, s.Datasets[0].Status.Run = v1alpha1.DatasetPromoting, r.Name
 			}
 		}
+	case AloneIsAskedByNobody:
+		d := s.Datasets[0].DeepCopy()
+		if d.Status.Phase == v1alpha1.DatasetFencing && len(d.Status.SyncSet) == 1 {
+			d.Status.SyncSet = append(d.Status.SyncSet, d.Status.Primary)
+		}
+		s.Datasets[0] = d
 	case AsynchronousIsSafe:
 		d := s.Datasets[0].DeepCopy()
 		if d.Status.Phase == v1alpha1.DatasetSteady {

@@ -32,6 +32,8 @@ type checker struct {
 	renewedBefore map[string]time.Duration
 	highest       [centers]int64 // epoch that each effector has seen
 	lastAck       time.Duration
+	// steadfast is the primary that must not stop: I9.
+	steadfast *site
 }
 
 func (c *checker) violate(invariant, format string, args ...any) {

@@ -48,6 +48,8 @@ func (s *site) carry(c failover.Command, answer func(failover.Result)) {
 		s.closeDown(c, finish, answer)
 	case failover.VerbCatchUp:
 		s.catchUp(c, finish, answer)
+	case failover.VerbWithhold:
+		finish(s.w.between(10*time.Millisecond, 100*time.Millisecond), s.withhold)
 	case failover.VerbProbe:
 		finish(10*time.Millisecond, func() failover.Result { return s.probe(c) })
 	default:
@@ -140,6 +142,8 @@ func (s *site) promote(c failover.Command) failover.Result {
 		return failover.Result{Outcome: failover.Failed, Message: "no proof of the primary role"}
 	case !db.formed && c.Epoch > 1:
 		return failover.Result{Outcome: failover.Failed, Message: "no copy to promote"}
+	case s.promised():
+		return failover.Result{Outcome: failover.Failed, Message: "a pledge is not over"}
 	}
 	if db.primary && db.epoch == c.Epoch && (!db.running || db.closing) {
 		return s.reopen()

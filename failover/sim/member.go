@@ -211,7 +211,7 @@ func (m *member) renew() {
 		}
 		d, stamp := m.state.dataset, lease.Stamp{Incarnation: 1, Term: m.term, Revision: m.rev}
 		for _, b := range beats {
-			g := grant{seq: b.seq, stamp: stamp, epoch: d.Status.Epoch, primary: holdsPrimary(d, places[b.cluster])}
+			g := grant{seq: b.seq, stamp: stamp, epoch: d.Status.Epoch, primary: holdsPrimary(d, places[b.cluster]), pledgers: m.pledgers(places[b.cluster])}
 			m.w.send(m.id, b.via, func() { m.w.send(b.via, b.cluster, func() { m.w.sites[b.cluster].granted(g) }) })
 		}
 	})
@@ -345,6 +345,9 @@ func (m *member) command(c failover.Command) {
 
 // route is the member whose session reaches a cluster, or -1.
 func (m *member) route(to int) int {
+	if m.w.deaf[to] {
+		return -1
+	}
 	for _, via := range []int{m.id, (m.id + 1) % centers, (m.id + 2) % centers} {
 		if m.w.members[via].works() && m.w.linked(m.id, via) && m.w.linked(via, to) {
 			return via

@@ -28,6 +28,10 @@ func (w *world) schedule() {
 		w.after(faultsFrom, func() { w.plan(places[1+w.second.IntN(2)], 10) })
 		return
 	}
+	if w.opt.Pledges {
+		w.scheduleOutage()
+		return
+	}
 	for range 1 + w.rng.IntN(4) {
 		w.after(w.between(faultsFrom, faultsTo), w.fault)
 	}
@@ -249,7 +253,7 @@ func (w *world) restartMember(i int) {
 
 func (w *world) heal() {
 	w.trace("everything heals")
-	w.cut, w.slow, w.loss = [centers][centers]bool{}, false, 0
+	w.cut, w.deaf, w.slow, w.loss = [centers][centers]bool{}, [centers]bool{}, false, 0
 	for i := range centers {
 		w.powerOn(i)
 		w.restartAgent(i)

@@ -13,10 +13,11 @@ import (
 )
 
 var (
-	seeds = flag.Uint64("seeds", 2000, "schedules to play")
-	first = flag.Uint64("first", 1, "the first schedule")
-	seed  = flag.Uint64("seed", 0, "play this one schedule and print it")
-	bug   = flag.Int("bug", 0, "with -seed: the planted bug")
+	seeds     = flag.Uint64("seeds", 2000, "schedules to play")
+	first     = flag.Uint64("first", 1, "the first schedule")
+	seed      = flag.Uint64("seed", 0, "play this one schedule and print it")
+	bug       = flag.Int("bug", 0, "with -seed: the planted bug")
+	onPledges = flag.Bool("pledges", false, "with -seed: agents live on pledges")
 )
 
 func TestMain(m *testing.M) {
@@ -26,7 +27,9 @@ func TestMain(m *testing.M) {
 
 // play runs n seeds from -first on in parallel until stop says so, and returns the results
 // in any order.
-func play(n uint64, b Bug, stop func(Result) bool) {
+func play(n uint64, b Bug, stop func(Result) bool) { playWith(n, Options{Bug: b}, stop) }
+
+func playWith(n uint64, opt Options, stop func(Result) bool) {
 	var next atomic.Uint64
 	var done atomic.Bool
 	var mu sync.Mutex
@@ -38,7 +41,9 @@ func play(n uint64, b Bug, stop func(Result) bool) {
 				if s > n {
 					return
 				}
-				r := Run(Options{Seed: *first + s - 1, Bug: b})
+				o := opt
+				o.Seed = *first + s - 1
+				r := Run(o)
 				mu.Lock()
 				if stop(r) {
 					done.Store(true)
@@ -91,25 +96,27 @@ func TestASwitchoverInAQuietFleetIsShort(t *testing.T) {
 }
 
 func TestEveryPlantedBugIsFound(t *testing.T) {
-	const within = 1000
 	for b := None + 1; b < bugs; b++ {
-		t.Run(b.String(), func(t *testing.T) {
-			found, tried := "", 0
-			play(within, b, func(r Result) bool {
-				tried++
-				for _, v := range r.Violations {
-					if !strings.HasPrefix(v, "liveness") && found == "" {
-						found = fmt.Sprintf("seed %d: %s", r.Seed, v)
-					}
-				}
-				return found != ""
-			})
-			if found == "" {
-				t.Fatalf("not found in %d schedules", within)
-			}
-			t.Logf("after %d schedules, %s", tried, found)
-		})
+		t.Run(b.String(), func(t *testing.T) { findBug(t, Options{Bug: b}) })
 	}
+}
+
+func findBug(t *testing.T, opt Options) {
+	const within = 1000
+	found, tried := "", 0
+	playWith(within, opt, func(r Result) bool {
+		tried++
+		for _, v := range r.Violations {
+			if !strings.HasPrefix(v, "liveness") && found == "" {
+				found = fmt.Sprintf("seed %d: %s", r.Seed, v)
+			}
+		}
+		return found != ""
+	})
+	if found == "" {
+		t.Fatalf("not found in %d schedules", within)
+	}
+	t.Logf("after %d schedules, %s", tried, found)
 }
 
 func TestOneSeedIsOneSchedule(t *testing.T) {
@@ -127,7 +134,7 @@ func TestReplay(t *testing.T) {
 	if *seed == 0 {
 		t.Skip("give -seed N to replay one schedule")
 	}
-	r := Run(Options{Seed: *seed, Bug: Bug(*bug), Trace: func(l string) { t.Log(l) }})
+	r := Run(Options{Seed: *seed, Bug: Bug(*bug), Pledges: *onPledges, Trace: func(l string) { t.Log(l) }})
 	for _, v := range r.Violations {
 		t.Error(v)
 	}

@@ -5,6 +5,7 @@ import (
 
 	"tripod.dev/tripod/failover"
 	"tripod.dev/tripod/failover/lease"
+	"tripod.dev/tripod/failover/pledge"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
 
@@ -14,6 +15,8 @@ type grant struct {
 	stamp   lease.Stamp
 	epoch   int64
 	primary bool
+	// pledgers are named with the primary role.
+	pledgers []string
 }
 
 // site is one cluster: its agent, its guard and its copy of the database. Agent
@@ -27,6 +30,11 @@ type site struct {
 	clock     clock
 	holder    *lease.Holder
 	role      grant
+	// collector and promises are nil where agents do not live on pledges.
+	collector *pledge.Collector
+	promises  *pledge.Book
+	// epochAtStart is what the agent has not seen itself.
+	epochAtStart int64
 
 	guarded    bool
 	guardClock clock
@@ -64,6 +72,7 @@ func (s *site) startAgent() {
 	s.agentUp = true
 	s.holder = lease.NewHolder(1)
 	s.role = grant{}
+	s.startPledging()
 	boot := s.agentBoot
 	var beat func()
 	beat = func() {
@@ -84,6 +93,10 @@ func (s *site) stopAgent() { s.agentBoot++; s.agentUp = false }
 func (s *site) heartbeat() {
 	seq := s.holder.Ask(s.now())
 	o := s.observe()
+	s.askPledgers()
+	if s.w.deaf[s.id] {
+		return
+	}
 	for _, m := range s.w.members {
 		s.w.send(s.id, m.id, func() {
 			m.local(func() { m.heartbeat(beat{s.id, seq, m.id}, o) })
@@ -108,10 +121,10 @@ func (s *site) granted(g grant) {
 // it asked.
 func (s *site) guardTick() {
 	s.w.after(s.guardClock.in(s.w.lease.Tick/2), s.guardTick)
-	if !s.works() || !s.holder.Holds(s.now()) {
+	if !s.works() || s.now() >= s.roleEnds() {
 		return
 	}
-	asked, remaining, proof := s.guardNow(), s.holder.Deadline()-s.now(), s.role
+	asked, remaining, proof := s.guardNow(), s.roleEnds()-s.now(), s.role
 	s.w.send(s.id, s.id, func() {
 		s.proof, s.deadline = proof, asked+remaining
 		s.enforce()
@@ -138,6 +151,7 @@ func (s *site) enforce() {
 	case db.running && db.primary && !s.proven(db.epoch) && s.guarded && s.w.opt.Bug != GuardDoesNotKill:
 		s.w.trace("guard of %s kills the primary of epoch %d", s.name(), db.epoch)
 		db.stop()
+		s.w.check.stopped(s)
 	case !db.running && db.primary && !db.fenced && s.mayStart(0) && s.seenEpoch == db.epoch && s.proven(db.epoch):
 		db.start()
 		s.w.check.writing(s)

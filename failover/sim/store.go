@@ -164,6 +164,9 @@ func (w *world) commit(e entry) (metav1.Object, error) {
 		e.write.SetResourceVersion(strconv.FormatInt(w.rev, 10))
 		w.check.committed(old, e.write)
 		w.truth.apply(e.write)
+		if o, ok := old.(*v1alpha1.Dataset); ok && w.grown != nil && len(w.truth.dataset.Status.SyncSet) > max(1, len(o.Status.SyncSet)) {
+			w.grown(w.truth.dataset.Status)
+		}
 	} else {
 		w.check.renewed(e.renewed)
 	}
@@ -193,10 +196,14 @@ func copyOf(o metav1.Object) metav1.Object {
 
 func (w *world) seedObjects() {
 	protection := []v1alpha1.Protection{v1alpha1.ZeroLoss, v1alpha1.MaxAvailability}[w.rng.IntN(2)]
+	third := v1alpha1.LinkAsynchronous
+	if w.opt.Pledges && w.chance(0.3) {
+		third = v1alpha1.LinkSynchronous
+	}
 	meta := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: "pay", Name: name} }
 	d := &v1alpha1.Dataset{ObjectMeta: meta("db"), Spec: v1alpha1.DatasetSpec{Driver: "model", Protection: protection,
 		Members: []v1alpha1.DatasetMember{{Cluster: places[0], Link: v1alpha1.LinkSynchronous}, {Cluster: places[1], Link: v1alpha1.LinkSynchronous},
-			{Cluster: places[2], Link: v1alpha1.LinkAsynchronous}}}}
+			{Cluster: places[2], Link: third}}}}
 	app := &v1alpha1.Application{ObjectMeta: meta("app"), Spec: v1alpha1.ApplicationSpec{Datasets: []string{"db"}, Services: []string{"app"},
 		Failover: v1alpha1.FailoverPolicy{WithinRegion: v1alpha1.FailoverAutomatic, AcrossRegions: v1alpha1.FailoverApproval, HoldSeconds: 10}}}
 	g := &v1alpha1.GlobalService{ObjectMeta: meta("app"), Spec: v1alpha1.GlobalServiceSpec{Host: "app.test", Mode: v1alpha1.ActiveOnly}}

@@ -1,7 +1,8 @@
 // Package sim is a seeded discrete-event simulation of the failover engine. The
 // pure cores that run in production run here too: failover.Turn on every hub
 // member that believes it leads, lease.Book on every hub member and
-// lease.Holder in every agent. Everything around them is modelled: Raft as a
+// lease.Holder in every agent, and pledge.Collector and pledge.Book where agents
+// live on pledges. Everything around them is modelled: Raft as a
 // log with one true leader and members that learn late that they no longer are
 // it, agents, guards and databases with clocks that drift, clients that write,
 // a network that delays, loses, repeats and partitions, and centers that lose
@@ -37,6 +38,8 @@ var (
 type Options struct {
 	Seed uint64
 	Bug  Bug
+	// Pledges: agents live on them, and the hub is lost.
+	Pledges bool
 	// Quiet: no fault, and one switchover.
 	Quiet bool
 	// Trace receives a line per notable event, or is nil.
@@ -51,6 +54,8 @@ type Result struct {
 	Promotions, Acknowledged, Runs, Elections int
 	// Switchovers that were completed, and those that returned.
 	Switchovers, Returns int
+	// Outages of the whole hub in which a primary was healthy throughout.
+	Outages int
 	// Pause is the longest time without an acknowledged write once there was one.
 	Pause time.Duration
 	Phase v1alpha1.DatasetPhase
@@ -91,6 +96,7 @@ type world struct {
 
 	power [centers]bool
 	cut   [centers][centers]bool // from, to
+	deaf  [centers]bool          // the cluster does not reach the hub, nor the hub it
 	slow  bool                   // the network delays by seconds
 	loss  float64
 
@@ -104,6 +110,8 @@ type world struct {
 	without time.Duration // since when there is no working leader
 
 	check *checker
+	// grown is called when the committed sync set has grown, or is nil.
+	grown func(v1alpha1.DatasetStatus)
 }
 
 // clock of one process: a rate within the assumed drift and an origin.
@@ -189,6 +197,7 @@ func newWorld(opt Options) *world {
 	w := &world{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0x7269706f64)), second: rand.New(rand.NewPCG(opt.Seed, 0x7377697463)), lease: lease.LAN(), leader: -1}
 	w.engine = failover.DefaultConfig(w.lease.Tick, w.lease.TTL)
 	w.engine.Directive = 10 * time.Second
+	w.engine.Pledges = opt.Pledges && opt.Bug != PledgesIgnored
 	if opt.Bug == BreakerDisabled {
 		w.engine.BreakerWindow = time.Nanosecond
 	}
