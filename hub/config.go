@@ -71,6 +71,8 @@ type Config struct {
 	AuditPolicyFile string `json:"auditPolicyFile,omitempty"`
 	// Audit says where audit events go.
 	Audit AuditConfig `json:"audit,omitempty,omitzero"`
+	// DirectAccess limits where clusters in mode Direct may be.
+	DirectAccess DirectAccessConfig `json:"directAccess,omitempty,omitzero"`
 }
 
 // MemberConfig is one hub member as everyone else reaches it.
@@ -185,6 +187,9 @@ func (c Config) Validate() error {
 		add("storeQuota is %v: there is no database without a limit, and one under 64Mi is full of the hub's own objects; leave it out for 8Gi", quota)
 	}
 	if err := c.Audit.validate(); err != nil {
+		wrong = append(wrong, err)
+	}
+	if _, err := c.DirectAccess.prefixes(); err != nil {
 		wrong = append(wrong, err)
 	}
 	if c.DNS.Listen != "" {

@@ -28,7 +28,10 @@ import (
 // handler asks the server's own authorizer: both are bound when first used.
 func (m *Member) openAPIServer(ctx context.Context) error {
 	var fleet http.Handler
-	var err error
+	reach, err := m.reach()
+	if err != nil {
+		return err
+	}
 	m.routes, err = gateway.New(gateway.Config{
 		Dialer:   dialer(func(ctx context.Context, cluster string) (net.Conn, error) { return m.sessions.Dial(ctx, cluster) }),
 		Clusters: &m.senses,
@@ -36,6 +39,7 @@ func (m *Member) openAPIServer(ctx context.Context) error {
 		ClientCertificate: func() (*tls.Certificate, error) {
 			return m.identity.Certificate(), nil
 		},
+		Reach:  reach,
 		Logger: m.logger,
 	})
 	if err != nil {
