@@ -72,6 +72,8 @@ func (c Config) Validate() error {
 // Cluster is where a member cluster is.
 type Cluster struct {
 	Name, Region, Center string
+	// Hold is why a person keeps roles away from it now, or empty.
+	Hold string
 }
 
 // HubMember is one possible vantage.
