@@ -43,6 +43,7 @@ type Member struct {
 	autopilot    *member.Autopilot
 	defragmenter *member.Defragmenter
 	seal         *seal
+	progress     *progress
 	senses       senses
 	audit        *audit.Log
 	routes       *gateway.Routes
@@ -104,6 +105,7 @@ func (m *Member) Run(ctx context.Context) error {
 		{"store", m.store.Run},
 		{"etcd API", m.etcd.Run},
 		{"identity", m.identity.Run},
+		{"authorities", m.followAuthorities},
 		{"autopilot", m.autopilot.Run},
 		{"defragmenter", m.defragmenter.Run},
 		{"seal", m.seal.run},

@@ -48,7 +48,7 @@ func New(config Config) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent: make the client of this cluster: %w", err)
 	}
-	a := &Agent{config: config, local: client, credentials: &credentials{}, memory: newMemory(client, config.Namespace, config.Logger)}
+	a := &Agent{config: config, local: client, credentials: newCredentials(guardsSettle), memory: newMemory(client, config.Namespace, config.Logger)}
 	a.probe = newProbe(client.CoreV1().RESTClient())
 	a.enrolment = &enrolment{
 		cluster: config.Cluster, namespace: config.Namespace, tokenFile: config.JoinTokenFile,
@@ -132,7 +132,7 @@ type assembled struct {
 // assemble makes the parts and ties them together.
 func (a *Agent) assemble(incarnation uint64, revision int64) (*assembled, error) {
 	config, log := a.config, a.config.Logger
-	hall := &hall{unobservable: a.probe.unobservable}
+	hall := &hall{unobservable: a.probe.unobservable, progress: a.credentials.progress}
 	election := &election{config: config, local: a.local, log: log, became: hall.became}
 	hall.active = election.isActive
 	tunnels, err := tunnel.New(tunnel.Config{
@@ -146,6 +146,7 @@ func (a *Agent) assemble(incarnation uint64, revision int64) (*assembled, error)
 		Replica: config.Replica, Version: config.Version, TLS: a.credentials.clientTLS(),
 		Incarnation: incarnation, Revision: revision, Remember: a.memory.remember,
 		Heartbeat: hall.heartbeat, Receiver: hall, Logger: log,
+		Authorities: func(said *agentv1.HubAuthorities) { a.credentials.heed(said) },
 	})
 	if err != nil {
 		return nil, err

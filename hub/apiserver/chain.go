@@ -30,10 +30,11 @@ type chain struct {
 	aggregator   *aggregator.Config
 	controlPlane *controlplaneapiserver.Config
 	extensions   *apiextensions.Config
+	people       *people
 }
 
 // newChain opens no connection to the store.
-func newChain(o options.CompletedOptions, config Config) (*chain, error) {
+func newChain(o options.CompletedOptions, config Config, secrets *lateSecrets) (*chain, error) {
 	hooks, box := config.Hooks, config.Encryption
 	generic, informers, factory, err := controlplaneapiserver.BuildGenericConfig(
 		o,
@@ -53,6 +54,8 @@ func newChain(o options.CompletedOptions, config Config) (*chain, error) {
 	if config.Audit.Log != nil {
 		generic.AuditBackend = withLog(config.Audit.Log, generic.AuditBackend)
 	}
+	who := &people{next: generic.Authentication.Authenticator, secrets: secrets.get}
+	generic.Authentication.Authenticator = who
 	if box != nil {
 		// As upstream does with a file of its options, but what is in force is known:
 		// upstream looks once a minute whether the file has changed.
@@ -87,10 +90,10 @@ func newChain(o options.CompletedOptions, config Config) (*chain, error) {
 		// Only the front's handler chain is run.
 		build := aggregator.GenericConfig.BuildHandlerChainFunc
 		aggregator.GenericConfig.BuildHandlerChainFunc = func(api http.Handler, c *genericapiserver.Config) http.Handler {
-			return build(hooks.Handler(api), c)
+			return rememberHow(build(hooks.Handler(api), c), c)
 		}
 	}
-	return &chain{aggregator: aggregator, controlPlane: controlPlane, extensions: extensions}, nil
+	return &chain{aggregator: aggregator, controlPlane: controlPlane, extensions: extensions, people: who}, nil
 }
 
 // install puts the hooks into what the three servers share.
