@@ -221,6 +221,8 @@ func killAtBoundary(t *testing.T, b *Business, phase v1alpha1.RunPhase) {
 		f.awaitPhase(t, known, phase)
 	}
 	f.inject(t, fault.Fault{Kind: fault.Kill, Process: "hub", Center: remoteCenter})
+	// Started again at once: a loss is confirmed from two other centers.
+	f.inject(t, fault.Fault{Kind: fault.PowerOn, Center: remoteCenter})
 	// The old primary may acknowledge for as long as its lease lasts.
 	f.awaitPrimary(t, standby)
 	if err := b.AwaitTransfers(t.Context(), 50, time.Minute); err != nil {

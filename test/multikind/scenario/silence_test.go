@@ -16,14 +16,15 @@ import (
 )
 
 // mute drops what a center's pods, its agents and guards among them, send to hub
-// members, as a firewall rule may that somebody rolled out. The hub's member of
+// members and what these answer, as a firewall rule may that somebody rolled out. The hub's member of
 // the center is no pod, and agents still reach each other.
 const mute = `nft -f - <<'END'
 table inet silence
 delete table inet silence
 table inet silence {
-	chain forward { type filter hook forward priority -310; tcp dport { 6443, 6444 } drop; }
+	chain forward { type filter hook forward priority -310; tcp dport { 6443, 6444 } drop; tcp sport { 6443, 6444 } drop; }
 	chain input { type filter hook input priority -310; iifname != { "lo", "eth0" } tcp dport { 6443, 6444 } drop; }
+	chain output { type filter hook output priority -310; oifname != { "lo", "eth0" } tcp sport { 6443, 6444 } drop; }
 }
 END`
 
