@@ -202,6 +202,15 @@ func (g *Guard) set(change func()) {
 	change()
 }
 
+// holds is the last epoch at which this copy was the primary, and the standbys that
+// it surely waits for as that.
+func (g *Guard) holds() (epoch int64, waitsFor []string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	m := g.core.Memory()
+	return m.Held, m.WaitsFor
+}
+
 func (g *Guard) mode() agentv1.DatabaseMode {
 	g.mu.Lock()
 	defer g.mu.Unlock()
