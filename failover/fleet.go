@@ -49,6 +49,7 @@ func DefaultConfig(tick, ttl time.Duration) Config {
 		Detach:         ttl,
 		Retry:          tick / 2,
 		Directive:      60 * time.Second,
+		Pledges:        true,
 		SyncLagBytes:   16 << 20,
 	}
 }

@@ -24,8 +24,8 @@ func Pledgers(f Fleet, d *v1alpha1.Dataset) []string {
 	var all, near []string
 	home, _ := f.Cluster(primary)
 	for _, m := range d.Spec.Members {
-		if m.Cluster == primary {
-			continue
+		if m.Cluster == primary || memberStatus(d, m.Cluster) == nil {
+			continue // one that was never reported could leave without a trace
 		}
 		all = append(all, m.Cluster)
 		if c, ok := f.Cluster(m.Cluster); ok && c.Region == home.Region {
@@ -50,7 +50,8 @@ func without(names []string, name string) []string {
 // Nobody is needed when the coming primary is in it: then its own pledge is one
 // of those that the old primary needs, and it accepts the promotion only when its
 // last one is over. If the old primary was alone in it, nobody knows whose pledges
-// its last grant asked for, but at least one it needs.
+// its last grant asked for, but at least one it needs; it may be of a cluster that
+// is no member any more.
 func (s *Snapshot) withholders(d *v1alpha1.Dataset, cluster string) []string {
 	target := d.Status.Primary
 	others := without(d.Status.SyncSet, cluster)
@@ -61,11 +62,14 @@ func (s *Snapshot) withholders(d *v1alpha1.Dataset, cluster string) []string {
 		return others
 	}
 	for _, m := range d.Spec.Members {
-		if m.Cluster != cluster && m.Cluster != target {
-			others = append(others, m.Cluster)
+		others = append(others, m.Cluster)
+	}
+	for _, former := range d.Status.FormerMembers {
+		if !slices.Contains(others, former) {
+			others = append(others, former)
 		}
 	}
-	return others
+	return slices.DeleteFunc(others, func(name string) bool { return name == cluster || name == target })
 }
 
 // withheld asks every withholder for its acknowledgement, all at once. The finding

@@ -221,7 +221,7 @@ func (s *session) ask(ctx context.Context, ended <-chan error) error {
 // question.
 func (s *session) question() *agentv1.ProofRequest {
 	ask := &agentv1.ProofRequest{Seq: s.next()}
-	ask.HeldEpoch, ask.WaitsFor = s.guard.holds()
+	ask.HeldEpoch, ask.WaitsFor, ask.Running = s.guard.holds()
 	return ask
 }
 

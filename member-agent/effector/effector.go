@@ -148,12 +148,11 @@ func (e *Effector) Grant(g *agentv1.Grant, deadline time.Time) {
 }
 
 // Recall takes in the last grant of an earlier life of the agent. Its lease is
-// over; pledges may keep the primary roles in it. The hub is given a tick to answer
-// before anybody is asked for them.
+// over; pledges may keep the primaries in it that run. The hub is given a tick to
+// answer before anybody is asked for them. It is called before any Grant.
 func (e *Effector) Recall(g *agentv1.Grant) {
-	if e.grants.take(g, time.Now()) {
-		e.cfg.Pledges.Granted(g, time.Duration(g.GetTtlMillis())*time.Millisecond-e.cfg.Tick)
-	}
+	e.grants.recall(g, time.Now())
+	e.cfg.Pledges.Granted(g, time.Duration(g.GetTtlMillis())*time.Millisecond-e.cfg.Tick)
 }
 
 // rounds observes and reconciles every dataset each tick. A dataset that takes

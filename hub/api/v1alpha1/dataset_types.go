@@ -137,6 +137,9 @@ type DatasetStatus struct {
 	// SyncGeneration counts the changes of SyncTarget.
 	SyncGeneration int64                 `json:"syncGeneration,omitempty"`
 	Members        []DatasetMemberStatus `json:"members,omitempty"`
+	// FormerMembers were members at this epoch: the primary may still live on a
+	// pledge of theirs.
+	FormerMembers []string `json:"formerMembers,omitempty"`
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
