@@ -210,7 +210,7 @@ func (x *step) proven(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset, proof v1alph
 	since := x.sinceHeard(rd.PreviousPrimary, rd.FencingRevision)
 	next := x.now.dataset(d.Name)
 	next.Status.Phase = v1alpha1.DatasetPromoting
-	next.Status.FenceProof, next.Status.FormerMembers = proof, nil
+	next.Status.FenceProof, next.Status.Failsafe, next.Status.FormerMembers = proof, false, nil
 	rd.FenceProof = proof
 	st := x.status()
 	st.Timeline.FencedAt = x.mark()

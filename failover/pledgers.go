@@ -38,6 +38,20 @@ func Pledgers(f Fleet, d *v1alpha1.Dataset) []string {
 	return all
 }
 
+// failsafe is true when pledges may keep the primary of d, or what was the primary
+// before a role change that is not proven yet.
+func (s *Snapshot) failsafe(d *v1alpha1.Dataset) bool { return s.Config.Pledges && d.Status.Failsafe }
+
+// offerable is true when every pledger of d can be asked. Only then is it committed
+// that pledges may keep the primary, and only after that does a grant offer them.
+func (p *protection) offerable() bool {
+	pledgers := Pledgers(p.Fleet, p.was)
+	return p.Config.Pledges && len(pledgers) > 0 && !slices.ContainsFunc(pledgers, func(name string) bool {
+		c, ok := p.Fleet.Cluster(name)
+		return !ok || c.AgentAddress == ""
+	})
+}
+
 func without(names []string, name string) []string {
 	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == name })
 }
@@ -56,7 +70,7 @@ func (s *Snapshot) withholders(d *v1alpha1.Dataset, cluster string) []string {
 	target := d.Status.Primary
 	others := without(d.Status.SyncSet, cluster)
 	switch {
-	case !s.Config.Pledges || slices.Contains(others, target):
+	case !s.failsafe(d) || slices.Contains(others, target):
 		return nil
 	case len(others) > 0:
 		return others
@@ -110,7 +124,7 @@ func (x *step) withheld(d *v1alpha1.Dataset, cluster, name string) finding {
 func (x *step) lossGrown(d *v1alpha1.Dataset, cluster string, revision int64) finding {
 	st := x.status()
 	since := x.sinceHeard(cluster, revision)
-	if !x.Config.Pledges || x.planned() || inSyncSet(d, d.Status.Primary) || since <= x.leaseBound() || st.Loss == nil || st.Loss.Seconds >= unknownLoss {
+	if !x.failsafe(d) || x.planned() || inSyncSet(d, d.Status.Primary) || since <= x.leaseBound() || st.Loss == nil || st.Loss.Seconds >= unknownLoss {
 		return finding{}
 	}
 	run := x.was.Run
@@ -128,7 +142,7 @@ func (x *step) lossGrown(d *v1alpha1.Dataset, cluster string, revision int64) fi
 // pledgesOver is for the evidence: why no pledge keeps cluster alive.
 func (x *step) pledgesOver(d *v1alpha1.Dataset, cluster string) string {
 	switch names := x.withholders(d, cluster); {
-	case !x.Config.Pledges:
+	case !x.failsafe(d):
 		return ""
 	case len(names) > 0:
 		return fmt.Sprintf("; %s has acknowledged the epoch, and its last pledge is over", strings.Join(names, ", "))

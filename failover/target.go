@@ -120,7 +120,7 @@ func EstimateLoss(s *Snapshot, d *v1alpha1.Dataset, target string) v1alpha1.Loss
 		loss.Message = fmt.Sprintf("unknown: not every process that can write to %s at %s is guarded, so it may go on writing", key(d), d.Status.Primary)
 		return loss
 	}
-	if s.Config.Pledges && silent > s.Config.Suspect {
+	if s.failsafe(d) && silent > s.Config.Suspect {
 		loss.Seconds = unknownLoss
 		loss.Message = fmt.Sprintf("unknown: %s is not heard, and may go on writing to %s for as long as others pledge to it", d.Status.Primary, key(d))
 		return loss

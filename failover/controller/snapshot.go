@@ -86,7 +86,7 @@ func (c *Controller) fleet(clusters []*v1alpha1.Cluster) failover.Fleet {
 		if cl.Spec.Admission != v1alpha1.AdmissionAccepted || !cl.HasJoined() {
 			continue
 		}
-		f.Clusters = append(f.Clusters, failover.Cluster{Name: cl.Name, Region: cl.Spec.Region, Center: cl.Spec.Center})
+		f.Clusters = append(f.Clusters, failover.Cluster{Name: cl.Name, Region: cl.Spec.Region, Center: cl.Spec.Center, AgentAddress: cl.Spec.AgentAddress})
 		over, silent := c.cfg.Leases.Fence(cl.Name, 0)
 		youngest = min(youngest, silent)
 		sight := c.cfg.Vantages.Sight(cl.Name)

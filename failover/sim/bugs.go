@@ -86,13 +86,15 @@ const (
 	// AloneIsAskedByNobody: a primary that is alone in the sync set counts as one
 	// that lives on no pledge.
 	AloneIsAskedByNobody
+	// OfferedBeforeCommit: grants offer pledges before it is committed that they may.
+	OfferedBeforeCommit
 	lastOfPledges
 )
 
 func (b Bug) String() string {
 	if b > firstOfPledges {
 		return [...]string{"NobodyAsked", "PledgeFromAnswer", "MissingPledgerTolerated", "PromotionDuringPledge", "PledgeForOlderEpoch",
-			"StartNotCounted", "PledgesIgnored", "WaitsForgotten", "EpochForgotten", "AloneIsAskedByNobody"}[b-firstOfPledges-1]
+			"StartNotCounted", "PledgesIgnored", "WaitsForgotten", "EpochForgotten", "AloneIsAskedByNobody", "OfferedBeforeCommit"}[b-firstOfPledges-1]
 	}
 	return [...]string{"None", "LeaseNotWaitedFor", "CoverageIgnored", "ShrinkBeforeCommit", "GrowWithoutConfirmation", "EffectorIgnoresEpoch",
 		"BreakerDisabled", "StepHasItsEffectTwice", "DeadlineFromAnswer", "NoConcurrencyControl", "AsynchronousIsSafe", "GuardDoesNotKill", "PromoteWithoutFencing",
@@ -132,6 +134,17 @@ func (b Bug) blind(s *failover.Snapshot) {
 				s.Datasets[0].Status.Phase, s.Datasets[0].Status.Run = v1alpha1.DatasetPromoting, r.Name
 			}
 		}
+	case PledgesIgnored:
+		d := s.Datasets[0].DeepCopy()
+		if d.Status.Phase == v1alpha1.DatasetFencing {
+			d.Status.Failsafe = false
+		}
+		s.Datasets[0] = d
+	case OfferedBeforeCommit:
+		d := s.Datasets[0].DeepCopy()
+		d.Status.Failsafe = false // the commit is never made
+		s.Datasets[0] = d
+		s.Config.Pledges = false
 	case AloneIsAskedByNobody:
 		d := s.Datasets[0].DeepCopy()
 		if d.Status.Phase == v1alpha1.DatasetFencing && len(d.Status.SyncSet) == 1 {

@@ -196,9 +196,8 @@ func Run(opt Options) Result {
 func newWorld(opt Options) *world {
 	w := &world{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0x7269706f64)), second: rand.New(rand.NewPCG(opt.Seed, 0x7377697463)), lease: lease.LAN(), leader: -1}
 	w.engine = failover.DefaultConfig(w.lease.Tick, w.lease.TTL)
-	w.engine.Pledges = false
 	w.engine.Directive = 10 * time.Second
-	w.engine.Pledges = opt.Pledges && opt.Bug != PledgesIgnored
+	w.engine.Pledges = opt.Pledges
 	if opt.Bug == BreakerDisabled {
 		w.engine.BreakerWindow = time.Nanosecond
 	}

@@ -31,9 +31,10 @@ func places(clusters []*v1alpha1.Cluster) []Place {
 	return all
 }
 
-// failsafe completes the grant of a primary role.
+// failsafe completes the grant of a primary role, if it is committed that pledges may
+// keep it: whoever fences it later then knows.
 func (t Terms) failsafe(d *v1alpha1.Dataset, grant *agentv1.RoleGrant) {
-	if t.Pledgers == nil || grant.GetRole() != agentv1.Role_ROLE_PRIMARY {
+	if t.Pledgers == nil || !d.Status.Failsafe || grant.GetRole() != agentv1.Role_ROLE_PRIMARY {
 		return
 	}
 	grant.Failsafe = &agentv1.Failsafe{Pledgers: t.Pledgers(t.Places, d)}
