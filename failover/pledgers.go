@@ -109,7 +109,7 @@ func (x *step) withheld(d *v1alpha1.Dataset, cluster, name string) finding {
 	switch {
 	case len(lost) > 0:
 		return finding{reason: ReasonFenceUnproven, text: fmt.Sprintf("%s is not heard, and pledges of %s, which is not heard either, may keep it alive: "+
-			"bring one of them back in reach; the run then goes on", cluster, strings.Join(lost, ", "))}
+			"bring one of them back in reach; the run then goes on%s", cluster, strings.Join(lost, ", "), x.attestHint(cluster))}
 	case len(missing) > 0:
 		return finding{text: fmt.Sprintf("waiting until %s gives no more pledges to %s", strings.Join(missing, ", "), cluster)}
 	}
