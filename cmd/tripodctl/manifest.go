@@ -22,7 +22,11 @@ The manifest holds a new join token, good for this cluster's name and once, and
 the addresses of every hub member as the hub knows them. It is a secret.
 
 Your nodes must be able to pull the agent's image: "make images" writes it as an
-archive, for your registry or for your nodes; name it with --image.`,
+archive, for your registry or for your nodes; name it with --image.
+
+With --agent-address the manifest also makes a Service for the agents of other
+clusters: on every node's port if PORT is one for that (30000 to 32767), else a
+load balancer's with PORT. Lead HOST to it, and let the other clusters through.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
@@ -37,7 +41,7 @@ archive, for your registry or for your nodes; name it with --image.`,
 			if err != nil {
 				return err
 			}
-			params.Token = token.String()
+			params.Token, params.Address = token.String(), j.address
 			manifest, err := agent.Render(params)
 			if err != nil {
 				return err
