@@ -145,6 +145,7 @@ func (a *Agent) assemble(incarnation uint64, revision int64) (*assembled, error)
 	config, log := a.config, a.config.Logger
 	hall := &hall{unobservable: a.probe.unobservable, remember: a.lastGrant.granted}
 	election := &election{config: config, local: a.local, log: log, became: hall.became}
+	election.renewed.Store(never)
 	hall.active = election.isActive
 	tunnels, err := tunnel.New(tunnel.Config{
 		Members: config.Hub, Replica: config.Replica, TLS: a.credentials.clientTLS(), RESTConfig: config.RESTConfig, Logger: log,
