@@ -32,16 +32,21 @@ const (
 	ReasonSourceLost    = "SourceLost"
 	ReasonNotClosed     = "NotClosed"
 	ReasonReturns       = "Returns"
+	ReasonHeld          = "Held"
+	ReasonHomeAway      = "HomeNotHealthy"
+	ReasonNotCaughtUp   = "HomeNotCaughtUp"
+	ReasonNoHome        = "NoHome"
 )
 
 // Decide returns the run that the loss of clusters asks for, or nil and, when
 // there was a loss, why none is started. It creates automatic runs only for
-// losses within one center (invariant I4). Runs of one application and epoch
+// losses within one center (invariant I4). Without a loss it may be a failback,
+// where the policy asks for it. Runs of one application and epoch
 // have one name, so that two leaders cannot make two.
 func Decide(s *Snapshot, det Detection, app *v1alpha1.Application) (*v1alpha1.RecoveryRun, string) {
 	lost := s.lostDatasets(det, app)
 	if len(lost) == 0 {
-		return nil, ""
+		return homecoming(s, det, app), ""
 	}
 	from := lost[0].Status.Primary
 	switch {

@@ -77,7 +77,7 @@ func (x *step) fencing() {
 // may have died long ago, with the quorum.
 func (x *step) outdated() bool {
 	run := x.was.Run
-	if run.Spec.Requester != "" {
+	if !x.unasked() {
 		return false
 	}
 	var moving []*v1alpha1.Dataset
@@ -103,7 +103,7 @@ func (x *step) outdated() bool {
 // stopAutomatic pauses a run that nobody asked for when the losses turn out to
 // span more than one center before anything was promoted (invariant I4).
 func (x *step) stopAutomatic() bool {
-	if !x.was.Run.Status.Automatic || x.det.Breaker == "" {
+	if !x.was.Run.Status.Automatic || x.planned() || x.det.Breaker == "" {
 		return false
 	}
 	for _, d := range x.was.Datasets {

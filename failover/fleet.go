@@ -76,6 +76,8 @@ type Cluster struct {
 	Name, Region, Center string
 	// AgentAddress is where its agent answers other agents, or empty.
 	AgentAddress string
+	// Hold is why a person keeps roles away from it now, or empty.
+	Hold string
 }
 
 // HubMember is one possible vantage.

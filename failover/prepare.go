@@ -15,8 +15,8 @@ import (
 // it may also end here without a trace on the datasets.
 func (x *step) preflight() {
 	run := x.was.Run
-	if run.Spec.Action != v1alpha1.ActionFailover && run.Spec.Action != v1alpha1.ActionSwitchover {
-		x.abort(ReasonUnsupported, fmt.Sprintf("action %s is not carried out yet: use Failover or Switchover", run.Spec.Action))
+	if run.Spec.Action != v1alpha1.ActionFailover && !x.planned() {
+		x.abort(ReasonUnsupported, fmt.Sprintf("action %s is not carried out yet: use Failover, Switchover or Failback", run.Spec.Action))
 		return
 	}
 	if x.resumeCommitted() || x.withdrawn() {
@@ -24,11 +24,10 @@ func (x *step) preflight() {
 	}
 	moving := x.moving()
 	if len(moving) == 0 {
-		x.abort(ReasonNothingToDo, fmt.Sprintf("no dataset of %s/%s has its primary in %s%s: nothing was changed",
-			run.Spec.Application.Namespace, run.Spec.Application.Name, run.Spec.From.Cluster, run.Spec.From.Center))
+		x.abort(ReasonNothingToDo, x.nothing())
 		return
 	}
-	if run.Spec.Requester == "" && x.gone(moving) || x.planned() && x.sourceLost(moving) {
+	if x.unasked() && x.gone(moving) || x.planned() && x.sourceLost(moving) || x.gated(moving) {
 		return
 	}
 	target, why := x.target(moving)
@@ -51,6 +50,20 @@ func (x *step) preflight() {
 	x.status().Automatic = run.Spec.Requester == ""
 	x.start(moving, target.Cluster)
 }
+
+// nothing says why the run has nothing to do.
+func (x *step) nothing() string {
+	spec := x.was.Run.Spec
+	if spec.Action == v1alpha1.ActionFailback {
+		return fmt.Sprintf("every dataset of %s/%s is at home: nothing was changed", spec.Application.Namespace, spec.Application.Name)
+	}
+	return fmt.Sprintf("no dataset of %s/%s has its primary in %s%s: nothing was changed",
+		spec.Application.Namespace, spec.Application.Name, spec.From.Cluster, spec.From.Center)
+}
+
+// unasked is true for a failover that the engine decided upon by itself, for a
+// loss. What the loss was must still be so when anything is changed.
+func (x *step) unasked() bool { return x.was.Run.Spec.Requester == "" && !x.planned() }
 
 // start makes the first change: the epoch, or for a switchover the write ban.
 func (x *step) start(moving []*v1alpha1.Dataset, target string) {
@@ -109,6 +122,9 @@ func (x *step) anyIs(class Class, datasets []*v1alpha1.Dataset) bool {
 func (x *step) moving() []*v1alpha1.Dataset {
 	var out []*v1alpha1.Dataset
 	from, to := x.was.Run.Spec.From, x.was.Run.Spec.To
+	if x.was.Run.Spec.Action == v1alpha1.ActionFailback {
+		return slices.DeleteFunc(astray(x.was.Datasets), func(d *v1alpha1.Dataset) bool { return d.Status.ReturnedRun == x.was.Run.Name })
+	}
 	for _, d := range x.was.Datasets {
 		c, _ := x.Fleet.Cluster(d.Status.Primary)
 		left := from.Cluster != "" && d.Status.Primary == from.Cluster ||
@@ -189,7 +205,10 @@ func (x *step) awaitApproval() {
 	if x.withdrawn() || x.planned() && x.sourceLost(moving) {
 		return
 	}
-	if len(moving) == 0 || run.Spec.Requester == "" && !x.anyIs(Lost, moving) && !x.anyIs(Silent, moving) {
+	if len(moving) > 0 && x.gated(moving) {
+		return
+	}
+	if len(moving) == 0 || x.unasked() && !x.anyIs(Lost, moving) && !x.anyIs(Silent, moving) {
 		x.abort(ReasonSourceBack, "the lost side is heard again: nothing was changed")
 		return
 	}
@@ -206,6 +225,7 @@ func (x *step) awaitApproval() {
 		return
 	}
 	if !approved.Enough {
+		x.answersItself(moving)
 		return
 	}
 	target, why := x.target(moving)
@@ -223,6 +243,23 @@ func (x *step) awaitApproval() {
 	}
 	st.Timeline.ApprovedAt = x.mark()
 	x.finish(stepApprove, "", "", "approved by "+strings.Join(approved.By, ", "))
+	x.start(moving, target.Cluster)
+}
+
+// answersItself starts a run that would not ask today: the hold of its target has
+// passed, or the policy was changed.
+func (x *step) answersItself(moving []*v1alpha1.Dataset) {
+	if x.unasked() && (!x.det.Automatic() || !x.anyIs(Lost, moving)) {
+		return
+	}
+	target, why := x.target(moving)
+	if why != "" || target.NeedsApproval != "" {
+		return
+	}
+	x.plan(moving, target)
+	st := x.status()
+	st.Loss, st.Automatic = nil, x.was.Run.Spec.Requester == ""
+	x.finish(stepApprove, "", "", "no longer needed: "+x.was.Run.Status.Message)
 	x.start(moving, target.Cluster)
 }
 

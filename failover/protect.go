@@ -5,8 +5,6 @@ import (
 	"slices"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
 
@@ -256,24 +254,4 @@ func DiscardSubject(d *v1alpha1.Dataset, cluster string) string {
 func (p *protection) discardApproved(cluster string) bool {
 	policy := v1alpha1.ApprovalPolicy{Required: 1, ExpireSeconds: 900}
 	return CountApprovals(p.Snapshot, policy, DiscardSubject(p.was, cluster), "", "", time.Time{}, nil).Enough
-}
-
-// holds clears the mark of a member that has been stable for the hold time, and
-// starts it again when it was not.
-func (p *protection) holds() {
-	hold := 600 * time.Second
-	if p.app != nil {
-		hold = time.Duration(p.app.Spec.Failover.HoldSeconds) * time.Second
-	}
-	for i := range p.now.Status.Members {
-		ms := &p.now.Status.Members[i]
-		class := p.det.Classes[ms.Cluster]
-		switch {
-		case class == Lost && ms.HeldSince == nil && p.was.Status.Epoch > 0:
-			at := metav1.NewMicroTime(p.Now)
-			ms.HeldSince = &at
-		case class == Healthy && ms.HeldSince != nil && p.Fleet.Sightings[ms.Cluster].Stable >= hold:
-			ms.HeldSince = nil
-		}
-	}
 }

@@ -220,7 +220,7 @@ func (x *step) promoteBack(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) {
 	if !done || result.Outcome != Done {
 		return
 	}
-	settle(x.now.dataset(d.Name), x.mark())
+	settle(x.now.dataset(d.Name), nil) // the target has done nothing wrong
 	text := fmt.Sprintf("proven by a write at %s, timeline %d, in %v", result.Position, result.Timeline, result.Elapsed)
 	x.finish(stepPromoteBack, a, d.Name, text)
 	x.note(NoteResult, a, text, 0)

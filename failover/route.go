@@ -15,7 +15,7 @@ import (
 // is. AllHealthy leads to every cluster that is not lost; when none is left the
 // last answer stands (an empty answer helps nobody).
 func Route(s *Snapshot, det Detection, app *v1alpha1.Application, datasets []*v1alpha1.Dataset, g *v1alpha1.GlobalService) bool {
-	active, epoch, decided := destination(det, datasets, g)
+	active, epoch, decided := destination(s, det, datasets, g)
 	if !decided {
 		return false
 	}
@@ -35,7 +35,7 @@ func Route(s *Snapshot, det Detection, app *v1alpha1.Application, datasets []*v1
 	return true
 }
 
-func destination(det Detection, datasets []*v1alpha1.Dataset, g *v1alpha1.GlobalService) (active []string, epoch int64, decided bool) {
+func destination(s *Snapshot, det Detection, datasets []*v1alpha1.Dataset, g *v1alpha1.GlobalService) (active []string, epoch int64, decided bool) {
 	if g.Spec.Mode == v1alpha1.AllHealthy {
 		for _, e := range g.Spec.Endpoints {
 			if det.Classes[e.Cluster] != Lost && det.Classes[e.Cluster] != "" && !slices.Contains(active, e.Cluster) {
@@ -45,7 +45,7 @@ func destination(det Detection, datasets []*v1alpha1.Dataset, g *v1alpha1.Global
 		return active, 1, len(active) > 0
 	}
 	if len(datasets) == 0 {
-		return stateless(det, g)
+		return stateless(s, det, g)
 	}
 	for _, d := range datasets {
 		if d.Status.Phase != v1alpha1.DatasetSteady {
@@ -60,28 +60,34 @@ func destination(det Detection, datasets []*v1alpha1.Dataset, g *v1alpha1.Global
 }
 
 // stateless keeps the route of an application without datasets until its
-// cluster is lost, and moves it only when the engine may act.
-func stateless(det Detection, g *v1alpha1.GlobalService) ([]string, int64, bool) {
+// cluster is lost, and moves it only when the engine may act; to a cluster that
+// a person holds only when there is no other.
+func stateless(s *Snapshot, det Detection, g *v1alpha1.GlobalService) ([]string, int64, bool) {
 	if len(g.Status.Active) > 0 && (det.Classes[g.Status.Active[0]] != Lost || !det.Automatic()) {
 		return g.Status.Active, g.Status.Epoch, true
 	}
-	for _, e := range g.Spec.Endpoints {
-		if det.Classes[e.Cluster] == Healthy {
-			return []string{e.Cluster}, 1, true
+	for _, held := range []bool{false, true} {
+		for _, e := range g.Spec.Endpoints {
+			c, _ := s.Fleet.Cluster(e.Cluster)
+			if det.Classes[e.Cluster] == Healthy && (c.Hold != "") == held {
+				return []string{e.Cluster}, 1, true
+			}
 		}
 	}
 	return nil, 0, false
 }
 
 // settle ends a role change on the dataset: the new primary alone is in the
-// sync set of its epoch (docs/decisions/0007), and the old one is held.
+// sync set of its epoch (docs/decisions/0007). The one that a failover left is
+// held from at.
 func settle(d *v1alpha1.Dataset, at *metav1.MicroTime) {
 	st := &d.Status
 	st.Phase = v1alpha1.DatasetSteady
 	st.SyncSet, st.SyncTarget = []string{st.Primary}, nil
 	st.SyncGeneration++
+	planned := st.CatchUp != nil
 	st.Run, st.CatchUp = "", nil
-	if st.PreviousPrimary == "" {
+	if st.PreviousPrimary == "" || planned || at == nil {
 		return
 	}
 	ms := memberStatus(d, st.PreviousPrimary)

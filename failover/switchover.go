@@ -15,7 +15,7 @@ import (
 // defaultPauseLimit is how long writes may be closed if the run does not say.
 const defaultPauseLimit = 10 * time.Second
 
-func (x *step) planned() bool { return x.was.Run.Spec.Action == v1alpha1.ActionSwitchover }
+func (x *step) planned() bool { return x.was.Run.Spec.Action.Planned() }
 
 // sourceLost ends a switchover that has changed nothing yet when its source is
 // lost: what follows is decided as for any other loss.
@@ -53,6 +53,9 @@ func (x *step) abortedBy() string {
 // is nearly caught up. The catch-up proof takes the place of the sync set.
 func (x *step) plannedTarget(moving []*v1alpha1.Dataset) (Target, string) {
 	name := x.was.Run.Spec.To.Cluster
+	if x.was.Run.Spec.Action == v1alpha1.ActionFailback {
+		name = moving[0].Home()
+	}
 	if name == "" {
 		best, why := Choose(x.Snapshot, x.det, x.was.App, moving)
 		if why != "" {
@@ -63,7 +66,7 @@ func (x *step) plannedTarget(moving []*v1alpha1.Dataset) (Target, string) {
 	c, why := weigh(x.Snapshot, x.det, x.was.App, moving, name)
 	for _, d := range moving {
 		if why == "" {
-			why = x.unready(d, name)
+			why = x.unready(x.det, d, name)
 		}
 	}
 	if why != "" {
@@ -76,19 +79,19 @@ func (x *step) plannedTarget(moving []*v1alpha1.Dataset) (Target, string) {
 }
 
 // unready says why the write pause of d would be long, or is empty.
-func (x *step) unready(d *v1alpha1.Dataset, target string) string {
+func (s *Snapshot) unready(det Detection, d *v1alpha1.Dataset, target string) string {
 	source := d.Status.Primary
-	o, ok := x.fresh(d, source)
+	o, ok := s.fresh(d, source)
 	switch {
-	case x.det.Classes[source] != Healthy:
-		return fmt.Sprintf("cannot take over from %s, which is %s", source, orUnknown(x.det.Classes[source]))
+	case det.Classes[source] != Healthy:
+		return fmt.Sprintf("cannot take over from %s, which is %s", source, orUnknown(det.Classes[source]))
 	case !ok || o.Role != v1alpha1.RolePrimary || o.State != v1alpha1.StateRunning || o.Epoch != d.Status.Epoch:
 		return fmt.Sprintf("cannot take over from %s, which does not report a running primary of %s at epoch %d", source, key(d), d.Status.Epoch)
 	case !slices.Contains(o.Streaming, target):
 		return fmt.Sprintf("does not receive the log of %s from %s", key(d), source)
 	}
 	for _, name := range o.Streaming {
-		if r, ok := x.fresh(d, name); ok && r.LagBytes != nil && *r.LagBytes > x.Config.SyncLagBytes {
+		if r, ok := s.fresh(d, name); ok && r.LagBytes != nil && *r.LagBytes > s.Config.SyncLagBytes {
 			return fmt.Sprintf("has to wait: %s is %d bytes behind in %s, and the source closes only when it has everything", name, *r.LagBytes, key(d))
 		}
 	}

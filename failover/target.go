@@ -21,7 +21,8 @@ type Target struct {
 // candidate ranks one cluster for all datasets of an application.
 type candidate struct {
 	Target
-	sync, sameRegion, held bool
+	sync, sameRegion bool
+	held             string // why it should not take over now, or empty
 }
 
 // Choose returns the best target for the datasets that move together, or why
@@ -44,7 +45,7 @@ func Choose(s *Snapshot, det Detection, app *v1alpha1.Application, datasets []*v
 		return Target{}, "no target: " + why + "bring one of them back, or add a member"
 	}
 	slices.SortStableFunc(found, func(a, b candidate) int {
-		return cmp.Or(first(a.sync, b.sync), first(a.sameRegion, b.sameRegion), first(!a.held, !b.held),
+		return cmp.Or(first(a.sync, b.sync), first(a.sameRegion, b.sameRegion), first(a.held == "", b.held == ""),
 			cmp.Compare(a.Loss.Bytes, b.Loss.Bytes))
 	})
 	return found[0].Target, ""
@@ -86,10 +87,8 @@ func weigh(s *Snapshot, det Detection, app *v1alpha1.Application, datasets []*v1
 			c.sync = false
 			c.Loss = worse(c.Loss, EstimateLoss(s, d, name))
 		}
-		if ms := memberStatus(d, name); ms != nil && ms.HeldSince != nil {
-			c.held = true
-		}
 	}
+	c.held = s.held(app, datasets, name)
 	c.NeedsApproval = needsApproval(app, c, to)
 	return c, ""
 }
@@ -103,8 +102,8 @@ func needsApproval(app *v1alpha1.Application, c candidate, to Cluster) string {
 		return fmt.Sprintf("%s is in another region, %s", c.Cluster, to.Region)
 	case c.sameRegion && (policy.WithinRegion == v1alpha1.FailoverApproval || policy.WithinRegion == v1alpha1.FailoverManual):
 		return "the application's policy withinRegion asks for approval"
-	case c.held:
-		return fmt.Sprintf("%s is held after a change until it has been stable for %d s", c.Cluster, policy.HoldSeconds)
+	case c.held != "":
+		return c.held
 	}
 	return ""
 }

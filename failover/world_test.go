@@ -21,6 +21,7 @@ type world struct {
 	det      Detection
 	revision int64
 	renewed  map[string]time.Duration // uptime of the last renewal
+	since    map[string]time.Duration // uptime from which it is heard without a gap
 	answer   func(Command) (Result, bool)
 	sent     []Command
 	notes    []Note
@@ -32,7 +33,7 @@ const tick, ttl = time.Second, 5 * time.Second
 var ledger = types.NamespacedName{Namespace: "pay", Name: "ledger-db"}
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, renewed: map[string]time.Duration{}}
+	w := &world{t: t, renewed: map[string]time.Duration{}, since: map[string]time.Duration{}}
 	w.s = Snapshot{Config: DefaultConfig(tick, ttl), Now: time.Unix(1_800_000_000, 0), Uptime: time.Hour,
 		Observed: map[Copy]Observed{}, Results: map[string]Result{}}
 	w.s.Fleet.Sightings, w.s.Fleet.Watching = map[string]Sighting{}, time.Hour
@@ -66,7 +67,7 @@ func (w *world) heard(cluster string) {
 	for _, m := range w.s.Fleet.Members {
 		by[m.Name] = 0
 	}
-	w.s.Fleet.Sightings[cluster] = Sighting{HeardBy: by, Stable: time.Hour}
+	w.s.Fleet.Sightings[cluster] = Sighting{HeardBy: by, Stable: w.s.Uptime - w.since[cluster]}
 }
 
 // pass lets time go by: all clusters but the silent ones are heard.
@@ -79,7 +80,7 @@ func (w *world) pass(d time.Duration, silent ...string) {
 		}
 		s := w.s.Fleet.Sightings[c.Name]
 		s.LeaseOver, s.Silent = w.s.Fence(c.Name, 0)
-		s.Stable = 0
+		s.Stable, w.since[c.Name] = 0, w.s.Uptime
 		by := map[string]time.Duration{}
 		for m, age := range s.HeardBy {
 			by[m] = age + d

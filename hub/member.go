@@ -103,6 +103,7 @@ func (m *Member) Run(ctx context.Context) error {
 		{"autopilot", m.autopilot.Run},
 		{"defragmenter", m.defragmenter.Run},
 		{"seal", m.seal.run},
+		{"gateway", m.routes.Run},
 		{"API server", m.apiserver.Run},
 		{"sessions", m.sessions.Run},
 	}

@@ -30,9 +30,10 @@ func (m *Member) openAPIServer(ctx context.Context) error {
 	var fleet http.Handler
 	var err error
 	m.routes, err = gateway.New(gateway.Config{
-		Dialer:   dialer(func(ctx context.Context, cluster string) (net.Conn, error) { return m.sessions.Dial(ctx, cluster) }),
-		Clusters: &m.senses,
-		Fleet:    http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fleet.ServeHTTP(w, r) }),
+		Dialer:       dialer(func(ctx context.Context, cluster string) (net.Conn, error) { return m.sessions.Dial(ctx, cluster) }),
+		Clusters:     &m.senses,
+		Applications: &whereabouts{committed: m.senses.committed, linearize: m.store.Linearize, clock: m.clock},
+		Fleet:        http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fleet.ServeHTTP(w, r) }),
 		ClientCertificate: func() (*tls.Certificate, error) {
 			return m.identity.Certificate(), nil
 		},

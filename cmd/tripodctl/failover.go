@@ -65,8 +65,13 @@ func orderMove(ctx context.Context, api client.Client, name types.NamespacedName
 	if from == spec.To.Cluster {
 		return "", fmt.Errorf("application %s is active in %s already", name, from)
 	}
-	spec.Application = v1alpha1.ApplicationReference{Namespace: name.Namespace, Name: name.Name}
 	spec.From = v1alpha1.Place{Cluster: from}
+	return orderRun(ctx, api, name, spec)
+}
+
+// orderRun creates a run for an application and returns its name.
+func orderRun(ctx context.Context, api client.Client, name types.NamespacedName, spec v1alpha1.RecoveryRunSpec) (string, error) {
+	spec.Application = v1alpha1.ApplicationReference{Namespace: name.Namespace, Name: name.Name}
 	run := &v1alpha1.RecoveryRun{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: fmt.Sprintf("%s.%s.ordered-", name.Namespace, name.Name)},
 		Spec:       spec,

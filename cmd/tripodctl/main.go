@@ -69,6 +69,8 @@ Exit codes: 0 done, 1 failed, 2 the report was printed and something is not well
 		newPreflightCommand(&door),
 		newSwitchoverCommand(&door),
 		newFailoverCommand(&door),
+		newFailbackCommand(&door),
+		newHoldCommand(&door),
 		newRunsCommand(&door),
 		newRunCommand(&door),
 		newApproveCommand(&door),

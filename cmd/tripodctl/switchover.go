@@ -95,7 +95,7 @@ func newAbortCommand(door *connection) *cobra.Command {
 		Short: "Abort a run that is under way, and wait until everything is as before",
 		Long: `Abort a run that is under way, and wait until everything is as before.
 
-A run that has changed nothing yet just ends. A switchover returns to its source,
+A run that has changed nothing yet just ends. A switchover or failback returns to its source,
 which writes again, until its target is open; from then on only another
 switchover leads back. A failover is not undone: its source may be lost. Who
 ordered the run may abort it; others need the right to approve runs.
@@ -144,7 +144,7 @@ func checkAbort(run *v1alpha1.RecoveryRun) error {
 	case v1alpha1.RunPending, v1alpha1.RunPreflight, v1alpha1.RunAwaitingApproval:
 		return nil
 	}
-	if run.Spec.Action != v1alpha1.ActionSwitchover {
+	if !run.Spec.Action.Planned() {
 		return errors.New("the run " + run.Name + " is a failover under way, which cannot be undone; when it is completed, " + back)
 	}
 	return nil

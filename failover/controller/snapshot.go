@@ -48,7 +48,7 @@ func (c *Controller) snapshot(ctx context.Context) (*failover.Snapshot, error) {
 	byName(s.Services)
 	byName(s.Runs)
 	byName(clusters)
-	s.Fleet = c.fleet(clusters)
+	s.Fleet = c.fleet(clusters, s.Now)
 	s.Observed = c.observed()
 	return s, nil
 }
@@ -77,7 +77,7 @@ func byName[T client.Object](objects []T) {
 	})
 }
 
-func (c *Controller) fleet(clusters []*v1alpha1.Cluster) failover.Fleet {
+func (c *Controller) fleet(clusters []*v1alpha1.Cluster, now time.Time) failover.Fleet {
 	f := failover.Fleet{Members: c.cfg.Vantages.Members(), Sightings: map[string]failover.Sighting{}, Watching: c.uptime() - c.since}
 	youngest := c.uptime()
 	for _, cl := range clusters {
@@ -86,7 +86,8 @@ func (c *Controller) fleet(clusters []*v1alpha1.Cluster) failover.Fleet {
 		if cl.Spec.Admission != v1alpha1.AdmissionAccepted || !cl.HasJoined() {
 			continue
 		}
-		f.Clusters = append(f.Clusters, failover.Cluster{Name: cl.Name, Region: cl.Spec.Region, Center: cl.Spec.Center, AgentAddress: cl.Spec.AgentAddress})
+		f.Clusters = append(f.Clusters, failover.Cluster{Name: cl.Name, Region: cl.Spec.Region, Center: cl.Spec.Center,
+			AgentAddress: cl.Spec.AgentAddress, Hold: hold(cl.Spec.Hold, now)})
 		over, silent := c.cfg.Leases.Fence(cl.Name, 0)
 		youngest = min(youngest, silent)
 		sight := c.cfg.Vantages.Sight(cl.Name)
@@ -94,6 +95,21 @@ func (c *Controller) fleet(clusters []*v1alpha1.Cluster) failover.Fleet {
 	}
 	f.AfterOutage = c.outage(youngest)
 	return f
+}
+
+// hold is why a person keeps roles away from a cluster now, or empty.
+func hold(h *v1alpha1.ClusterHold, now time.Time) string {
+	if !h.Holds(now) {
+		return ""
+	}
+	why := h.Reason
+	if why == "" {
+		why = "no reason was given"
+	}
+	if h.Until != nil {
+		why += ", until " + h.Until.UTC().Format(time.RFC3339)
+	}
+	return why
 }
 
 // outage judges, once a term, whether the hub itself was out before it, or had

@@ -58,6 +58,8 @@ const (
 	PromotedOpen
 	// ReturnAfterOpen: it returns although clients may write at the target.
 	ReturnAfterOpen
+	// HoldIgnored: nobody is ever held, however short a time it has been heard.
+	HoldIgnored
 	bugs
 )
 
@@ -98,7 +100,7 @@ func (b Bug) String() string {
 	}
 	return [...]string{"None", "LeaseNotWaitedFor", "CoverageIgnored", "ShrinkBeforeCommit", "GrowWithoutConfirmation", "EffectorIgnoresEpoch",
 		"BreakerDisabled", "StepHasItsEffectTwice", "DeadlineFromAnswer", "NoConcurrencyControl", "AsynchronousIsSafe", "GuardDoesNotKill", "PromoteWithoutFencing",
-		"CatchUpNotProven", "ClosedRestarts", "CloseAtOlderEpoch", "ReturnWithinEpoch", "ReturnWithoutFence", "PromotedOpen", "ReturnAfterOpen"}[b]
+		"CatchUpNotProven", "ClosedRestarts", "CloseAtOlderEpoch", "ReturnWithinEpoch", "ReturnWithoutFence", "PromotedOpen", "ReturnAfterOpen", "HoldIgnored"}[b]
 }
 
 // blind plants a bug in what the engine sees.
@@ -127,7 +129,7 @@ func (b Bug) blind(s *failover.Snapshot) {
 	case ReturnAfterOpen:
 		d := s.Datasets[0]
 		for i, r := range s.Runs {
-			if d.Status.Phase == v1alpha1.DatasetSteady && r.Status.Phase == v1alpha1.RunRouting && r.Spec.Action == v1alpha1.ActionSwitchover &&
+			if d.Status.Phase == v1alpha1.DatasetSteady && r.Status.Phase == v1alpha1.RunRouting && r.Spec.Action.Planned() &&
 				d.Status.Primary == r.Status.Datasets[0].Target {
 				s.Runs[i], s.Datasets[0] = r.DeepCopy(), d.DeepCopy()
 				s.Runs[i].Status.Phase = v1alpha1.RunPromoting
@@ -145,6 +147,16 @@ func (b Bug) blind(s *failover.Snapshot) {
 		d.Status.Failsafe = false // the commit is never made
 		s.Datasets[0] = d
 		s.Config.Pledges = false
+	case HoldIgnored:
+		d := s.Datasets[0].DeepCopy()
+		for i := range d.Status.Members {
+			d.Status.Members[i].HeldSince = nil
+		}
+		for name, sight := range s.Fleet.Sightings {
+			sight.Stable = time.Hour
+			s.Fleet.Sightings[name] = sight
+		}
+		s.Datasets[0] = d
 	case AloneIsAskedByNobody:
 		d := s.Datasets[0].DeepCopy()
 		if d.Status.Phase == v1alpha1.DatasetFencing && len(d.Status.SyncSet) == 1 {

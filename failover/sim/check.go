@@ -30,7 +30,8 @@ type checker struct {
 	// renewedBefore is the last renewal that a decision which is committed now can
 	// have known of, if lastRenewal came while it was on its way.
 	renewedBefore map[string]time.Duration
-	highest       [centers]int64 // epoch that each effector has seen
+	back          map[string]time.Duration // the end of a cluster's last loss
+	highest       [centers]int64           // epoch that each effector has seen
 	lastAck       time.Duration
 	// steadfast is the primary that must not stop: I9.
 	steadfast *site
@@ -130,6 +131,9 @@ func (c *checker) renewed(clusters []string) {
 		if c.w.now-c.lastRenewal[name] > onItsWay {
 			c.renewedBefore[name] = c.lastRenewal[name]
 		}
+		if last, ever := c.lastRenewal[name]; ever && c.w.now-last > c.w.lease.OverAfter() {
+			c.back[name] = c.w.now
+		}
 		c.lastRenewal[name] = c.w.now
 	}
 }
@@ -189,6 +193,7 @@ func (c *checker) dataset(o, n *v1alpha1.Dataset) {
 		c.automatic(a, b)
 	}
 	c.planned(a, b)
+	c.homeward(a, b)
 }
 
 // legal are the changes of a dataset's phase, with by how much the epoch grows.
@@ -229,10 +234,10 @@ func (c *checker) automatic(a, b v1alpha1.DatasetStatus) {
 		c.violate("I6", "epoch %d was committed for run %q, which does not exist", b.Epoch, b.Run)
 		return
 	}
-	if r.Status.Phase == v1alpha1.RunAwaitingApproval || r.Status.Timeline.ApprovedAt != nil {
+	if r.Status.Timeline.ApprovedAt != nil || slices.ContainsFunc(c.w.truth.approvals, func(a *v1alpha1.Approval) bool { return a.Spec.Run == r.Name }) {
 		return
 	}
-	if r.Spec.Action == v1alpha1.ActionSwitchover {
+	if r.Spec.Action.Planned() {
 		c.violate("I6", "switchover %s commits epoch %d without closing the source", r.Name, b.Epoch)
 	}
 	if r.Spec.Requester != "" {
@@ -294,7 +299,7 @@ func (c *checker) run(o, n *v1alpha1.RecoveryRun) {
 	if o.Status.Phase == v1alpha1.RunReturning && !slices.Contains([]v1alpha1.RunPhase{v1alpha1.RunReturning, v1alpha1.RunAborted, v1alpha1.RunRouting}, n.Status.Phase) {
 		c.violate("I6", "run %s goes on to %s after it had decided to return", n.Name, n.Status.Phase)
 	}
-	if n.Status.Phase == v1alpha1.RunAborted && n.Spec.Action == v1alpha1.ActionSwitchover {
+	if n.Status.Phase == v1alpha1.RunAborted && n.Spec.Action.Planned() {
 		c.returned(o, n)
 	}
 	if n.Status.Phase == v1alpha1.RunCompleted && o.Status.Phase != v1alpha1.RunCompleted {
@@ -319,8 +324,11 @@ func (c *checker) returned(o, n *v1alpha1.RecoveryRun) {
 // finished: a completed run has skipped no step.
 func (c *checker) finished(r *v1alpha1.RecoveryRun) {
 	steps := []string{"fence", "promote", "route", "verify"}
-	if r.Spec.Action == v1alpha1.ActionSwitchover {
+	if r.Spec.Action.Planned() {
 		c.result.Switchovers++
+		if r.Spec.Action == v1alpha1.ActionFailback {
+			c.result.Failbacks++
+		}
 		steps = append(steps, "close", "catch-up", "open")
 	}
 	for _, name := range steps {
@@ -344,7 +352,7 @@ func (c *checker) atEnd() {
 		r := c.w.truth.runs[name]
 		asks := r.Status.Phase == v1alpha1.RunAwaitingApproval || r.Status.Phase == v1alpha1.RunPaused && strings.Contains(r.Status.Message, "tripodctl approve")
 		switch {
-		case asks:
+		case asks, c.w.until-r.CreationTimestamp.Sub(epochZero) < 15*time.Second: // it has just begun
 			return
 		case !failover.Finished(r.Status.Phase):
 			c.violate("liveness", "run %s is still %s at the end: %s %s", name, r.Status.Phase, r.Status.Reason, r.Status.Message)

@@ -23,9 +23,13 @@ func (w *world) schedule() {
 	for i := range centers {
 		w.client(i, i*1_000_000)
 	}
+	if w.opt.Flap {
+		w.flaps()
+		return
+	}
 	w.person()
 	if w.opt.Quiet {
-		w.after(faultsFrom, func() { w.plan(places[1+w.second.IntN(2)], 10) })
+		w.after(faultsFrom, func() { w.plan(v1alpha1.ActionSwitchover, places[1+w.second.IntN(2)], 10) })
 		return
 	}
 	if w.opt.Pledges {
@@ -43,6 +47,9 @@ func (w *world) schedule() {
 			w.after(at-w.now+time.Duration(w.second.Int64N(int64(1500*time.Millisecond))), w.fault)
 		}
 	}
+	for range w.third.IntN(3) {
+		w.after(faultsFrom+time.Duration(w.third.Int64N(int64(healAt-faultsFrom))), w.failback)
+	}
 }
 
 // switchover is an operator's order to move a healthy primary, which somebody may
@@ -55,19 +62,19 @@ func (w *world) switchover() {
 	if w.leader < 0 || to == d.Status.Primary || d.Status.Primary == "" || w.busy() {
 		return
 	}
-	name := w.plan(to, limit)
+	name := w.plan(v1alpha1.ActionSwitchover, to, limit)
 	if !aborts {
 		after = healAt - w.now // what still waits then is given up
 	}
 	w.after(after, func() { w.abort(name) })
 }
 
-// plan orders a switchover and returns its name.
-func (w *world) plan(to string, limit int32) string {
+// plan orders a planned move and returns the run's name.
+func (w *world) plan(action v1alpha1.Action, to string, limit int32) string {
 	d := w.truth.dataset
-	w.trace("ORDER bob orders a switchover from %s to %s, %d s at most", d.Status.Primary, to, limit)
+	w.trace("ORDER bob orders a %s from %s to %s, %d s at most", action, d.Status.Primary, to, limit)
 	r := &v1alpha1.RecoveryRun{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("planned-%d", len(w.truth.runs)), CreationTimestamp: metav1.NewTime(epochZero.Add(w.now))},
-		Spec: v1alpha1.RecoveryRunSpec{Application: v1alpha1.ApplicationReference{Namespace: "pay", Name: "app"}, Action: v1alpha1.ActionSwitchover,
+		Spec: v1alpha1.RecoveryRunSpec{Application: v1alpha1.ApplicationReference{Namespace: "pay", Name: "app"}, Action: action,
 			From: v1alpha1.Place{Cluster: d.Status.Primary}, To: v1alpha1.Place{Cluster: to}, Requester: "bob", PauseLimitSeconds: limit}}
 	_, _ = w.commit(entry{write: r}) // a new name cannot conflict
 	return r.Name
@@ -104,7 +111,7 @@ func (w *world) client(center, id int) {
 	var next func()
 	next = func() {
 		w.after(w.between(150*time.Millisecond, 450*time.Millisecond), next)
-		if w.now > end-2*time.Second {
+		if w.now > w.until-2*time.Second {
 			return
 		}
 		for _, s := range w.sites {

@@ -60,10 +60,10 @@ func TestTheInvariantsHold(t *testing.T) {
 	if testing.Short() {
 		n = 200
 	}
-	var promotions, runs, acknowledged, elections, switchovers, returns, failed int
+	var promotions, runs, acknowledged, elections, switchovers, returns, failbacks, failed int
 	play(n, None, func(r Result) bool {
 		promotions, runs, acknowledged, elections = promotions+r.Promotions, runs+r.Runs, acknowledged+r.Acknowledged, elections+r.Elections
-		switchovers, returns = switchovers+r.Switchovers, returns+r.Returns
+		switchovers, returns, failbacks = switchovers+r.Switchovers, returns+r.Returns, failbacks+r.Failbacks
 		if len(r.Violations) > 0 {
 			failed++
 			if failed <= 5 {
@@ -72,9 +72,9 @@ func TestTheInvariantsHold(t *testing.T) {
 		}
 		return failed > 20
 	})
-	t.Logf("%d schedules: %d runs, %d promotions, %d elections, %d switchovers, %d returned, %d acknowledged writes",
-		n, runs, promotions, elections, switchovers, returns, acknowledged)
-	if failed == 0 && (runs < int(n)/4 || promotions < int(n)*5/4 || elections < int(n)*5/4 || switchovers < int(n)/10 || returns < int(n)/10) {
+	t.Logf("%d schedules: %d runs, %d promotions, %d elections, %d switchovers (%d home), %d returned, %d acknowledged writes",
+		n, runs, promotions, elections, switchovers, failbacks, returns, acknowledged)
+	if failed == 0 && (runs < int(n)/4 || promotions < int(n)*5/4 || elections < int(n)*5/4 || switchovers < int(n)/10 || returns < int(n)/10 || failbacks < int(n)/20) {
 		t.Errorf("the schedules do not bite: %d runs, %d promotions, %d elections, %d switchovers, %d returned in %d schedules",
 			runs, promotions, elections, switchovers, returns, n)
 	}
@@ -93,6 +93,28 @@ func TestASwitchoverInAQuietFleetIsShort(t *testing.T) {
 		longest = max(longest, r.Pause)
 	}
 	t.Logf("the longest pause was %v", longest)
+}
+
+// S7: ten minutes of links that flap move the role once at most.
+func TestFlappingLinksMoveTheRoleOnce(t *testing.T) {
+	moved := 0
+	for s := uint64(1); s <= 8; s++ {
+		r := Run(Options{Seed: s, Flap: true})
+		if r.Promotions > 2 || len(r.Violations) > 0 {
+			t.Errorf("seed %d: %d promotions with the first formation, %v", s, r.Promotions, r.Violations)
+		}
+		moved += r.Promotions - 1
+	}
+	if moved == 0 {
+		t.Error("no flap moved anything: the schedules do not bite")
+	}
+	bug := 0
+	for s := uint64(1); s <= 8 && bug <= 2; s++ {
+		bug = max(bug, Run(Options{Seed: s, Flap: true, Bug: HoldIgnored}).Promotions)
+	}
+	if bug <= 2 {
+		t.Error("without holds the role moves no more often: the schedules do not bite")
+	}
 }
 
 func TestEveryPlantedBugIsFound(t *testing.T) {

@@ -196,6 +196,7 @@ func copyOf(o metav1.Object) metav1.Object {
 
 func (w *world) seedObjects() {
 	protection := []v1alpha1.Protection{v1alpha1.ZeroLoss, v1alpha1.MaxAvailability}[w.rng.IntN(2)]
+	hold, failback := w.policy()
 	third := v1alpha1.LinkAsynchronous
 	if w.opt.Pledges && w.chance(0.3) {
 		third = v1alpha1.LinkSynchronous
@@ -205,7 +206,7 @@ func (w *world) seedObjects() {
 		Members: []v1alpha1.DatasetMember{{Cluster: places[0], Link: v1alpha1.LinkSynchronous}, {Cluster: places[1], Link: v1alpha1.LinkSynchronous},
 			{Cluster: places[2], Link: third}}}}
 	app := &v1alpha1.Application{ObjectMeta: meta("app"), Spec: v1alpha1.ApplicationSpec{Datasets: []string{"db"}, Services: []string{"app"},
-		Failover: v1alpha1.FailoverPolicy{WithinRegion: v1alpha1.FailoverAutomatic, AcrossRegions: v1alpha1.FailoverApproval, HoldSeconds: 10}}}
+		Failover: v1alpha1.FailoverPolicy{WithinRegion: v1alpha1.FailoverAutomatic, AcrossRegions: v1alpha1.FailoverApproval, HoldSeconds: hold, Failback: failback}}}
 	g := &v1alpha1.GlobalService{ObjectMeta: meta("app"), Spec: v1alpha1.GlobalServiceSpec{Host: "app.test", Mode: v1alpha1.ActiveOnly}}
 	for _, p := range places {
 		g.Spec.Endpoints = append(g.Spec.Endpoints, v1alpha1.ServiceEndpoint{Cluster: p, Address: p})

@@ -42,6 +42,8 @@ type Options struct {
 	Pledges bool
 	// Quiet: no fault, and one switchover.
 	Quiet bool
+	// Flap: links that flap every 20 s for 10 minutes, and nobody who approves.
+	Flap bool
 	// Trace receives a line per notable event, or is nil.
 	Trace func(string)
 }
@@ -54,6 +56,8 @@ type Result struct {
 	Promotions, Acknowledged, Runs, Elections int
 	// Switchovers that were completed, and those that returned.
 	Switchovers, Returns int
+	// Failbacks among the switchovers.
+	Failbacks int
 	// Outages of the whole hub in which a primary was healthy throughout.
 	Outages int
 	// Pause is the longest time without an acknowledged write once there was one.
@@ -87,6 +91,8 @@ type world struct {
 	opt    Options
 	rng    *rand.Rand
 	second *rand.Rand // of switchovers alone: the schedules without one stay as they were
+	third  *rand.Rand // of failbacks and flaps
+	until  time.Duration
 	now    time.Duration
 	events queue
 	n      int
@@ -184,7 +190,7 @@ func (w *world) send(from, to int, do func()) {
 func Run(opt Options) Result {
 	w := newWorld(opt)
 	w.schedule()
-	for len(w.events) > 0 && w.events[0].at <= end {
+	for len(w.events) > 0 && w.events[0].at <= w.until {
 		e := heap.Pop(&w.events).(event)
 		w.now = e.at
 		e.do()
@@ -194,14 +200,15 @@ func Run(opt Options) Result {
 }
 
 func newWorld(opt Options) *world {
-	w := &world{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0x7269706f64)), second: rand.New(rand.NewPCG(opt.Seed, 0x7377697463)), lease: lease.LAN(), leader: -1}
+	w := &world{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0x7269706f64)), second: rand.New(rand.NewPCG(opt.Seed, 0x7377697463)),
+		third: rand.New(rand.NewPCG(opt.Seed, 0x686f6d65)), until: end, lease: lease.LAN(), leader: -1}
 	w.engine = failover.DefaultConfig(w.lease.Tick, w.lease.TTL)
 	w.engine.Directive = 10 * time.Second
 	w.engine.Pledges = opt.Pledges
 	if opt.Bug == BreakerDisabled {
 		w.engine.BreakerWindow = time.Nanosecond
 	}
-	w.check = &checker{w: w, result: Result{Seed: opt.Seed}, promoted: map[int64]int{}, lossy: map[int64]bool{}, excused: map[int]bool{}, lastRenewal: map[string]time.Duration{}, renewedBefore: map[string]time.Duration{}}
+	w.check = &checker{w: w, result: Result{Seed: opt.Seed}, promoted: map[int64]int{}, lossy: map[int64]bool{}, excused: map[int]bool{}, lastRenewal: map[string]time.Duration{}, renewedBefore: map[string]time.Duration{}, back: map[string]time.Duration{}}
 	for i := range centers {
 		w.power[i] = true
 		w.members[i] = &member{w: w, id: i, clock: w.newClock()}

@@ -17,14 +17,18 @@ const (
 	toHub destination = iota
 	toCluster
 	toFleet
-	// toNowhere is a path below /clusters or /fleet that is refused.
+	toApplication
+	// toNowhere is a path below one of the prefixes that is refused.
 	toNowhere
 )
 
 // route is a path taken apart.
 type route struct {
-	to      destination
+	to destination
+	// cluster is where the request goes; of toApplication, it is found later.
 	cluster string
+	// namespace and application are set for toApplication.
+	namespace, application string
 	// inner is the URL behind the prefix: a path and a query, no host.
 	inner *url.URL
 	// refusal says why the path leads nowhere.
@@ -34,13 +38,16 @@ type route struct {
 const (
 	clustersPrefix = "/clusters"
 	fleetPrefix    = "/fleet"
+	// applicationsPrefix is followed by the namespace and the name.
+	applicationsPrefix = "/applications"
 )
 
 var (
-	errAbsolute = errors.New("the request names a scheme or host in its URL: send the path only")
-	errEncoded  = errors.New("the path holds an encoded slash, backslash, control character or part of a route: send it plain")
-	errDots     = errors.New("the path holds an empty, '.' or '..' segment: send it without")
-	errNoName   = errors.New("the path names no cluster: /clusters/NAME/…; see `tripodctl clusters`")
+	errAbsolute      = errors.New("the request names a scheme or host in its URL: send the path only")
+	errEncoded       = errors.New("the path holds an encoded slash, backslash, control character or part of a route: send it plain")
+	errDots          = errors.New("the path holds an empty, '.' or '..' segment: send it without")
+	errNoApplication = errors.New("the path names no application: /applications/NAMESPACE/NAME/…; see `tripodctl apps`")
+	errNoName        = errors.New("the path names no cluster: /clusters/NAME/…; see `tripodctl clusters`")
 )
 
 // parse takes a URL apart. It is the only place where paths are read: a path
@@ -56,15 +63,17 @@ func parse(u *url.URL) route {
 	}
 	rest := strings.TrimPrefix(escaped, prefix)
 	found := route{to: to}
-	if to == toCluster {
-		name, inner, _ := strings.Cut(strings.TrimPrefix(rest, "/"), "/")
-		if name == "" {
-			return route{to: toNowhere, refusal: errNoName}
+	var err error
+	switch to {
+	case toCluster:
+		found.cluster, rest, err = cutName(rest, "a cluster", errNoName, validation.IsDNS1123Label)
+	case toApplication:
+		if found.namespace, rest, err = cutName(rest, "a namespace", errNoApplication, validation.IsDNS1123Label); err == nil {
+			found.application, rest, err = cutName(rest, "an application", errNoApplication, validation.IsDNS1123Subdomain)
 		}
-		if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
-			return route{to: toNowhere, refusal: fmt.Errorf("%q cannot be a cluster's name: %s", name, problems[0])}
-		}
-		found.cluster, rest = name, "/"+inner
+	}
+	if err != nil {
+		return route{to: toNowhere, refusal: err}
 	}
 	inner, err := innerURL(rest, u.RawQuery)
 	if err != nil {
@@ -74,8 +83,20 @@ func parse(u *url.URL) route {
 	return found
 }
 
+// cutName takes the name of something from the start of a path.
+func cutName(path, of string, missing error, check func(string) []string) (name, rest string, err error) {
+	name, rest, _ = strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	if name == "" {
+		return "", "", missing
+	}
+	if problems := check(name); len(problems) > 0 {
+		return "", "", fmt.Errorf("%q cannot be the name of %s: %s", name, of, problems[0])
+	}
+	return name, "/" + rest, nil
+}
+
 func prefixOf(path string) (string, destination) {
-	for prefix, to := range map[string]destination{clustersPrefix: toCluster, fleetPrefix: toFleet} {
+	for prefix, to := range map[string]destination{clustersPrefix: toCluster, fleetPrefix: toFleet, applicationsPrefix: toApplication} {
 		if path == prefix || strings.HasPrefix(path, prefix+"/") {
 			return prefix, to
 		}

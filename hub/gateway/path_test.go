@@ -36,6 +36,12 @@ func TestPaths(t *testing.T) {
 		"a trailing slash stays":                        {"/clusters/a/api/", want{to: toCluster, cluster: "a", path: "/api/"}},
 		"the fleet":                                     {"/fleet/apis/apps/v1/deployments", want{to: toFleet, path: "/apis/apps/v1/deployments"}},
 		"the fleet's root":                              {"/fleet", want{to: toFleet, path: "/"}},
+		"an application's pods":                         {"/applications/pay/ledger/api/v1/pods?watch=1", want{to: toApplication, cluster: "pay ledger", path: "/api/v1/pods?watch=1"}},
+		"an application's root":                         {"/applications/pay/ledger.v2", want{to: toApplication, cluster: "pay ledger.v2", path: "/"}},
+		"an application without a name":                 {"/applications/pay", want{to: toNowhere, refusal: errNoApplication}},
+		"an application without a name and a slash":     {"/applications/pay/", want{to: toNowhere, refusal: errNoApplication}},
+		"dots to another application":                   {"/applications/pay/ledger/../other/api", want{to: toNowhere, refusal: errDots}},
+		"an encoded slash in an application":            {"/applications/pay%2Fledger/api", want{to: toNowhere, refusal: errEncoded}},
 		"no name":                                       {"/clusters", want{to: toNowhere, refusal: errNoName}},
 		"an empty name":                                 {"/clusters/", want{to: toNowhere, refusal: errNoName}},
 		"an empty name before a path":                   {"/clusters//api", want{to: toNowhere, refusal: errDots}},
@@ -61,6 +67,9 @@ func TestPaths(t *testing.T) {
 			}
 			route := parse(u)
 			got := want{to: route.to, cluster: route.cluster, refusal: route.refusal}
+			if route.to == toApplication {
+				got.cluster = route.namespace + " " + route.application
+			}
 			if route.inner != nil {
 				got.path = route.inner.RequestURI()
 			}
@@ -77,17 +86,18 @@ func TestPaths(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, seed := range []string{"/clusters/a/api", "/clusters/a/../b", "/fleet/%2e%2e/api", "/clusters%2fa", "/clusters/a/x%25", "http://h/clusters/a"} {
+	for _, seed := range []string{"/clusters/a/api", "/clusters/a/../b", "/fleet/%2e%2e/api", "/clusters%2fa", "/clusters/a/x%25", "/applications/n/a/api", "/applications/n/../a", "http://h/clusters/a"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, target string) { checkParse(t, target) })
 }
 
 func TestARouteIsThePathOrNone(t *testing.T) {
-	piece := rapid.SampledFrom([]string{"/", "//", "clusters", "fleet", "a", "b-1", "..", ".", "%2f", "%2F", "%2e", "%5c", "%00", "%25", "%252f",
+	piece := rapid.SampledFrom([]string{"/", "//", "clusters", "applications", "fleet", "a", "b-1", "..", ".", "%2f", "%2F", "%2e", "%5c", "%00", "%25", "%252f",
 		"api", "v1", "?", "#", "http:", "@", ":80", "é", "%c3%a9", "%ff", ";", "*", "\\", " "})
 	rapid.Check(t, func(t *rapid.T) {
 		checkParse(t, "/"+strings.Join(rapid.SliceOfN(piece, 0, 10).Draw(t, "pieces"), ""))
+		checkParse(t, "/applications/"+strings.Join(rapid.SliceOfN(piece, 0, 8).Draw(t, "application"), ""))
 		checkParse(t, "/clusters/a/"+strings.Join(rapid.SliceOfN(piece, 0, 6).Draw(t, "inner"), ""))
 	})
 }
@@ -100,12 +110,15 @@ func checkParse(t interface{ Fatalf(string, ...any) }, target string) {
 		return
 	}
 	route := parse(u)
-	if route.to != toCluster && route.to != toFleet {
-		return
-	}
 	prefix := fleetPrefix
-	if route.to == toCluster {
+	switch route.to {
+	case toFleet:
+	case toCluster:
 		prefix = clustersPrefix + "/" + route.cluster
+	case toApplication:
+		prefix = applicationsPrefix + "/" + route.namespace + "/" + route.application
+	default:
+		return
 	}
 	// Put together again, the route is the path: nothing was lost or moved.
 	whole := prefix + route.inner.EscapedPath()
@@ -134,22 +147,26 @@ func TestWhatRBACJudges(t *testing.T) {
 		upgrade        bool
 		want           judged
 	}{
-		"a list in a cluster":     {"GET", "/clusters/a/api/v1/pods", false, judged{"clusters", "proxy", "a", "", "get", "/clusters/a/api/v1/pods", false}},
-		"a watch in a cluster":    {"GET", "/clusters/a/api/v1/pods?watch=true", false, judged{"clusters", "proxy", "a", "", "get", "/clusters/a/api/v1/pods", true}},
-		"logs in a cluster":       {"GET", "/clusters/a/api/v1/namespaces/n/pods/p/log", false, judged{"clusters", "proxy", "a", "", "get", "/clusters/a/api/v1/namespaces/n/pods/p/log", true}},
-		"a create in a cluster":   {"POST", "/clusters/a/api/v1/namespaces", false, judged{"clusters", "proxy", "a", "", "create", "/clusters/a/api/v1/namespaces", false}},
-		"an apply in a cluster":   {"PATCH", "/clusters/a/api/v1/namespaces/n", false, judged{"clusters", "proxy", "a", "", "patch", "/clusters/a/api/v1/namespaces/n", false}},
-		"an update in a cluster":  {"PUT", "/clusters/a/api/v1/namespaces/n", false, judged{"clusters", "proxy", "a", "", "update", "/clusters/a/api/v1/namespaces/n", false}},
-		"a delete in a cluster":   {"DELETE", "/clusters/a/api/v1/namespaces/n", false, judged{"clusters", "proxy", "a", "", "delete", "/clusters/a/api/v1/namespaces/n", false}},
-		"an exec by GET":          {"GET", "/clusters/a/api/v1/namespaces/n/pods/p/exec", true, judged{"clusters", "proxy", "a", "", "create", "/clusters/a/api/v1/namespaces/n/pods/p/exec", true}},
-		"an upgrade of anything":  {"GET", "/clusters/a/api/v1/pods", true, judged{"clusters", "proxy", "a", "", "create", "/clusters/a/api/v1/pods", true}},
-		"an odd method":           {"PURGE", "/clusters/a/api", false, judged{"clusters", "proxy", "a", "", "purge", "/clusters/a/api", false}},
-		"a list of the fleet":     {"GET", "/fleet/api/v1/namespaces/n/pods", false, judged{"pods", "", "", "n", "list", "/api/v1/namespaces/n/pods", false}},
-		"a watch of the fleet":    {"GET", "/fleet/api/v1/pods?watch=true", false, judged{"pods", "", "", "", "watch", "/api/v1/pods", true}},
-		"a get from the fleet":    {"GET", "/fleet/apis/apps/v1/namespaces/n/deployments/d", false, judged{"deployments", "", "d", "n", "get", "/apis/apps/v1/namespaces/n/deployments/d", false}},
-		"the fleet's discovery":   {"GET", "/fleet/api", false, judged{"", "", "", "", "get", "/api", false}},
-		"a path that is refused":  {"GET", "/clusters/a/../b", false, judged{"", "", "", "", "get", "/clusters/a/../b", false}},
-		"the hub's own resources": {"GET", "/api/v1/namespaces/n/secrets/s", false, judged{"secrets", "", "s", "n", "get", "/api/v1/namespaces/n/secrets/s", false}},
+		"a list in a cluster":        {"GET", "/clusters/a/api/v1/pods", false, judged{"clusters", "proxy", "a", "", "get", "/clusters/a/api/v1/pods", false}},
+		"a watch in a cluster":       {"GET", "/clusters/a/api/v1/pods?watch=true", false, judged{"clusters", "proxy", "a", "", "get", "/clusters/a/api/v1/pods", true}},
+		"logs in a cluster":          {"GET", "/clusters/a/api/v1/namespaces/n/pods/p/log", false, judged{"clusters", "proxy", "a", "", "get", "/clusters/a/api/v1/namespaces/n/pods/p/log", true}},
+		"a create in a cluster":      {"POST", "/clusters/a/api/v1/namespaces", false, judged{"clusters", "proxy", "a", "", "create", "/clusters/a/api/v1/namespaces", false}},
+		"an apply in a cluster":      {"PATCH", "/clusters/a/api/v1/namespaces/n", false, judged{"clusters", "proxy", "a", "", "patch", "/clusters/a/api/v1/namespaces/n", false}},
+		"an update in a cluster":     {"PUT", "/clusters/a/api/v1/namespaces/n", false, judged{"clusters", "proxy", "a", "", "update", "/clusters/a/api/v1/namespaces/n", false}},
+		"a delete in a cluster":      {"DELETE", "/clusters/a/api/v1/namespaces/n", false, judged{"clusters", "proxy", "a", "", "delete", "/clusters/a/api/v1/namespaces/n", false}},
+		"an exec by GET":             {"GET", "/clusters/a/api/v1/namespaces/n/pods/p/exec", true, judged{"clusters", "proxy", "a", "", "create", "/clusters/a/api/v1/namespaces/n/pods/p/exec", true}},
+		"an upgrade of anything":     {"GET", "/clusters/a/api/v1/pods", true, judged{"clusters", "proxy", "a", "", "create", "/clusters/a/api/v1/pods", true}},
+		"an odd method":              {"PURGE", "/clusters/a/api", false, judged{"clusters", "proxy", "a", "", "purge", "/clusters/a/api", false}},
+		"a list of the fleet":        {"GET", "/fleet/api/v1/namespaces/n/pods", false, judged{"pods", "", "", "n", "list", "/api/v1/namespaces/n/pods", false}},
+		"a watch of the fleet":       {"GET", "/fleet/api/v1/pods?watch=true", false, judged{"pods", "", "", "", "watch", "/api/v1/pods", true}},
+		"a get from the fleet":       {"GET", "/fleet/apis/apps/v1/namespaces/n/deployments/d", false, judged{"deployments", "", "d", "n", "get", "/apis/apps/v1/namespaces/n/deployments/d", false}},
+		"the fleet's discovery":      {"GET", "/fleet/api", false, judged{"", "", "", "", "get", "/api", false}},
+		"a list in an application":   {"GET", "/applications/n/a/api/v1/pods", false, judged{"applications", "proxy", "a", "n", "get", "/applications/n/a/api/v1/pods", false}},
+		"a watch in an application":  {"GET", "/applications/n/a/api/v1/pods?watch=true", false, judged{"applications", "proxy", "a", "n", "get", "/applications/n/a/api/v1/pods", true}},
+		"an apply in an application": {"PATCH", "/applications/n/a/api/v1/namespaces/n", false, judged{"applications", "proxy", "a", "n", "patch", "/applications/n/a/api/v1/namespaces/n", false}},
+		"an exec in an application":  {"GET", "/applications/n/a/api/v1/namespaces/n/pods/p/exec", true, judged{"applications", "proxy", "a", "n", "create", "/applications/n/a/api/v1/namespaces/n/pods/p/exec", true}},
+		"a path that is refused":     {"GET", "/clusters/a/../b", false, judged{"", "", "", "", "get", "/clusters/a/../b", false}},
+		"the hub's own resources":    {"GET", "/api/v1/namespaces/n/secrets/s", false, judged{"secrets", "", "s", "n", "get", "/api/v1/namespaces/n/secrets/s", false}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -94,6 +94,9 @@ func rewrite(pr *httputil.ProxyRequest) {
 	if p.auditID != "" {
 		pr.Out.Header.Set("Audit-Id", p.auditID)
 	}
+	if v := voyageOf(pr.In.Context()); v != nil {
+		v.prepare(pr.Out.Header)
+	}
 }
 
 var (
@@ -114,6 +117,9 @@ func inspect(response *http.Response) error {
 		"X-Kubernetes-Pf-Flowschema-Uid", "X-Kubernetes-Pf-Prioritylevel-Uid"} {
 		response.Header.Del(name)
 	}
+	if v := voyageOf(response.Request.Context()); v != nil {
+		return v.answer(response)
+	}
 	return nil
 }
 
@@ -121,6 +127,9 @@ func inspect(response *http.Response) error {
 func explain(w http.ResponseWriter, r *http.Request, err error) {
 	name := passageOf(r.Context()).route.cluster
 	var unreached *dialError
+	if v := voyageOf(r.Context()); v != nil && v.explain(w, errors.As(err, &unreached)) {
+		return
+	}
 	switch {
 	case errors.As(err, &unreached):
 		refuse(w, away(name, unreached.Error()))

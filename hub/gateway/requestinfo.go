@@ -11,8 +11,8 @@ import (
 )
 
 // Resolver makes of /clusters/NAME/… the attributes of the subresource
-// clusters/proxy of NAME, with a verb per class of method, and of /fleet/… those
-// of the inner request, so that RBAC judges a read of the view as the same read
+// clusters/proxy of NAME, with a verb per class of method, of /applications/… those
+// of applications/proxy in its namespace, and of /fleet/… those of the inner request, so that RBAC judges a read of the view as the same read
 // of the hub.
 func Resolver(next request.RequestInfoResolver) request.RequestInfoResolver {
 	return resolver{next}
@@ -35,6 +35,20 @@ func (s resolver) NewRequestInfo(r *http.Request) (*request.RequestInfo, error) 
 			Subresource:       "proxy",
 			Name:              route.cluster,
 			Parts:             []string{"clusters", route.cluster, "proxy"},
+		}, nil
+	case toApplication:
+		return &request.RequestInfo{
+			IsResourceRequest: true,
+			Path:              r.URL.Path,
+			Verb:              verbOf(r),
+			APIPrefix:         "apis",
+			APIGroup:          v1alpha1.GroupVersion.Group,
+			APIVersion:        v1alpha1.GroupVersion.Version,
+			Namespace:         route.namespace,
+			Resource:          "applications",
+			Subresource:       "proxy",
+			Name:              route.application,
+			Parts:             []string{"applications", route.application, "proxy"},
 		}, nil
 	case toFleet:
 		return s.next.NewRequestInfo(withURL(r, route.inner))
@@ -71,7 +85,7 @@ func verbOf(r *http.Request) string {
 func LongRunning(next request.LongRunningRequestCheck, inner request.RequestInfoResolver) request.LongRunningRequestCheck {
 	return func(r *http.Request, info *request.RequestInfo) bool {
 		route := parse(r.URL)
-		if route.to != toCluster {
+		if route.to != toCluster && route.to != toApplication {
 			return next(r, info)
 		}
 		if httpstream.IsUpgradeRequest(r) {

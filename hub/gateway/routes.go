@@ -31,6 +31,8 @@ type Clusters interface {
 type Config struct {
 	Dialer   Dialer
 	Clusters Clusters
+	// Applications knows where applications are. Without it their route is refused.
+	Applications Applications
 	// Fleet serves the view, with the /fleet prefix taken off.
 	Fleet http.Handler
 	// ClientCertificate is the hub's, for clusters in mode Direct. Without it
@@ -49,12 +51,13 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// Routes routes requests. Close it to end idle connections.
+// Routes routes requests. Run it while it serves; close it to end idle connections.
 type Routes struct {
 	config     Config
 	transports *transports
 	proxy      *httputil.ReverseProxy
 	inner      request.RequestInfoResolver
+	streams    *streams
 }
 
 // New makes Routes.
@@ -71,6 +74,7 @@ func New(config Config) (*Routes, error) {
 	routes := &Routes{
 		config:     config,
 		transports: newTransports(config),
+		streams:    newStreams(),
 		inner: &request.RequestInfoFactory{
 			APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api"),
 		},
@@ -99,6 +103,8 @@ func (g *Routes) Handler(next http.Handler) http.Handler {
 		switch route := parse(r.URL); route.to {
 		case toCluster:
 			g.serveCluster(w, r, route)
+		case toApplication:
+			g.serveApplication(w, r, route)
 		case toFleet:
 			g.config.Fleet.ServeHTTP(w, withURL(r, route.inner))
 		case toNowhere:

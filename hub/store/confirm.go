@@ -15,6 +15,9 @@ import (
 // been replaced since. See DESIGN.md, "Linearizable reads".
 type confirmingTransport struct {
 	*raft.NetworkTransport
+	// stored returns when an entry is on this member's disk, or with an error: see
+	// early. No acknowledgement of entries is handed on before.
+	stored func(index uint64, stop <-chan struct{}) error
 
 	mu   sync.Mutex
 	acks map[raft.ServerID]ack
@@ -33,6 +36,32 @@ type confirmingTransport struct {
 type pipeline struct {
 	raft.AppendPipeline
 	transport *confirmingTransport
+	answers   chan raft.AppendFuture
+	closed    chan struct{}
+	once      sync.Once
+	handing   sync.WaitGroup
+}
+
+// Consumer implements raft.AppendPipeline.
+func (p *pipeline) Consumer() <-chan raft.AppendFuture { return p.answers }
+
+// handOn hands answers on when what they acknowledge is stored here too.
+func (p *pipeline) handOn() {
+	for {
+		select {
+		case <-p.closed:
+			return
+		case answer := <-p.AppendPipeline.Consumer():
+			if p.transport.awaitStored(answer.Request(), p.closed) != nil {
+				return // this member stops, or the pipeline is closed
+			}
+			select {
+			case p.answers <- answer:
+			case <-p.closed:
+				return
+			}
+		}
+	}
 }
 
 // Close implements raft.AppendPipeline.
@@ -40,7 +69,17 @@ func (p *pipeline) Close() error {
 	p.transport.mu.Lock()
 	delete(p.transport.pipelines, p)
 	p.transport.mu.Unlock()
+	p.once.Do(func() { close(p.closed) })
+	p.handing.Wait()
 	return p.AppendPipeline.Close()
+}
+
+// awaitStored returns when the entries of an append are on this member's disk.
+func (t *confirmingTransport) awaitStored(args *raft.AppendEntriesRequest, stop <-chan struct{}) error {
+	if len(args.Entries) == 0 {
+		return nil
+	}
+	return t.stored(args.Entries[len(args.Entries)-1].Index, stop)
 }
 
 // AppendEntriesPipeline implements raft.Transport.
@@ -49,7 +88,7 @@ func (t *confirmingTransport) AppendEntriesPipeline(id raft.ServerID, target raf
 	if err != nil {
 		return nil, err
 	}
-	p := &pipeline{AppendPipeline: inner, transport: t}
+	p := &pipeline{AppendPipeline: inner, transport: t, answers: make(chan raft.AppendFuture), closed: make(chan struct{})}
 	t.mu.Lock()
 	down := t.down
 	if !down {
@@ -60,6 +99,7 @@ func (t *confirmingTransport) AppendEntriesPipeline(id raft.ServerID, target raf
 		_ = inner.Close()
 		return nil, raft.ErrTransportShutdown
 	}
+	p.handing.Go(p.handOn)
 	return p, nil
 }
 
@@ -68,9 +108,9 @@ type ack struct {
 	sent time.Time
 }
 
-func newConfirmingTransport(t *raft.NetworkTransport) *confirmingTransport {
+func newConfirmingTransport(t *raft.NetworkTransport, stored func(uint64, <-chan struct{}) error) *confirmingTransport {
 	return &confirmingTransport{
-		NetworkTransport: t, acks: map[raft.ServerID]ack{},
+		NetworkTransport: t, stored: stored, acks: map[raft.ServerID]ack{},
 		back: map[raft.ServerID]chan struct{}{}, ended: make(chan struct{}), pipelines: map[*pipeline]struct{}{},
 	}
 }
@@ -98,6 +138,13 @@ func (t *confirmingTransport) send(id raft.ServerID, target raft.ServerAddress, 
 	if err := t.NetworkTransport.AppendEntries(id, target, args, resp); err != nil {
 		return err
 	}
+	ended := t.note(id, args, resp, sent)
+	return t.awaitStored(args, ended)
+}
+
+// note takes an answer into account, and returns what is closed when this member
+// stops leading.
+func (t *confirmingTransport) note(id raft.ServerID, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, sent time.Time) (ended <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if ch, ok := t.back[id]; ok {
@@ -109,7 +156,7 @@ func (t *confirmingTransport) send(id raft.ServerID, target raft.ServerAddress, 
 			t.acks[id] = ack{term: args.Term, sent: sent}
 		}
 	}
-	return nil
+	return t.ended
 }
 
 // awaitBack returns true when id is reached again, false when there is no more

@@ -30,7 +30,7 @@ func TestOldAcknowledgementConfirmsNothing(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			transport := newConfirmingTransport(nil)
+			transport := newConfirmingTransport(nil, nil)
 			if test.acks != nil {
 				transport.acks = test.acks
 			}
@@ -74,7 +74,7 @@ func TestAFullPipelineEndsWithTheLeadership(t *testing.T) {
 				}
 				return m
 			}
-			leader, follower := newConfirmingTransport(member()), member()
+			leader, follower := newConfirmingTransport(member(), func(uint64, <-chan struct{}) error { return nil }), member()
 			stop, answering := make(chan struct{}), make(chan struct{})
 			answered := make(chan struct{}, 1)
 			go func() {

@@ -225,7 +225,8 @@ func (d *disk) restore(m *machine, meta *raft.SnapshotMeta) error {
 func (d *disk) start(cfg Config, m *machine, transport raft.Transport, changes chan bool) (*raft.Raft, error) {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(cfg.Name)
-	c.HeartbeatTimeout, c.ElectionTimeout = cfg.Timing.Heartbeat, cfg.Timing.Election
+	// patience makes the heartbeat time-out longer for a moment.
+	c.HeartbeatTimeout, c.ElectionTimeout = cfg.Timing.Heartbeat, max(cfg.Timing.Election, cfg.Timing.Heartbeat+longer)
 	c.LeaderLeaseTimeout, c.CommitTimeout = cfg.Timing.LeaderLease, cfg.Timing.Commit
 	c.MaxAppendEntries = 256
 	c.BatchApplyCh = true
@@ -244,6 +245,7 @@ func (d *disk) start(cfg Config, m *machine, transport raft.Transport, changes c
 	if err != nil {
 		return nil, fmt.Errorf("store: start Raft: %w", err)
 	}
+	d.recent.early.standing.Store(standingOf(r))
 	d.slog.Info("store opened", "index", m.applied.Load(), "took", time.Since(start))
 	return r, nil
 }
@@ -270,6 +272,9 @@ func (d *disk) bootstrap(cfg Config, c *raft.Config, transport raft.Transport) e
 
 func (d *disk) close() error {
 	var errs []error
+	if d.recent != nil {
+		_ = d.recent.early.flush() // a failure has stopped the member and was told
+	}
 	if d.log != nil {
 		errs = append(errs, d.log.Close(), d.logMeta.Close())
 	}

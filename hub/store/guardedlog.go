@@ -25,20 +25,31 @@ func (g *guardedLog) StoreLog(entry *raft.Log) error { return g.StoreLogs([]*raf
 
 // StoreLogs implements raft.LogStore: the entries are on disk when it returns.
 func (g *guardedLog) StoreLogs(entries []*raft.Log) error {
+	if err := g.admit(entries); err != nil {
+		return err
+	}
+	return g.write(entries)
+}
+
+// admit says whether there is space for entries, and counts it as taken.
+func (g *guardedLog) admit(entries []*raft.Log) error {
 	if err := g.space.check(g.space.reserve / 2); err != nil {
 		return err
 	}
-	var size int64
 	for _, e := range entries {
-		size += int64(len(e.Data))
+		// The log and later bbolt each take a copy.
+		g.space.free.Add(-2 * int64(len(e.Data)))
 	}
+	return nil
+}
+
+// write is StoreLogs for entries that were admitted.
+func (g *guardedLog) write(entries []*raft.Log) error {
 	if err := g.append(entries); err != nil {
 		err = fmt.Errorf("store: write the Raft log under %s: %w: mend the disk and start this member again", g.space.path, err)
 		g.fail(err)
 		return err
 	}
-	// The log and later bbolt each take a copy.
-	g.space.free.Add(-2 * size)
 	return nil
 }
 

@@ -49,6 +49,7 @@ type Store struct {
 	book      *book
 	intro     *introduction
 	raiser    *raiser
+	patience  *patience
 	// changing orders this member's changes of the membership.
 	changing sync.Mutex
 }
@@ -103,7 +104,7 @@ func join(s *Store, metrics *metrics) error {
 	}
 	s.transport = newConfirmingTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: layer, MaxPool: 3, Timeout: replyElections * cfg.Timing.Election, Logger: raftLogTo(s.log), MsgpackUseNewTimeFormat: true,
-	}))
+	}), s.disk.recent.early.await)
 	changes := make(chan bool, 64)
 	s.peers = newPeers(cfg, s.book)
 	s.auditor = newAuditor(cfg, s.machine, s.peers)
@@ -128,6 +129,7 @@ func join(s *Store, metrics *metrics) error {
 	}
 	s.leaders.raft, s.leaders.propose, s.leaders.ended = s.raft, s.proposer.propose, s.transport.endWaits
 	s.proposer.raft = s.raft
+	s.patience = &patience{self: raft.ServerID(cfg.Name), heartbeat: cfg.Timing.Heartbeat, raft: s.raft, log: s.log}
 	s.auditor.voters = func() []raft.Server {
 		// Raft gives everybody the same slice.
 		servers := slices.Clone(s.raft.GetConfiguration().Configuration().Servers)
@@ -145,7 +147,7 @@ func (s *Store) Run(ctx context.Context) error {
 	background, stop := context.WithCancel(context.Background())
 	defer stop()
 	var wg sync.WaitGroup
-	for _, run := range []func(context.Context){s.leaders.run, s.reader.run, s.leases.run, s.space.run, s.keepQuota, newCompactor(s, s.cfg).run, s.yield, s.auditor.run, s.retire, s.raiser.run} {
+	for _, run := range []func(context.Context){s.leaders.run, s.reader.run, s.leases.run, s.space.run, s.keepQuota, newCompactor(s, s.cfg).run, s.yield, s.auditor.run, s.retire, s.raiser.run, s.patience.run, (&pages{s.machine, s.log}).run} {
 		wg.Go(func() { run(background) })
 	}
 	var failure error

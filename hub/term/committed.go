@@ -37,6 +37,9 @@ const admissionAge = 250 * time.Millisecond
 type Committed struct {
 	datasets shelf[v1alpha1.Dataset, *v1alpha1.Dataset]
 	clusters shelf[v1alpha1.Cluster, *v1alpha1.Cluster]
+	// For the gateway's route to applications; see applications.go.
+	applications shelf[v1alpha1.Application, *v1alpha1.Application]
+	services     shelf[v1alpha1.GlobalService, *v1alpha1.GlobalService]
 
 	clock    Clock
 	pledgers Pledgers
@@ -54,9 +57,12 @@ type Committed struct {
 // pledges.
 func NewCommitted(reader Reader, prefix string, clock Clock, pledgers Pledgers) *Committed {
 	return &Committed{
-		datasets: shelf[v1alpha1.Dataset, *v1alpha1.Dataset]{reader: reader, prefix: prefix + "datasets/"},
-		clusters: shelf[v1alpha1.Cluster, *v1alpha1.Cluster]{reader: reader, prefix: prefix + "clusters/"},
-		clock:    clock, pledgers: pledgers,
+		datasets:     shelf[v1alpha1.Dataset, *v1alpha1.Dataset]{reader: reader, prefix: prefix + "datasets/"},
+		clusters:     shelf[v1alpha1.Cluster, *v1alpha1.Cluster]{reader: reader, prefix: prefix + "clusters/"},
+		applications: shelf[v1alpha1.Application, *v1alpha1.Application]{reader: reader, prefix: prefix + "applications/"},
+		services:     shelf[v1alpha1.GlobalService, *v1alpha1.GlobalService]{reader: reader, prefix: prefix + "globalservices/"},
+
+		clock: clock, pledgers: pledgers,
 	}
 }
 
@@ -150,8 +156,8 @@ type shelf[T any, P object[T]] struct {
 }
 
 type entry[P any] struct {
-	modified int64
-	object   P
+	created, modified int64
+	object            P
 }
 
 func (s *shelf[T, P]) read(ctx context.Context) (list []P, revision int64, generation uint64, err error) {
@@ -177,7 +183,7 @@ func (s *shelf[T, P]) read(ctx context.Context) (list []P, revision int64, gener
 				return nil, 0, 0, fmt.Errorf("decode %s at revision %d: %w", kv.Key, kv.ModRevision, err)
 			}
 			o.SetResourceVersion(strconv.FormatInt(kv.ModRevision, 10))
-			e = entry[P]{kv.ModRevision, o}
+			e = entry[P]{kv.CreateRevision, kv.ModRevision, o}
 		}
 		held[string(kv.Key)] = e
 		list = append(list, e.object)

@@ -55,7 +55,7 @@ func (s *store) put(t *testing.T, kind, name string, object any) {
 			return
 		}
 	}
-	s.kvs = append(s.kvs, mvccpb.KeyValue{Key: []byte(key), Value: value, ModRevision: s.revision})
+	s.kvs = append(s.kvs, mvccpb.KeyValue{Key: []byte(key), Value: value, CreateRevision: s.revision, ModRevision: s.revision})
 }
 
 func (s *store) Range(_ context.Context, prefix string) ([]mvccpb.KeyValue, int64, error) {

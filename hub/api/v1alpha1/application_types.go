@@ -79,12 +79,28 @@ type FailoverPolicy struct {
 	WithinRegion FailoverMode `json:"withinRegion,omitempty"`
 	// +kubebuilder:default=Approval
 	AcrossRegions FailoverMode `json:"acrossRegions,omitempty"`
-	// HoldSeconds is how long a returned cluster must be stable before it is
-	// an automatic target again.
+	// HoldSeconds is how long a cluster that was lost, or from which a failover
+	// took the primary role, must be heard without a gap before it is an
+	// automatic target, or the target of a failback, again.
 	// +kubebuilder:default=600
 	// +kubebuilder:validation:Minimum=0
 	HoldSeconds int32 `json:"holdSeconds,omitempty"`
+	// Failback says who orders the way back to the datasets' home, the first
+	// of their spec.members: a person (tripodctl failback), or the engine as
+	// soon as the home is a caught-up copy and its hold time has passed.
+	// +kubebuilder:default=Manual
+	Failback FailbackMode `json:"failback,omitempty"`
 }
+
+// FailbackMode is who orders a failback.
+// +kubebuilder:validation:Enum=Manual;Automatic
+type FailbackMode string
+
+// Failback modes.
+const (
+	FailbackManual    FailbackMode = "Manual"
+	FailbackAutomatic FailbackMode = "Automatic"
+)
 
 // PreflightResult is Passed, Warning or Failed.
 type PreflightResult string

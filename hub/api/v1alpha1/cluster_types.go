@@ -2,6 +2,7 @@ package v1alpha1
 
 import (
 	"slices"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,6 +17,7 @@ import (
 // +kubebuilder:printcolumn:name="Center",type=string,JSONPath=`.spec.center`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Leased",type=string,JSONPath=`.status.conditions[?(@.type=="Leased")].status`
+// +kubebuilder:printcolumn:name="Hold",type=string,JSONPath=`.spec.hold.reason`,priority=1
 // +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.status.kubernetes.version`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 63",message="a cluster's name is a DNS label: lower-case letters, digits and '-', 63 characters at most"
@@ -64,6 +66,24 @@ type ClusterSpec struct {
 	// Taints keep placements away.
 	// +kubebuilder:validation:MaxItems=32
 	Taints []ClusterTaint `json:"taints,omitempty"`
+	// Hold keeps the primary role away from the cluster until a person clears
+	// it or its time has passed: the cluster is no automatic target and no
+	// target of a failback, and another move to it needs an approval.
+	Hold *ClusterHold `json:"hold,omitempty"`
+}
+
+// ClusterHold is a person's word that a cluster shall not take over now.
+type ClusterHold struct {
+	// Until is when the hold ends by itself; never, if it is absent.
+	Until *metav1.Time `json:"until,omitempty"`
+	// Reason is for the people who ask why.
+	// +kubebuilder:validation:MaxLength=1024
+	Reason string `json:"reason,omitempty"`
+}
+
+// Holds says whether the hold is in force at a moment of wall time.
+func (h *ClusterHold) Holds(now time.Time) bool {
+	return h != nil && (h.Until == nil || now.Before(h.Until.Time))
 }
 
 // ClusterAdmission is Pending or Accepted.

@@ -32,6 +32,14 @@ type DatasetList struct {
 	Items           []Dataset `json:"items"`
 }
 
+// Home is the cluster where the primary is when nothing is wrong.
+func (d *Dataset) Home() string {
+	if len(d.Spec.Members) == 0 {
+		return ""
+	}
+	return d.Spec.Members[0].Cluster
+}
+
 // Protection says when a write may be acknowledged.
 // +kubebuilder:validation:Enum=ZeroLoss;MaxAvailability;Asynchronous
 type Protection string
@@ -61,7 +69,8 @@ type DatasetSpec struct {
 	Driver string `json:"driver"`
 	// +kubebuilder:default=ZeroLoss
 	Protection Protection `json:"protection,omitempty"`
-	// Members hold the copies; the first one is the first primary.
+	// Members hold the copies; the first one is the first primary and the home:
+	// a failback leads to it.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
 	// +listType=map
@@ -227,8 +236,9 @@ type DatasetMemberStatus struct {
 	Acknowledges []string         `json:"acknowledges,omitempty"`
 	Message      string           `json:"message,omitempty"`
 	ObservedAt   metav1.MicroTime `json:"observedAt,omitempty,omitzero"`
-	// HeldSince is set when the member lost the primary role or was lost. It
-	// is no automatic target until it has been stable for the hold time, which
+	// HeldSince is set when a failover took the primary role from the member, and
+	// again with each loss. It is no automatic target, and no target of a
+	// failback, until it has been heard without a gap for the hold time, which
 	// clears the mark.
 	HeldSince *metav1.MicroTime `json:"heldSince,omitempty"`
 }

@@ -98,13 +98,17 @@ type RecoveryRunList struct {
 // +kubebuilder:validation:Enum=Failover;Switchover;Failback;Drill
 type Action string
 
-// Actions of a run. Failover and Switchover are carried out so far.
+// Actions of a run. A Drill is not carried out yet.
 const (
 	ActionFailover   Action = "Failover"
 	ActionSwitchover Action = "Switchover"
 	ActionFailback   Action = "Failback"
 	ActionDrill      Action = "Drill"
 )
+
+// Planned is true for the actions that move the role away from a healthy primary:
+// they close it for writing, and can return to it.
+func (a Action) Planned() bool { return a == ActionSwitchover || a == ActionFailback }
 
 // Place names a cluster and its center.
 type Place struct {
@@ -116,7 +120,7 @@ type Place struct {
 
 // RecoveryRunSpec orders one run.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.pauseLimitSeconds) || self.action == 'Switchover'",message="pauseLimitSeconds bounds the write pause of a Switchover: leave it out of other actions"
+// +kubebuilder:validation:XValidation:rule="!has(self.pauseLimitSeconds) || self.action in ['Switchover', 'Failback']",message="pauseLimitSeconds bounds the write pause of a Switchover or Failback: leave it out of other actions"
 // +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a run's spec never changes: start another run"
 type RecoveryRunSpec struct {
 	// +kubebuilder:validation:MaxLength=253

@@ -31,7 +31,7 @@ const startLimit = 180 * time.Second
 // and no node.
 func Start(t testing.TB) *rest.Config {
 	t.Helper()
-	program := program(t)
+	program := Program(t)
 	dir := t.TempDir()
 	etcd, peer, secure := port(t), port(t), port(t)
 	start(t, dir, program, "etcd", "--data-dir", filepath.Join(dir, "etcd"), "--unsafe-no-fsync",
@@ -59,7 +59,9 @@ func Start(t testing.TB) *rest.Config {
 	return config
 }
 
-func program(t testing.TB) string {
+// Program is the path of kubernode, which is all programs of Kubernetes in one.
+func Program(t testing.TB) string {
+	t.Helper()
 	path := os.Getenv("TRIPOD_KUBERNODE")
 	if path == "" {
 		path = filepath.Join(root(t), "bin/kubernode")
