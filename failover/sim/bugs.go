@@ -136,17 +136,6 @@ func (b Bug) blind(s *failover.Snapshot) {
 				s.Datasets[0].Status.Phase, s.Datasets[0].Status.Run = v1alpha1.DatasetPromoting, r.Name
 			}
 		}
-	case PledgesIgnored:
-		d := s.Datasets[0].DeepCopy()
-		if d.Status.Phase == v1alpha1.DatasetFencing {
-			d.Status.Failsafe = false
-		}
-		s.Datasets[0] = d
-	case OfferedBeforeCommit:
-		d := s.Datasets[0].DeepCopy()
-		d.Status.Failsafe = false // the commit is never made
-		s.Datasets[0] = d
-		s.Config.Pledges = false
 	case HoldIgnored:
 		d := s.Datasets[0].DeepCopy()
 		for i := range d.Status.Members {
@@ -157,12 +146,6 @@ func (b Bug) blind(s *failover.Snapshot) {
 			s.Fleet.Sightings[name] = sight
 		}
 		s.Datasets[0] = d
-	case AloneIsAskedByNobody:
-		d := s.Datasets[0].DeepCopy()
-		if d.Status.Phase == v1alpha1.DatasetFencing && len(d.Status.SyncSet) == 1 {
-			d.Status.SyncSet = append(d.Status.SyncSet, d.Status.Primary)
-		}
-		s.Datasets[0] = d
 	case AsynchronousIsSafe:
 		d := s.Datasets[0].DeepCopy()
 		if d.Status.Phase == v1alpha1.DatasetSteady {
@@ -170,6 +153,24 @@ func (b Bug) blind(s *failover.Snapshot) {
 		}
 		s.Datasets[0] = d
 	}
+}
+
+// blindToPledges plants a bug of pledges in what the engine sees.
+func (b Bug) blindToPledges(s *failover.Snapshot) {
+	d := s.Datasets[0].DeepCopy()
+	fencing := d.Status.Phase == v1alpha1.DatasetFencing
+	switch {
+	case b == PledgesIgnored && fencing:
+		d.Status.Failsafe = false
+	case b == OfferedBeforeCommit:
+		d.Status.Failsafe = false // the commit is never made
+		s.Config.Pledges = false
+	case b == AloneIsAskedByNobody && fencing && len(d.Status.SyncSet) == 1:
+		d.Status.SyncSet = append(d.Status.SyncSet, d.Status.Primary)
+	default:
+		return
+	}
+	s.Datasets[0] = d
 }
 
 // twist plants a bug in what the engine wants, and lists its writes.

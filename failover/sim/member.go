@@ -242,6 +242,7 @@ func (m *member) snapshot() *failover.Snapshot {
 	}
 	s.Fleet = m.fleet()
 	m.w.opt.Bug.blind(s)
+	m.w.opt.Bug.blindToPledges(s)
 	return s
 }
 
