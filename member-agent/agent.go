@@ -50,7 +50,7 @@ func New(config Config) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent: make the client of this cluster: %w", err)
 	}
-	a := &Agent{config: config, local: client, credentials: &credentials{}, memory: newMemory(client, config.Namespace, config.Logger),
+	a := &Agent{config: config, local: client, credentials: newCredentials(guardsSettle), memory: newMemory(client, config.Namespace, config.Logger),
 		lastGrant: newLastGrant(client, config.Namespace, config.Logger)}
 	a.probe = newProbe(client.CoreV1().RESTClient())
 	a.enrolment = &enrolment{
@@ -143,7 +143,7 @@ type assembled struct {
 // assemble makes the parts and ties them together.
 func (a *Agent) assemble(incarnation uint64, revision int64) (*assembled, error) {
 	config, log := a.config, a.config.Logger
-	hall := &hall{unobservable: a.probe.unobservable, remember: a.lastGrant.granted}
+	hall := &hall{unobservable: a.probe.unobservable, progress: a.credentials.progress, remember: a.lastGrant.granted}
 	election := &election{config: config, local: a.local, log: log, became: hall.became}
 	election.renewed.Store(never)
 	hall.active = election.isActive
@@ -158,6 +158,7 @@ func (a *Agent) assemble(incarnation uint64, revision int64) (*assembled, error)
 		Replica: config.Replica, Version: config.Version, TLS: a.credentials.clientTLS(),
 		Incarnation: incarnation, Revision: revision, Remember: a.memory.remember,
 		Heartbeat: hall.heartbeat, Receiver: hall, Logger: log,
+		Authorities: func(said *agentv1.HubAuthorities) { a.credentials.heed(said) },
 	})
 	if err != nil {
 		return nil, err

@@ -114,7 +114,7 @@ func (h *hub) enrol(local kubernetes.Interface, token string) *enrolment {
 		h.t.Fatal(err)
 	}
 	return &enrolment{
-		cluster: "north-1", namespace: "tripod-system", tokenFile: file, local: local, credentials: &credentials{},
+		cluster: "north-1", namespace: "tripod-system", tokenFile: file, local: local, credentials: newCredentials(0),
 		now: time.Now, log: slog.New(slog.DiscardHandler),
 		withToken: func(_ jointoken.Token, found func(*x509.Certificate)) (kubernetes.Interface, error) {
 			found(h.ca)

@@ -23,6 +23,11 @@ type Identity interface {
 	ServingCertificate() (*tls.Certificate, error)
 	// Authority is the hub's CA, which signed the guards' certificates too.
 	Authority() *x509.CertPool
+	// AuthorityPEM is the same, for the guards.
+	AuthorityPEM() []byte
+	// Outdated says that a certificate is of another CA than the one that issues now,
+	// and that it is time to replace it: guards and agents must trust the new one first.
+	Outdated(leaf *x509.Certificate) (outdated, due bool)
 }
 
 // CertificateSource has the hub sign certificates of signer tripod.dev/guard.

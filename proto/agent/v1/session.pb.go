@@ -425,6 +425,7 @@ type HubMessage struct {
 	//	*HubMessage_Directive
 	//	*HubMessage_Subscription
 	//	*HubMessage_Members
+	//	*HubMessage_Authorities
 	Kind          isHubMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -521,6 +522,15 @@ func (x *HubMessage) GetMembers() *HubMembers {
 	return nil
 }
 
+func (x *HubMessage) GetAuthorities() *HubAuthorities {
+	if x != nil {
+		if x, ok := x.Kind.(*HubMessage_Authorities); ok {
+			return x.Authorities
+		}
+	}
+	return nil
+}
+
 type isHubMessage_Kind interface {
 	isHubMessage_Kind()
 }
@@ -549,6 +559,10 @@ type HubMessage_Members struct {
 	Members *HubMembers `protobuf:"bytes,6,opt,name=members,proto3,oneof"`
 }
 
+type HubMessage_Authorities struct {
+	Authorities *HubAuthorities `protobuf:"bytes,7,opt,name=authorities,proto3,oneof"`
+}
+
 func (*HubMessage_Welcome) isHubMessage_Kind() {}
 
 func (*HubMessage_Grant) isHubMessage_Kind() {}
@@ -560,6 +574,73 @@ func (*HubMessage_Directive) isHubMessage_Kind() {}
 func (*HubMessage_Subscription) isHubMessage_Kind() {}
 
 func (*HubMessage_Members) isHubMessage_Kind() {}
+
+func (*HubMessage_Authorities) isHubMessage_Kind() {}
+
+// HubAuthorities are the CAs that the hub trusts now. It is sent after Welcome and
+// whenever they change; of two the one of the higher generation counts.
+type HubAuthorities struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Generation uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	// PEM: all that are to be trusted.
+	Certificates []byte `protobuf:"bytes,2,opt,name=certificates,proto3" json:"certificates,omitempty"`
+	// sha256:HEX of the one that issues: who has a certificate of another one asks
+	// for a new one.
+	Issuer        string `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HubAuthorities) Reset() {
+	*x = HubAuthorities{}
+	mi := &file_agent_v1_session_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HubAuthorities) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HubAuthorities) ProtoMessage() {}
+
+func (x *HubAuthorities) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_session_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HubAuthorities.ProtoReflect.Descriptor instead.
+func (*HubAuthorities) Descriptor() ([]byte, []int) {
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *HubAuthorities) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *HubAuthorities) GetCertificates() []byte {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+func (x *HubAuthorities) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
 
 // HubMembers are all members of the hub. It is sent after Welcome and whenever
 // they change. An agent keeps a session with each, and goes on dialling those
@@ -573,7 +654,7 @@ type HubMembers struct {
 
 func (x *HubMembers) Reset() {
 	*x = HubMembers{}
-	mi := &file_agent_v1_session_proto_msgTypes[2]
+	mi := &file_agent_v1_session_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -585,7 +666,7 @@ func (x *HubMembers) String() string {
 func (*HubMembers) ProtoMessage() {}
 
 func (x *HubMembers) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[2]
+	mi := &file_agent_v1_session_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -598,7 +679,7 @@ func (x *HubMembers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubMembers.ProtoReflect.Descriptor instead.
 func (*HubMembers) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{2}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *HubMembers) GetMembers() []*HubMember {
@@ -619,7 +700,7 @@ type HubMember struct {
 
 func (x *HubMember) Reset() {
 	*x = HubMember{}
-	mi := &file_agent_v1_session_proto_msgTypes[3]
+	mi := &file_agent_v1_session_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -631,7 +712,7 @@ func (x *HubMember) String() string {
 func (*HubMember) ProtoMessage() {}
 
 func (x *HubMember) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[3]
+	mi := &file_agent_v1_session_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -644,7 +725,7 @@ func (x *HubMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubMember.ProtoReflect.Descriptor instead.
 func (*HubMember) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{3}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *HubMember) GetName() string {
@@ -675,7 +756,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_agent_v1_session_proto_msgTypes[4]
+	mi := &file_agent_v1_session_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -687,7 +768,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[4]
+	mi := &file_agent_v1_session_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -700,7 +781,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{4}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Hello) GetReplica() string {
@@ -744,7 +825,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_agent_v1_session_proto_msgTypes[5]
+	mi := &file_agent_v1_session_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -756,7 +837,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[5]
+	mi := &file_agent_v1_session_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -769,7 +850,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{5}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Welcome) GetMember() string {
@@ -823,14 +904,17 @@ type Heartbeat struct {
 	UnobservableReason string `protobuf:"bytes,6,opt,name=unobservable_reason,json=unobservableReason,proto3" json:"unobservable_reason,omitempty"`
 	// guard is set by a hub member on what it passes on for a guard that no agent
 	// answers (safety.md section 4); an agent's own value is ignored.
-	Guard         bool `protobuf:"varint,7,opt,name=guard,proto3" json:"guard,omitempty"`
+	Guard bool `protobuf:"varint,7,opt,name=guard,proto3" json:"guard,omitempty"`
+	// authorities is how far this replica has followed the hub's CAs; absent in
+	// older programs.
+	Authorities   *AuthorityProgress `protobuf:"bytes,8,opt,name=authorities,proto3" json:"authorities,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_agent_v1_session_proto_msgTypes[6]
+	mi := &file_agent_v1_session_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +926,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[6]
+	mi := &file_agent_v1_session_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +939,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{6}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Heartbeat) GetSeq() uint64 {
@@ -907,6 +991,68 @@ func (x *Heartbeat) GetGuard() bool {
 	return false
 }
 
+func (x *Heartbeat) GetAuthorities() *AuthorityProgress {
+	if x != nil {
+		return x.Authorities
+	}
+	return nil
+}
+
+type AuthorityProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// generation of the CAs that the replica trusts.
+	Generation uint64 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	// What in the cluster does not trust them yet, or has a certificate of another CA
+	// than the one that issues; in words.
+	Pending       []string `protobuf:"bytes,2,rep,name=pending,proto3" json:"pending,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuthorityProgress) Reset() {
+	*x = AuthorityProgress{}
+	mi := &file_agent_v1_session_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuthorityProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuthorityProgress) ProtoMessage() {}
+
+func (x *AuthorityProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_session_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuthorityProgress.ProtoReflect.Descriptor instead.
+func (*AuthorityProgress) Descriptor() ([]byte, []int) {
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *AuthorityProgress) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *AuthorityProgress) GetPending() []string {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
 // Grant answers the heartbeat of the same seq, after the renewal committed.
 type Grant struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -923,7 +1069,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_agent_v1_session_proto_msgTypes[7]
+	mi := &file_agent_v1_session_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -935,7 +1081,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[7]
+	mi := &file_agent_v1_session_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -948,7 +1094,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{7}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Grant) GetSeq() uint64 {
@@ -1003,7 +1149,7 @@ type DatasetKey struct {
 
 func (x *DatasetKey) Reset() {
 	*x = DatasetKey{}
-	mi := &file_agent_v1_session_proto_msgTypes[8]
+	mi := &file_agent_v1_session_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1015,7 +1161,7 @@ func (x *DatasetKey) String() string {
 func (*DatasetKey) ProtoMessage() {}
 
 func (x *DatasetKey) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[8]
+	mi := &file_agent_v1_session_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1028,7 +1174,7 @@ func (x *DatasetKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DatasetKey.ProtoReflect.Descriptor instead.
 func (*DatasetKey) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{8}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DatasetKey) GetNamespace() string {
@@ -1071,7 +1217,7 @@ type RoleGrant struct {
 
 func (x *RoleGrant) Reset() {
 	*x = RoleGrant{}
-	mi := &file_agent_v1_session_proto_msgTypes[9]
+	mi := &file_agent_v1_session_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1083,7 +1229,7 @@ func (x *RoleGrant) String() string {
 func (*RoleGrant) ProtoMessage() {}
 
 func (x *RoleGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[9]
+	mi := &file_agent_v1_session_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1096,7 +1242,7 @@ func (x *RoleGrant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleGrant.ProtoReflect.Descriptor instead.
 func (*RoleGrant) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{9}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RoleGrant) GetDataset() *DatasetKey {
@@ -1188,7 +1334,7 @@ type Failsafe struct {
 
 func (x *Failsafe) Reset() {
 	*x = Failsafe{}
-	mi := &file_agent_v1_session_proto_msgTypes[10]
+	mi := &file_agent_v1_session_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1200,7 +1346,7 @@ func (x *Failsafe) String() string {
 func (*Failsafe) ProtoMessage() {}
 
 func (x *Failsafe) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[10]
+	mi := &file_agent_v1_session_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1213,7 +1359,7 @@ func (x *Failsafe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failsafe.ProtoReflect.Descriptor instead.
 func (*Failsafe) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{10}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Failsafe) GetPledgers() []string {
@@ -1236,7 +1382,7 @@ type DatasetPeer struct {
 
 func (x *DatasetPeer) Reset() {
 	*x = DatasetPeer{}
-	mi := &file_agent_v1_session_proto_msgTypes[11]
+	mi := &file_agent_v1_session_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1248,7 +1394,7 @@ func (x *DatasetPeer) String() string {
 func (*DatasetPeer) ProtoMessage() {}
 
 func (x *DatasetPeer) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[11]
+	mi := &file_agent_v1_session_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1261,7 +1407,7 @@ func (x *DatasetPeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DatasetPeer.ProtoReflect.Descriptor instead.
 func (*DatasetPeer) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{11}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DatasetPeer) GetCluster() string {
@@ -1333,7 +1479,7 @@ type DatasetObservation struct {
 
 func (x *DatasetObservation) Reset() {
 	*x = DatasetObservation{}
-	mi := &file_agent_v1_session_proto_msgTypes[12]
+	mi := &file_agent_v1_session_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +1491,7 @@ func (x *DatasetObservation) String() string {
 func (*DatasetObservation) ProtoMessage() {}
 
 func (x *DatasetObservation) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[12]
+	mi := &file_agent_v1_session_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +1504,7 @@ func (x *DatasetObservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DatasetObservation.ProtoReflect.Descriptor instead.
 func (*DatasetObservation) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{12}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DatasetObservation) GetDataset() *DatasetKey {
@@ -1532,7 +1678,7 @@ type Directive struct {
 
 func (x *Directive) Reset() {
 	*x = Directive{}
-	mi := &file_agent_v1_session_proto_msgTypes[13]
+	mi := &file_agent_v1_session_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1544,7 +1690,7 @@ func (x *Directive) String() string {
 func (*Directive) ProtoMessage() {}
 
 func (x *Directive) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[13]
+	mi := &file_agent_v1_session_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1557,7 +1703,7 @@ func (x *Directive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Directive.ProtoReflect.Descriptor instead.
 func (*Directive) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{13}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Directive) GetId() string {
@@ -1667,7 +1813,7 @@ type DirectiveResult struct {
 
 func (x *DirectiveResult) Reset() {
 	*x = DirectiveResult{}
-	mi := &file_agent_v1_session_proto_msgTypes[14]
+	mi := &file_agent_v1_session_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1679,7 +1825,7 @@ func (x *DirectiveResult) String() string {
 func (*DirectiveResult) ProtoMessage() {}
 
 func (x *DirectiveResult) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[14]
+	mi := &file_agent_v1_session_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1692,7 +1838,7 @@ func (x *DirectiveResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectiveResult.ProtoReflect.Descriptor instead.
 func (*DirectiveResult) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{14}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DirectiveResult) GetId() string {
@@ -1760,7 +1906,7 @@ type DesiredState struct {
 
 func (x *DesiredState) Reset() {
 	*x = DesiredState{}
-	mi := &file_agent_v1_session_proto_msgTypes[15]
+	mi := &file_agent_v1_session_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1772,7 +1918,7 @@ func (x *DesiredState) String() string {
 func (*DesiredState) ProtoMessage() {}
 
 func (x *DesiredState) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[15]
+	mi := &file_agent_v1_session_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1785,7 +1931,7 @@ func (x *DesiredState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredState.ProtoReflect.Descriptor instead.
 func (*DesiredState) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{15}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DesiredState) GetIncarnation() uint64 {
@@ -1835,7 +1981,7 @@ type ObjectKey struct {
 
 func (x *ObjectKey) Reset() {
 	*x = ObjectKey{}
-	mi := &file_agent_v1_session_proto_msgTypes[16]
+	mi := &file_agent_v1_session_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1847,7 +1993,7 @@ func (x *ObjectKey) String() string {
 func (*ObjectKey) ProtoMessage() {}
 
 func (x *ObjectKey) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[16]
+	mi := &file_agent_v1_session_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1860,7 +2006,7 @@ func (x *ObjectKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectKey.ProtoReflect.Descriptor instead.
 func (*ObjectKey) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{16}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ObjectKey) GetApiVersion() string {
@@ -1904,7 +2050,7 @@ type DesiredObject struct {
 
 func (x *DesiredObject) Reset() {
 	*x = DesiredObject{}
-	mi := &file_agent_v1_session_proto_msgTypes[17]
+	mi := &file_agent_v1_session_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1916,7 +2062,7 @@ func (x *DesiredObject) String() string {
 func (*DesiredObject) ProtoMessage() {}
 
 func (x *DesiredObject) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[17]
+	mi := &file_agent_v1_session_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1929,7 +2075,7 @@ func (x *DesiredObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredObject.ProtoReflect.Descriptor instead.
 func (*DesiredObject) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{17}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DesiredObject) GetKey() *ObjectKey {
@@ -1972,7 +2118,7 @@ type Burial struct {
 
 func (x *Burial) Reset() {
 	*x = Burial{}
-	mi := &file_agent_v1_session_proto_msgTypes[18]
+	mi := &file_agent_v1_session_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1984,7 +2130,7 @@ func (x *Burial) String() string {
 func (*Burial) ProtoMessage() {}
 
 func (x *Burial) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[18]
+	mi := &file_agent_v1_session_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1997,7 +2143,7 @@ func (x *Burial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Burial.ProtoReflect.Descriptor instead.
 func (*Burial) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{18}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Burial) GetTombstone() string {
@@ -2031,7 +2177,7 @@ type AppliedStatus struct {
 
 func (x *AppliedStatus) Reset() {
 	*x = AppliedStatus{}
-	mi := &file_agent_v1_session_proto_msgTypes[19]
+	mi := &file_agent_v1_session_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2043,7 +2189,7 @@ func (x *AppliedStatus) String() string {
 func (*AppliedStatus) ProtoMessage() {}
 
 func (x *AppliedStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[19]
+	mi := &file_agent_v1_session_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2056,7 +2202,7 @@ func (x *AppliedStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppliedStatus.ProtoReflect.Descriptor instead.
 func (*AppliedStatus) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{19}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AppliedStatus) GetObjects() []*AppliedObject {
@@ -2087,7 +2233,7 @@ type AppliedObject struct {
 
 func (x *AppliedObject) Reset() {
 	*x = AppliedObject{}
-	mi := &file_agent_v1_session_proto_msgTypes[20]
+	mi := &file_agent_v1_session_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2099,7 +2245,7 @@ func (x *AppliedObject) String() string {
 func (*AppliedObject) ProtoMessage() {}
 
 func (x *AppliedObject) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[20]
+	mi := &file_agent_v1_session_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2112,7 +2258,7 @@ func (x *AppliedObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppliedObject.ProtoReflect.Descriptor instead.
 func (*AppliedObject) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{20}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AppliedObject) GetKey() *ObjectKey {
@@ -2175,7 +2321,7 @@ type ClusterFacts struct {
 
 func (x *ClusterFacts) Reset() {
 	*x = ClusterFacts{}
-	mi := &file_agent_v1_session_proto_msgTypes[21]
+	mi := &file_agent_v1_session_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2187,7 +2333,7 @@ func (x *ClusterFacts) String() string {
 func (*ClusterFacts) ProtoMessage() {}
 
 func (x *ClusterFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[21]
+	mi := &file_agent_v1_session_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2200,7 +2346,7 @@ func (x *ClusterFacts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterFacts.ProtoReflect.Descriptor instead.
 func (*ClusterFacts) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{21}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ClusterFacts) GetVersion() string {
@@ -2275,7 +2421,7 @@ type SyncedResource struct {
 
 func (x *SyncedResource) Reset() {
 	*x = SyncedResource{}
-	mi := &file_agent_v1_session_proto_msgTypes[22]
+	mi := &file_agent_v1_session_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2287,7 +2433,7 @@ func (x *SyncedResource) String() string {
 func (*SyncedResource) ProtoMessage() {}
 
 func (x *SyncedResource) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[22]
+	mi := &file_agent_v1_session_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2300,7 +2446,7 @@ func (x *SyncedResource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncedResource.ProtoReflect.Descriptor instead.
 func (*SyncedResource) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{22}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SyncedResource) GetGroup() string {
@@ -2370,7 +2516,7 @@ type ViewSubscription struct {
 
 func (x *ViewSubscription) Reset() {
 	*x = ViewSubscription{}
-	mi := &file_agent_v1_session_proto_msgTypes[23]
+	mi := &file_agent_v1_session_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2382,7 +2528,7 @@ func (x *ViewSubscription) String() string {
 func (*ViewSubscription) ProtoMessage() {}
 
 func (x *ViewSubscription) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[23]
+	mi := &file_agent_v1_session_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2395,7 +2541,7 @@ func (x *ViewSubscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ViewSubscription.ProtoReflect.Descriptor instead.
 func (*ViewSubscription) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{23}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ViewSubscription) GetStart() bool {
@@ -2422,7 +2568,7 @@ type ViewDelta struct {
 
 func (x *ViewDelta) Reset() {
 	*x = ViewDelta{}
-	mi := &file_agent_v1_session_proto_msgTypes[24]
+	mi := &file_agent_v1_session_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2434,7 +2580,7 @@ func (x *ViewDelta) String() string {
 func (*ViewDelta) ProtoMessage() {}
 
 func (x *ViewDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[24]
+	mi := &file_agent_v1_session_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2447,7 +2593,7 @@ func (x *ViewDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ViewDelta.ProtoReflect.Descriptor instead.
 func (*ViewDelta) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{24}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ViewDelta) GetResource() *SyncedResource {
@@ -2501,7 +2647,7 @@ type ViewObject struct {
 
 func (x *ViewObject) Reset() {
 	*x = ViewObject{}
-	mi := &file_agent_v1_session_proto_msgTypes[25]
+	mi := &file_agent_v1_session_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2513,7 +2659,7 @@ func (x *ViewObject) String() string {
 func (*ViewObject) ProtoMessage() {}
 
 func (x *ViewObject) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[25]
+	mi := &file_agent_v1_session_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2526,7 +2672,7 @@ func (x *ViewObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ViewObject.ProtoReflect.Descriptor instead.
 func (*ViewObject) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{25}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ViewObject) GetObject() []byte {
@@ -2548,7 +2694,7 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\aapplied\x18\x04 \x01(\v2\x1e.tripod.agent.v1.AppliedStatusH\x00R\aapplied\x12:\n" +
 	"\x06result\x18\x05 \x01(\v2 .tripod.agent.v1.DirectiveResultH\x00R\x06result\x125\n" +
 	"\x05facts\x18\x06 \x01(\v2\x1d.tripod.agent.v1.ClusterFactsH\x00R\x05factsB\x06\n" +
-	"\x04kind\"\xf3\x02\n" +
+	"\x04kind\"\xb8\x03\n" +
 	"\n" +
 	"HubMessage\x124\n" +
 	"\awelcome\x18\x01 \x01(\v2\x18.tripod.agent.v1.WelcomeH\x00R\awelcome\x12.\n" +
@@ -2556,8 +2702,15 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\adesired\x18\x03 \x01(\v2\x1d.tripod.agent.v1.DesiredStateH\x00R\adesired\x12:\n" +
 	"\tdirective\x18\x04 \x01(\v2\x1a.tripod.agent.v1.DirectiveH\x00R\tdirective\x12G\n" +
 	"\fsubscription\x18\x05 \x01(\v2!.tripod.agent.v1.ViewSubscriptionH\x00R\fsubscription\x127\n" +
-	"\amembers\x18\x06 \x01(\v2\x1b.tripod.agent.v1.HubMembersH\x00R\amembersB\x06\n" +
-	"\x04kind\"B\n" +
+	"\amembers\x18\x06 \x01(\v2\x1b.tripod.agent.v1.HubMembersH\x00R\amembers\x12C\n" +
+	"\vauthorities\x18\a \x01(\v2\x1f.tripod.agent.v1.HubAuthoritiesH\x00R\vauthoritiesB\x06\n" +
+	"\x04kind\"l\n" +
+	"\x0eHubAuthorities\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\"\n" +
+	"\fcertificates\x18\x02 \x01(\fR\fcertificates\x12\x16\n" +
+	"\x06issuer\x18\x03 \x01(\tR\x06issuer\"B\n" +
 	"\n" +
 	"HubMembers\x124\n" +
 	"\amembers\x18\x01 \x03(\v2\x1a.tripod.agent.v1.HubMemberR\amembers\"9\n" +
@@ -2576,7 +2729,7 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\vtick_millis\x18\x04 \x01(\x03R\n" +
 	"tickMillis\x12\x1d\n" +
 	"\n" +
-	"ttl_millis\x18\x05 \x01(\x03R\tttlMillis\"\xf7\x01\n" +
+	"ttl_millis\x18\x05 \x01(\x03R\tttlMillis\"\xbd\x02\n" +
 	"\tHeartbeat\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\tR\areplica\x12\x16\n" +
@@ -2586,7 +2739,13 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"observable\x18\x05 \x01(\bR\n" +
 	"observable\x12/\n" +
 	"\x13unobservable_reason\x18\x06 \x01(\tR\x12unobservableReason\x12\x14\n" +
-	"\x05guard\x18\a \x01(\bR\x05guard\"\xbc\x01\n" +
+	"\x05guard\x18\a \x01(\bR\x05guard\x12D\n" +
+	"\vauthorities\x18\b \x01(\v2\".tripod.agent.v1.AuthorityProgressR\vauthorities\"M\n" +
+	"\x11AuthorityProgress\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\x18\n" +
+	"\apending\x18\x02 \x03(\tR\apending\"\xbc\x01\n" +
 	"\x05Grant\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1d\n" +
 	"\n" +
@@ -2793,7 +2952,7 @@ func file_agent_v1_session_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_agent_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_agent_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_agent_v1_session_proto_goTypes = []any{
 	(Role)(0),                  // 0: tripod.agent.v1.Role
 	(Protection)(0),            // 1: tripod.agent.v1.Protection
@@ -2801,78 +2960,82 @@ var file_agent_v1_session_proto_goTypes = []any{
 	(Outcome)(0),               // 3: tripod.agent.v1.Outcome
 	(*AgentMessage)(nil),       // 4: tripod.agent.v1.AgentMessage
 	(*HubMessage)(nil),         // 5: tripod.agent.v1.HubMessage
-	(*HubMembers)(nil),         // 6: tripod.agent.v1.HubMembers
-	(*HubMember)(nil),          // 7: tripod.agent.v1.HubMember
-	(*Hello)(nil),              // 8: tripod.agent.v1.Hello
-	(*Welcome)(nil),            // 9: tripod.agent.v1.Welcome
-	(*Heartbeat)(nil),          // 10: tripod.agent.v1.Heartbeat
-	(*Grant)(nil),              // 11: tripod.agent.v1.Grant
-	(*DatasetKey)(nil),         // 12: tripod.agent.v1.DatasetKey
-	(*RoleGrant)(nil),          // 13: tripod.agent.v1.RoleGrant
-	(*Failsafe)(nil),           // 14: tripod.agent.v1.Failsafe
-	(*DatasetPeer)(nil),        // 15: tripod.agent.v1.DatasetPeer
-	(*DatasetObservation)(nil), // 16: tripod.agent.v1.DatasetObservation
-	(*Directive)(nil),          // 17: tripod.agent.v1.Directive
-	(*DirectiveResult)(nil),    // 18: tripod.agent.v1.DirectiveResult
-	(*DesiredState)(nil),       // 19: tripod.agent.v1.DesiredState
-	(*ObjectKey)(nil),          // 20: tripod.agent.v1.ObjectKey
-	(*DesiredObject)(nil),      // 21: tripod.agent.v1.DesiredObject
-	(*Burial)(nil),             // 22: tripod.agent.v1.Burial
-	(*AppliedStatus)(nil),      // 23: tripod.agent.v1.AppliedStatus
-	(*AppliedObject)(nil),      // 24: tripod.agent.v1.AppliedObject
-	(*ClusterFacts)(nil),       // 25: tripod.agent.v1.ClusterFacts
-	(*SyncedResource)(nil),     // 26: tripod.agent.v1.SyncedResource
-	(*ViewSubscription)(nil),   // 27: tripod.agent.v1.ViewSubscription
-	(*ViewDelta)(nil),          // 28: tripod.agent.v1.ViewDelta
-	(*ViewObject)(nil),         // 29: tripod.agent.v1.ViewObject
-	nil,                        // 30: tripod.agent.v1.RoleGrant.ParametersEntry
+	(*HubAuthorities)(nil),     // 6: tripod.agent.v1.HubAuthorities
+	(*HubMembers)(nil),         // 7: tripod.agent.v1.HubMembers
+	(*HubMember)(nil),          // 8: tripod.agent.v1.HubMember
+	(*Hello)(nil),              // 9: tripod.agent.v1.Hello
+	(*Welcome)(nil),            // 10: tripod.agent.v1.Welcome
+	(*Heartbeat)(nil),          // 11: tripod.agent.v1.Heartbeat
+	(*AuthorityProgress)(nil),  // 12: tripod.agent.v1.AuthorityProgress
+	(*Grant)(nil),              // 13: tripod.agent.v1.Grant
+	(*DatasetKey)(nil),         // 14: tripod.agent.v1.DatasetKey
+	(*RoleGrant)(nil),          // 15: tripod.agent.v1.RoleGrant
+	(*Failsafe)(nil),           // 16: tripod.agent.v1.Failsafe
+	(*DatasetPeer)(nil),        // 17: tripod.agent.v1.DatasetPeer
+	(*DatasetObservation)(nil), // 18: tripod.agent.v1.DatasetObservation
+	(*Directive)(nil),          // 19: tripod.agent.v1.Directive
+	(*DirectiveResult)(nil),    // 20: tripod.agent.v1.DirectiveResult
+	(*DesiredState)(nil),       // 21: tripod.agent.v1.DesiredState
+	(*ObjectKey)(nil),          // 22: tripod.agent.v1.ObjectKey
+	(*DesiredObject)(nil),      // 23: tripod.agent.v1.DesiredObject
+	(*Burial)(nil),             // 24: tripod.agent.v1.Burial
+	(*AppliedStatus)(nil),      // 25: tripod.agent.v1.AppliedStatus
+	(*AppliedObject)(nil),      // 26: tripod.agent.v1.AppliedObject
+	(*ClusterFacts)(nil),       // 27: tripod.agent.v1.ClusterFacts
+	(*SyncedResource)(nil),     // 28: tripod.agent.v1.SyncedResource
+	(*ViewSubscription)(nil),   // 29: tripod.agent.v1.ViewSubscription
+	(*ViewDelta)(nil),          // 30: tripod.agent.v1.ViewDelta
+	(*ViewObject)(nil),         // 31: tripod.agent.v1.ViewObject
+	nil,                        // 32: tripod.agent.v1.RoleGrant.ParametersEntry
 }
 var file_agent_v1_session_proto_depIdxs = []int32{
-	8,  // 0: tripod.agent.v1.AgentMessage.hello:type_name -> tripod.agent.v1.Hello
-	10, // 1: tripod.agent.v1.AgentMessage.heartbeat:type_name -> tripod.agent.v1.Heartbeat
-	28, // 2: tripod.agent.v1.AgentMessage.view:type_name -> tripod.agent.v1.ViewDelta
-	23, // 3: tripod.agent.v1.AgentMessage.applied:type_name -> tripod.agent.v1.AppliedStatus
-	18, // 4: tripod.agent.v1.AgentMessage.result:type_name -> tripod.agent.v1.DirectiveResult
-	25, // 5: tripod.agent.v1.AgentMessage.facts:type_name -> tripod.agent.v1.ClusterFacts
-	9,  // 6: tripod.agent.v1.HubMessage.welcome:type_name -> tripod.agent.v1.Welcome
-	11, // 7: tripod.agent.v1.HubMessage.grant:type_name -> tripod.agent.v1.Grant
-	19, // 8: tripod.agent.v1.HubMessage.desired:type_name -> tripod.agent.v1.DesiredState
-	17, // 9: tripod.agent.v1.HubMessage.directive:type_name -> tripod.agent.v1.Directive
-	27, // 10: tripod.agent.v1.HubMessage.subscription:type_name -> tripod.agent.v1.ViewSubscription
-	6,  // 11: tripod.agent.v1.HubMessage.members:type_name -> tripod.agent.v1.HubMembers
-	7,  // 12: tripod.agent.v1.HubMembers.members:type_name -> tripod.agent.v1.HubMember
-	16, // 13: tripod.agent.v1.Heartbeat.datasets:type_name -> tripod.agent.v1.DatasetObservation
-	13, // 14: tripod.agent.v1.Grant.roles:type_name -> tripod.agent.v1.RoleGrant
-	12, // 15: tripod.agent.v1.RoleGrant.dataset:type_name -> tripod.agent.v1.DatasetKey
-	0,  // 16: tripod.agent.v1.RoleGrant.role:type_name -> tripod.agent.v1.Role
-	30, // 17: tripod.agent.v1.RoleGrant.parameters:type_name -> tripod.agent.v1.RoleGrant.ParametersEntry
-	1,  // 18: tripod.agent.v1.RoleGrant.protection:type_name -> tripod.agent.v1.Protection
-	15, // 19: tripod.agent.v1.RoleGrant.peers:type_name -> tripod.agent.v1.DatasetPeer
-	14, // 20: tripod.agent.v1.RoleGrant.failsafe:type_name -> tripod.agent.v1.Failsafe
-	12, // 21: tripod.agent.v1.DatasetObservation.dataset:type_name -> tripod.agent.v1.DatasetKey
-	0,  // 22: tripod.agent.v1.DatasetObservation.role:type_name -> tripod.agent.v1.Role
-	12, // 23: tripod.agent.v1.Directive.dataset:type_name -> tripod.agent.v1.DatasetKey
-	2,  // 24: tripod.agent.v1.Directive.verb:type_name -> tripod.agent.v1.Verb
-	13, // 25: tripod.agent.v1.Directive.role:type_name -> tripod.agent.v1.RoleGrant
-	3,  // 26: tripod.agent.v1.DirectiveResult.outcome:type_name -> tripod.agent.v1.Outcome
-	16, // 27: tripod.agent.v1.DirectiveResult.observation:type_name -> tripod.agent.v1.DatasetObservation
-	21, // 28: tripod.agent.v1.DesiredState.objects:type_name -> tripod.agent.v1.DesiredObject
-	22, // 29: tripod.agent.v1.DesiredState.burials:type_name -> tripod.agent.v1.Burial
-	20, // 30: tripod.agent.v1.DesiredObject.key:type_name -> tripod.agent.v1.ObjectKey
-	20, // 31: tripod.agent.v1.Burial.key:type_name -> tripod.agent.v1.ObjectKey
-	24, // 32: tripod.agent.v1.AppliedStatus.objects:type_name -> tripod.agent.v1.AppliedObject
-	20, // 33: tripod.agent.v1.AppliedObject.key:type_name -> tripod.agent.v1.ObjectKey
-	26, // 34: tripod.agent.v1.ClusterFacts.resources:type_name -> tripod.agent.v1.SyncedResource
-	26, // 35: tripod.agent.v1.ViewDelta.resource:type_name -> tripod.agent.v1.SyncedResource
-	29, // 36: tripod.agent.v1.ViewDelta.upserts:type_name -> tripod.agent.v1.ViewObject
-	20, // 37: tripod.agent.v1.ViewDelta.deletes:type_name -> tripod.agent.v1.ObjectKey
-	4,  // 38: tripod.agent.v1.Sessions.Session:input_type -> tripod.agent.v1.AgentMessage
-	5,  // 39: tripod.agent.v1.Sessions.Session:output_type -> tripod.agent.v1.HubMessage
-	39, // [39:40] is the sub-list for method output_type
-	38, // [38:39] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	9,  // 0: tripod.agent.v1.AgentMessage.hello:type_name -> tripod.agent.v1.Hello
+	11, // 1: tripod.agent.v1.AgentMessage.heartbeat:type_name -> tripod.agent.v1.Heartbeat
+	30, // 2: tripod.agent.v1.AgentMessage.view:type_name -> tripod.agent.v1.ViewDelta
+	25, // 3: tripod.agent.v1.AgentMessage.applied:type_name -> tripod.agent.v1.AppliedStatus
+	20, // 4: tripod.agent.v1.AgentMessage.result:type_name -> tripod.agent.v1.DirectiveResult
+	27, // 5: tripod.agent.v1.AgentMessage.facts:type_name -> tripod.agent.v1.ClusterFacts
+	10, // 6: tripod.agent.v1.HubMessage.welcome:type_name -> tripod.agent.v1.Welcome
+	13, // 7: tripod.agent.v1.HubMessage.grant:type_name -> tripod.agent.v1.Grant
+	21, // 8: tripod.agent.v1.HubMessage.desired:type_name -> tripod.agent.v1.DesiredState
+	19, // 9: tripod.agent.v1.HubMessage.directive:type_name -> tripod.agent.v1.Directive
+	29, // 10: tripod.agent.v1.HubMessage.subscription:type_name -> tripod.agent.v1.ViewSubscription
+	7,  // 11: tripod.agent.v1.HubMessage.members:type_name -> tripod.agent.v1.HubMembers
+	6,  // 12: tripod.agent.v1.HubMessage.authorities:type_name -> tripod.agent.v1.HubAuthorities
+	8,  // 13: tripod.agent.v1.HubMembers.members:type_name -> tripod.agent.v1.HubMember
+	18, // 14: tripod.agent.v1.Heartbeat.datasets:type_name -> tripod.agent.v1.DatasetObservation
+	12, // 15: tripod.agent.v1.Heartbeat.authorities:type_name -> tripod.agent.v1.AuthorityProgress
+	15, // 16: tripod.agent.v1.Grant.roles:type_name -> tripod.agent.v1.RoleGrant
+	14, // 17: tripod.agent.v1.RoleGrant.dataset:type_name -> tripod.agent.v1.DatasetKey
+	0,  // 18: tripod.agent.v1.RoleGrant.role:type_name -> tripod.agent.v1.Role
+	32, // 19: tripod.agent.v1.RoleGrant.parameters:type_name -> tripod.agent.v1.RoleGrant.ParametersEntry
+	1,  // 20: tripod.agent.v1.RoleGrant.protection:type_name -> tripod.agent.v1.Protection
+	17, // 21: tripod.agent.v1.RoleGrant.peers:type_name -> tripod.agent.v1.DatasetPeer
+	16, // 22: tripod.agent.v1.RoleGrant.failsafe:type_name -> tripod.agent.v1.Failsafe
+	14, // 23: tripod.agent.v1.DatasetObservation.dataset:type_name -> tripod.agent.v1.DatasetKey
+	0,  // 24: tripod.agent.v1.DatasetObservation.role:type_name -> tripod.agent.v1.Role
+	14, // 25: tripod.agent.v1.Directive.dataset:type_name -> tripod.agent.v1.DatasetKey
+	2,  // 26: tripod.agent.v1.Directive.verb:type_name -> tripod.agent.v1.Verb
+	15, // 27: tripod.agent.v1.Directive.role:type_name -> tripod.agent.v1.RoleGrant
+	3,  // 28: tripod.agent.v1.DirectiveResult.outcome:type_name -> tripod.agent.v1.Outcome
+	18, // 29: tripod.agent.v1.DirectiveResult.observation:type_name -> tripod.agent.v1.DatasetObservation
+	23, // 30: tripod.agent.v1.DesiredState.objects:type_name -> tripod.agent.v1.DesiredObject
+	24, // 31: tripod.agent.v1.DesiredState.burials:type_name -> tripod.agent.v1.Burial
+	22, // 32: tripod.agent.v1.DesiredObject.key:type_name -> tripod.agent.v1.ObjectKey
+	22, // 33: tripod.agent.v1.Burial.key:type_name -> tripod.agent.v1.ObjectKey
+	26, // 34: tripod.agent.v1.AppliedStatus.objects:type_name -> tripod.agent.v1.AppliedObject
+	22, // 35: tripod.agent.v1.AppliedObject.key:type_name -> tripod.agent.v1.ObjectKey
+	28, // 36: tripod.agent.v1.ClusterFacts.resources:type_name -> tripod.agent.v1.SyncedResource
+	28, // 37: tripod.agent.v1.ViewDelta.resource:type_name -> tripod.agent.v1.SyncedResource
+	31, // 38: tripod.agent.v1.ViewDelta.upserts:type_name -> tripod.agent.v1.ViewObject
+	22, // 39: tripod.agent.v1.ViewDelta.deletes:type_name -> tripod.agent.v1.ObjectKey
+	4,  // 40: tripod.agent.v1.Sessions.Session:input_type -> tripod.agent.v1.AgentMessage
+	5,  // 41: tripod.agent.v1.Sessions.Session:output_type -> tripod.agent.v1.HubMessage
+	41, // [41:42] is the sub-list for method output_type
+	40, // [40:41] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_session_proto_init() }
@@ -2895,15 +3058,16 @@ func file_agent_v1_session_proto_init() {
 		(*HubMessage_Directive)(nil),
 		(*HubMessage_Subscription)(nil),
 		(*HubMessage_Members)(nil),
+		(*HubMessage_Authorities)(nil),
 	}
-	file_agent_v1_session_proto_msgTypes[12].OneofWrappers = []any{}
+	file_agent_v1_session_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_session_proto_rawDesc), len(file_agent_v1_session_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   27,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
