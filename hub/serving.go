@@ -166,7 +166,7 @@ func (m *Member) newAdmin() (*rpc.Admin, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the reviewer of access: %w", err)
 	}
-	standing := standing{View: member.New(m.store), autopilot: m.autopilot, defragmenter: m.defragmenter, store: m.store, identity: m.identity}
+	standing := standing{View: member.New(m.store), autopilot: m.autopilot, defragmenter: m.defragmenter, store: m.store, identity: m.identity, box: m.box}
 	return rpc.NewAdmin(rpc.Config{
 		Self: m.config.Name, Port: RPCPort, PeerTLS: m.peerTLS,
 		Store: standing, Changes: standing, Upkeep: standing, Encryption: &rotation{member: m}, Authority: &authorityRotation{member: m}, Archive: archive{m.store}, Restored: &restored{member: m},

@@ -35,6 +35,7 @@ type Agent struct {
 	mu       sync.Mutex
 	sessions *session.Sessions // nil until the agent has joined
 	election *election
+	hubs     []string // HOST:PORT in use
 }
 
 // New checks the configuration. Nothing is dialled before Run.
@@ -154,7 +155,7 @@ func (a *Agent) assemble(incarnation uint64, revision int64) (*assembled, error)
 		return nil, err
 	}
 	sessions, err := session.New(session.Config{
-		Members: config.Hub, Told: a.memory.told(), Addresses: tunnels.Follow, RememberMembers: a.memory.rememberMembers,
+		Members: config.Hub, Told: a.memory.told(), Addresses: func(hubs []string) { tunnels.Follow(hubs); a.setHubs(hubs) }, RememberMembers: a.memory.rememberMembers,
 		Replica: config.Replica, Version: config.Version, TLS: a.credentials.clientTLS(),
 		Incarnation: incarnation, Revision: revision, Remember: a.memory.remember,
 		Heartbeat: hall.heartbeat, Receiver: hall, Logger: log,
@@ -183,7 +184,7 @@ func (a *Agent) parts(made *assembled, incarnation uint64, revision int64) (err 
 	}
 	hall.applier = applying
 	// The applier's word: store revisions in grants run ahead of desired state.
-	a.memory.revision = func() int64 { return applying.Seen().Revision }
+	a.memory.seen = func() (uint64, int64) { seen := applying.Seen(); return seen.Incarnation, seen.Revision }
 	hall.reporter, err = reporter.New(reporter.Config{RESTConfig: config.RESTConfig, Logger: log})
 	if err != nil {
 		return err
@@ -197,7 +198,7 @@ func (a *Agent) parts(made *assembled, incarnation uint64, revision int64) (err 
 	}
 	acting, err := effector.New(effector.Config{
 		Cluster: config.Cluster, Replica: config.Replica, Listen: config.GuardListen,
-		Identity: a.credentials, Certificates: a.enrolment, Secrets: effector.NewClusterSecrets(a.local),
+		Identity: a.credentials, Certificates: a.enrolment, Secrets: effector.NewClusterSecrets(a.local), Hubs: a.knownHubs,
 		Pledges: promises, Serve: promises.Register,
 		Active: hall.active, Hurry: made.sessions.Hurry, Log: log,
 	})
@@ -206,6 +207,22 @@ func (a *Agent) parts(made *assembled, incarnation uint64, revision int64) (err 
 	}
 	hall.pledges, hall.effector, made.recall = promises, acting, acting.Recall
 	return nil
+}
+
+func (a *Agent) setHubs(hubs []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.hubs = hubs
+}
+
+// knownHubs are the members' addresses in use, at first those it was installed with.
+func (a *Agent) knownHubs() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.hubs) == 0 {
+		return a.config.Hub
+	}
+	return a.hubs
 }
 
 func (a *Agent) health() *health {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -26,7 +27,14 @@ archive, for your registry or for your nodes; name it with --image.
 
 With --agent-address the manifest also makes a Service for the agents of other
 clusters: on every node's port if PORT is one for that (30000 to 32767), else a
-load balancer's with PORT. Lead HOST to it, and let the other clusters through.`,
+load balancer's with PORT. Lead HOST to it, and let the other clusters through.
+
+The agent's rights in the cluster are a role for each feature, never cluster-admin:
+every agent sees the cluster; "datasets" keeps databases' certificates, "placement"
+applies templates, "roles" applies templates of Roles and RoleBindings, "gateway"
+passes people on, as themselves. --without leaves out what you do not use; delete
+the ClusterRole and the ClusterRoleBinding tripod-agent-FEATURE of a cluster that
+had it.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
@@ -53,6 +61,7 @@ load balancer's with PORT. Lead HOST to it, and let the other clusters through.`
 	j.flags(c.Flags())
 	c.Flags().StringVar(&params.Image, "image", agent.DefaultImage, "image of the agent")
 	c.Flags().IntVar(&params.Replicas, "replicas", 2, "replicas of the agent; with 2, one may fail")
+	c.Flags().StringSliceVar(&params.Without, "without", nil, "features that the agent gets no rights for: "+strings.Join(agent.Features, ", "))
 	c.Flags().StringVar(&params.LogLevel, "log-level", "info", "debug, info, warn or error")
 	return c
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"text/template"
@@ -53,7 +54,14 @@ type Params struct {
 	Replicas int
 	// LogLevel of the agent; info if empty.
 	LogLevel string
+	// Without names features whose rights the agent does not get; see Features.
+	Without []string
 }
+
+// Features are what an agent may do beyond seeing its cluster, each with a
+// ClusterRole of its own: to keep datasets, to apply templates, to apply templates
+// of roles, and to pass the gateway's callers on.
+var Features = []string{"datasets", "placement", "roles", "gateway"}
 
 func (p Params) withDefaults() Params {
 	if p.Image == "" {
@@ -86,6 +94,11 @@ func (p Params) Validate() error {
 	if p.Replicas < 0 {
 		errs = append(errs, fmt.Errorf("agent manifest: %d replicas: give 2, so that one may fail", p.Replicas))
 	}
+	for _, feature := range p.Without {
+		if !slices.Contains(Features, feature) {
+			errs = append(errs, fmt.Errorf("agent manifest: there is no feature %q to leave out: there are %s", feature, strings.Join(Features, ", ")))
+		}
+	}
 	return errors.Join(errs...)
 }
 
@@ -105,6 +118,11 @@ func (p Params) peerPort() (int, error) {
 	return port, nil
 }
 
+// features are those that are not left out.
+func (p Params) features() []string {
+	return slices.DeleteFunc(slices.Clone(Features), func(f string) bool { return slices.Contains(p.Without, f) })
+}
+
 // Render returns the manifest as YAML documents for `kubectl apply -f -`.
 func Render(p Params) ([]byte, error) {
 	p = p.withDefaults()
@@ -117,7 +135,7 @@ func Render(p Params) ([]byte, error) {
 	}
 	var out bytes.Buffer
 	err = manifest.Execute(&out, map[string]any{
-		"Namespace": Namespace, "Cluster": p.Cluster, "Image": p.Image, "Replicas": p.Replicas, "LogLevel": p.LogLevel,
+		"Features": p.features(), "Namespace": Namespace, "Cluster": p.Cluster, "Image": p.Image, "Replicas": p.Replicas, "LogLevel": p.LogLevel,
 		"PeerPort": port, "NodePort": port >= 30000 && port <= 32767,
 		"Token":  strings.TrimSpace(p.Token),
 		"Hub":    strings.Join(endpoint.Parse(strings.Join(p.Hub, ","), endpoint.RPCPort), ","),

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"tripod.dev/tripod/failover/guard"
@@ -59,20 +60,27 @@ func (e certifier) certify(ctx context.Context, s *site) (err error) {
 	if good {
 		outdated, due = e.cfg.Identity.Outdated(leafOf(data))
 	}
+	hubs := e.hubs()
 	switch authority := e.cfg.Identity.AuthorityPEM(); {
 	case !good || due:
-		if err := e.issue(ctx, identity, name); err != nil {
+		if err := e.issue(ctx, identity, name, hubs); err != nil {
 			return err
 		}
 	case !bytes.Equal(data["ca.crt"], authority):
 		data = maps.Clone(data)
-		data["ca.crt"] = authority
-		if err := e.cfg.Secrets.PutSecret(ctx, s.key.namespace, name, data); err != nil {
-			return fmt.Errorf("write Secret %s/%s: %w", s.key.namespace, name, err)
+		data["ca.crt"], data[guard.HubsFile] = authority, hubs
+		if err := e.put(ctx, identity, name, data); err != nil {
+			return err
 		}
 		behind = fmt.Sprintf("the guard of %s is about to be told the new CA", s.key)
 	case outdated:
 		behind = fmt.Sprintf("the guard of %s has a certificate of the old CA", s.key)
+	case len(hubs) > 0 && !bytes.Equal(hubs, data[guard.HubsFile]):
+		data = maps.Clone(data)
+		data[guard.HubsFile] = hubs
+		if err := e.put(ctx, identity, name, data); err != nil {
+			return err
+		}
 	}
 	s.mu.Lock()
 	s.certified = now
@@ -80,7 +88,14 @@ func (e certifier) certify(ctx context.Context, s *site) (err error) {
 	return nil
 }
 
-func (e certifier) issue(ctx context.Context, identity guard.Identity, name string) error {
+// hubs is where a guard finds the hub when no agent answers it.
+func (e certifier) hubs() []byte {
+	members := slices.Clone(e.cfg.Hubs())
+	slices.Sort(members)
+	return []byte(strings.Join(members, "\n"))
+}
+
+func (e certifier) issue(ctx context.Context, identity guard.Identity, name string, hubs []byte) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -100,9 +115,14 @@ func (e certifier) issue(ctx context.Context, identity guard.Identity, name stri
 	if err != nil {
 		return fmt.Errorf("have the hub sign the certificate of %s: %w", identity.CommonName(), err)
 	}
-	if err := e.cfg.Secrets.PutSecret(ctx, identity.Namespace, name, map[string][]byte{
+	return e.put(ctx, identity, name, map[string][]byte{
 		"tls.crt": certificate, "tls.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), "ca.crt": authority,
-	}); err != nil {
+		guard.HubsFile: hubs,
+	})
+}
+
+func (e certifier) put(ctx context.Context, identity guard.Identity, name string, data map[string][]byte) error {
+	if err := e.cfg.Secrets.PutSecret(ctx, identity.Namespace, name, data); err != nil {
 		return fmt.Errorf("write Secret %s/%s: %w", identity.Namespace, name, err)
 	}
 	return nil

@@ -74,6 +74,9 @@ type Config struct {
 	Identity     Identity
 	Certificates CertificateSource
 	Secrets      Secrets
+	// Hubs are HOST:PORT of the hub's members as known now: guards that no agent
+	// answers ask them. Optional.
+	Hubs func() []string
 	// Active says whether this replica carries out effects now.
 	Active func() bool
 	// Pledges is nil where roles end with the lease and nobody is promised anything.
@@ -103,6 +106,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Hurry == nil {
 		c.Hurry = func() {}
+	}
+	if c.Hubs == nil {
+		c.Hubs = func() []string { return nil }
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
