@@ -59,6 +59,7 @@ var verbs = map[failover.Verb]agentv1.Verb{
 	failover.VerbDiscard:    agentv1.Verb_VERB_DISCARD,
 	failover.VerbClose:      agentv1.Verb_VERB_CLOSE,
 	failover.VerbCatchUp:    agentv1.Verb_VERB_CATCH_UP,
+	failover.VerbWithhold:   agentv1.Verb_VERB_WITHHOLD,
 }
 
 var verbRoles = map[failover.Verb]agentv1.Role{
@@ -70,6 +71,7 @@ var verbRoles = map[failover.Verb]agentv1.Role{
 	failover.VerbDiscard:    agentv1.Role_ROLE_REPLICA,
 	failover.VerbClose:      agentv1.Role_ROLE_PRIMARY,
 	failover.VerbCatchUp:    agentv1.Role_ROLE_REPLICA,
+	failover.VerbWithhold:   agentv1.Role_ROLE_REPLICA,
 }
 
 var protections = map[v1alpha1.Protection]agentv1.Protection{
