@@ -90,7 +90,7 @@ func operations() []Scenario {
 		{ID: "S19", Disaster: "drill, and a real disaster during the drill", Missing: "drills have just come; in the lab not yet"},
 		{ID: "S20", Disaster: "a second failover before the first has settled", Passes: "only a member of the committed sync set takes over; epochs grow one by one; nothing lost",
 			Proofs: []Proof{sometimes("TestS20ASecondFailoverBeforeTheFirstHasSettled")}},
-		{ID: "S21", Disaster: "the leader of the hub dies at each step boundary", Passes: "one run, one epoch, evidence verified (S17 plays it for switchovers, `failover/sim` at every write)",
+		{ID: "S21", Disaster: "the leader of the hub dies at each step boundary", Passes: "one run, one epoch, evidence verified; from the decision on (S17 plays it for switchovers, `failover/sim` at every write)",
 			Proofs: []Proof{sometimes("TestS21TheLeaderDiesDuringAFailover")}},
 		{ID: "S22", Disaster: "1,000 applications in dependency order", Missing: "played below the lab, in one process with drivers of 1 s: `make bench-engine`"},
 		{ID: "S23", Disaster: "the target lacks capacity, storage class, image or CRD", Missing: "the checks have just come; in the lab not yet"},
