@@ -89,8 +89,9 @@ SEED ?= 0
 .PHONY: robustness
 robustness: ## Faults against the store, checked; DURATION=1h SEED=7 (0: by chance) DAMAGE=200
 	$(GO) build -o bin/ ./test/robustness ./test/storemember
+	bin/robustness program --out bin/storemember-clocks
 	bin/robustness damage --seed $(SEED) --cases $(or $(DAMAGE),60)
-	bin/robustness run --seed $(SEED) --duration $(DURATION)
+	bin/robustness run --seed $(SEED) --duration $(DURATION) --clocks --member bin/storemember-clocks
 
 .PHONY: robustness-bugs
 robustness-bugs: ## Plant bugs in the store one by one: each must be found (about 15 minutes)
