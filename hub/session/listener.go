@@ -29,6 +29,8 @@ type splitter struct {
 
 func newSplitter(listener net.Listener, base *tls.Config, userTimeout time.Duration, log *slog.Logger) *splitter {
 	config := base.Clone()
+	// Small records at the beginning are for browsers; here they are more work.
+	config.DynamicRecordSizingDisabled = true
 	config.NextProtos = nil
 	return &splitter{
 		listener: listener, tls: config, userTimeout: userTimeout, log: log,
