@@ -65,13 +65,17 @@ lab: deps build ## Boot or repair a three-center lab and print how to use it
 	@echo 'next: eval "$$(bin/multikind env)"'
 
 .PHONY: test
-test: deps build ## Every rung of the pyramid: unit, conformance, simulation, then scenarios in the lab
+test: deps build ## Every rung of the pyramid: unit, conformance, simulation, then a slice of the scenarios in the lab
 	$(GO) test $$($(GO) list ./... | grep -v /test/multikind/scenario) -timeout 20m
 	$(GO) test ./test/multikind/scenario -count 1 -timeout 25m -v
 
 .PHONY: test-unit
 test-unit: deps build ## Only what needs no lab
 	$(GO) test $$($(GO) list ./... | grep -v /test/multikind/scenario) -timeout 20m
+
+.PHONY: scenarios
+scenarios: deps build ## Every disaster in the lab; ROUNDS=3, ONLY='S1|S17'; writes _scenarios/result.json and docs/scenarios.md
+	$(GO) test ./test/multikind/scenario -count $(ROUNDS) -timeout 0 -v -all -results $(CURDIR)/_scenarios $(if $(ONLY),-run '^Test($(ONLY))([A-Z]|$$)')
 
 .PHONY: bench-store
 bench-store: build ## Measure the hub's store beside etcd, a JSON line a row; BENCH="--only 'put/3'" chooses
@@ -84,14 +88,19 @@ bench-gateway: build ## Measure gateway and tunnel beside bare proxies and TLS, 
 	$(GO) build -o bin/bench ./test/bench
 	@bin/bench gateway $(BENCH)
 
+.PHONY: bench-failover
+bench-failover: ## Measure the failover engine in one process: the loss of a center with 1,000 applications
+	@$(GO) test ./failover/controller -run TestACenterWithManyApplicationsIsLost -count 1 -v -applications 1000 -driver 1s | grep '^{'
+
 DURATION ?= 10m
 SEED ?= 0
 
 .PHONY: robustness
 robustness: ## Faults against the store, checked; DURATION=1h SEED=7 (0: by chance) DAMAGE=200
 	$(GO) build -o bin/ ./test/robustness ./test/storemember
+	bin/robustness program --out bin/storemember-clocks
 	bin/robustness damage --seed $(SEED) --cases $(or $(DAMAGE),60)
-	bin/robustness run --seed $(SEED) --duration $(DURATION)
+	bin/robustness run --seed $(SEED) --duration $(DURATION) --clocks --member bin/storemember-clocks
 
 .PHONY: robustness-bugs
 robustness-bugs: ## Plant bugs in the store one by one: each must be found (about 15 minutes)

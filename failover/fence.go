@@ -242,8 +242,8 @@ func (x *step) resumeHint() string {
 func (x *step) paused() {
 	st := x.status()
 	since := x.was.Run.CreationTimestamp.Time
-	if st.Timeline.DetectedAt != nil {
-		since = st.Timeline.DetectedAt.Time
+	if st.Timeline.PausedAt != nil {
+		since = st.Timeline.PausedAt.Time
 	}
 	resume := CountApprovals(x.Snapshot, x.policyOf(x.was.Run), x.was.Run.Name, stepResume, x.was.Run.Spec.Requester, since, nil)
 	switch st.Reason {
@@ -284,6 +284,7 @@ func (x *step) resume(why string) {
 	}
 	x.enter(phase)
 	x.note(NoteDecision, x.was.Run.Name, "resumed: "+why, 0)
+	x.hooksAgain()
 	for i := range x.status().Steps {
 		if j := &x.status().Steps[i]; j.State == v1alpha1.StepRunning {
 			j.Attempt++ // what was answered before the pause no longer counts

@@ -63,6 +63,7 @@ type step struct {
 	det      Detection
 	was, now State
 	commands []Command
+	hooks    []HookCall
 	notes    []Note
 }
 
@@ -70,8 +71,23 @@ type step struct {
 // commands that the committed state st justifies; see the package comment for
 // why their order does not matter.
 func Next(s *Snapshot, det Detection, st State) (State, []Command, []Note) {
+	x := take(s, det, st)
+	return x.now, x.commands, x.notes
+}
+
+// take is Next with all that it wants, the hooks included.
+func take(s *Snapshot, det Detection, st State) *step {
 	x := &step{Snapshot: s, det: det, was: st, now: st.copy()}
-	switch st.Run.Status.Phase {
+	if !x.steered() {
+		x.phase()
+		x.hooked()
+	}
+	return x
+}
+
+// phase does the work of the run's phase.
+func (x *step) phase() {
+	switch x.status().Phase {
 	case v1alpha1.RunPending, v1alpha1.RunPreflight:
 		x.preflight()
 	case v1alpha1.RunAwaitingApproval:
@@ -91,7 +107,6 @@ func Next(s *Snapshot, det Detection, st State) (State, []Command, []Note) {
 	case v1alpha1.RunPaused:
 		x.paused()
 	}
-	return x.now, x.commands, x.notes
 }
 
 func (x *step) status() *v1alpha1.RecoveryRunStatus { return &x.now.Run.Status }
@@ -125,7 +140,10 @@ func (x *step) wait(reason, message string) {
 func (x *step) pause(reason, message string) {
 	st := x.status()
 	if st.Phase != v1alpha1.RunPaused {
-		st.ResumePhase = st.Phase
+		st.ResumePhase, st.Timeline.PausedAt = st.Phase, x.mark()
+		if st.Phase == v1alpha1.RunPending {
+			st.ResumePhase = v1alpha1.RunPreflight
+		}
 		x.note(NoteDecision, x.was.Run.Name, "paused: "+reason+": "+message, 0)
 	}
 	st.Phase, st.Reason, st.Message = v1alpha1.RunPaused, reason, message

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tripod.dev/tripod/failover"
+	"tripod.dev/tripod/failover/hook"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
 
@@ -37,6 +38,7 @@ type Controller struct {
 	objects  *objects
 	sender   *sender
 	recorder *recorder
+	hooks    *hook.Runner
 	metrics  *metrics
 
 	started   time.Time
@@ -86,6 +88,7 @@ func newController(cfg Config, cl client.Client, cached client.Reader) *Controll
 	c := &Controller{cfg: cfg, log: cfg.Log, client: cl, objects: newObjects(cached, cl), started: time.Now(),
 		woken: make(chan struct{}, 1), metrics: newMetrics()}
 	c.sender = newSender(cfg.Directives, c.uptime, c.Wake, c.metrics)
+	c.hooks = newHooks(cl, cached)
 	c.recorder = newRecorder(cl, cfg.Member, cfg.Signer)
 	return c
 }
@@ -214,6 +217,9 @@ func (c *Controller) turn(ctx context.Context) (again bool, err error) {
 	c.detection = e.Detection
 	for _, cmd := range e.Commands {
 		c.command(ctx, s, cmd)
+	}
+	for _, call := range e.Hooks {
+		c.hook(ctx, call)
 	}
 	c.sender.forget(unfinished(s), s.Uptime)
 	return c.commit(ctx, e), nil

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -23,14 +24,21 @@ func (c *Controller) announce(ctx context.Context, run *v1alpha1.RecoveryRun) {
 	if phase == v1alpha1.RunPaused || phase == v1alpha1.RunAborted || phase == v1alpha1.RunAwaitingApproval {
 		kind = corev1.EventTypeWarning
 	}
-	ref := run.Spec.Application
+	about := corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Application",
+		Namespace: run.Spec.Application.Namespace, Name: run.Spec.Application.Name}
+	if run.Spec.ForPlan() {
+		about = corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "RecoveryRun", Name: run.Name}
+	}
+	namespace := about.Namespace
+	if namespace == "" {
+		namespace = Namespace
+	}
 	now := metav1.NewTime(time.Now())
 	event := &corev1.Event{
-		ObjectMeta: metav1.ObjectMeta{Namespace: ref.Namespace, GenerateName: ref.Name + "."},
-		InvolvedObject: corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Application",
-			Namespace: ref.Namespace, Name: ref.Name},
-		Reason: "Recovery" + string(phase), Type: kind, Count: 1, FirstTimestamp: now, LastTimestamp: now,
-		Message: fmt.Sprintf("run %s: %s -> %s is %s %s %s", run.Name, run.Spec.From.Cluster, run.Spec.To.Cluster, phase, run.Status.Reason, run.Status.Message),
+		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, GenerateName: about.Name + "."},
+		InvolvedObject: about,
+		Reason:         "Recovery" + string(phase), Type: kind, Count: 1, FirstTimestamp: now, LastTimestamp: now,
+		Message: fmt.Sprintf("run %s: %s -> %s is %s %s %s", run.Name, orPlace(run.Spec.From), orPlace(run.Spec.To), phase, run.Status.Reason, run.Status.Message),
 		Source:  corev1.EventSource{Component: "tripod-failover", Host: c.cfg.Member},
 	}
 	c.sender.running.Go(func() {
@@ -40,4 +48,9 @@ func (c *Controller) announce(ctx context.Context, run *v1alpha1.RecoveryRun) {
 			c.log.Debug("event dropped", "run", run.Name, "error", err)
 		}
 	})
+}
+
+// orPlace is the most exact name of a place.
+func orPlace(p v1alpha1.Place) string {
+	return cmp.Or(p.Cluster, p.Center, p.Region, "the best target")
 }
