@@ -83,6 +83,11 @@ bench-store: build ## Measure the hub's store beside etcd, a JSON line a row; BE
 	$(GO) build -ldflags '-X main.kineVersion=$(KINE_VERSION)' -o bin/bench ./test/bench
 	@bin/bench store $(BENCH)
 
+.PHONY: bench-gateway
+bench-gateway: build ## Measure gateway and tunnel beside bare proxies and TLS, a JSON line a row; BENCH="--only '^tunnel/'" chooses
+	$(GO) build -o bin/bench ./test/bench
+	@bin/bench gateway $(BENCH)
+
 .PHONY: bench-failover
 bench-failover: ## Measure the failover engine in one process: the loss of a center with 1,000 applications
 	@$(GO) test ./failover/controller -run TestACenterWithManyApplicationsIsLost -count 1 -v -applications 1000 -driver 1s | grep '^{'
