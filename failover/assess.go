@@ -107,7 +107,7 @@ func preflightChecks(s *Snapshot, det Detection, datasets []*v1alpha1.Dataset) [
 			if m.Cluster == d.Status.Primary {
 				continue
 			}
-			checks = append(checks, reachable(det, m.Cluster), syncMember(d, m), lag(d, m.Cluster))
+			checks = append(checks, reachable(det, m.Cluster), syncMember(d, m), lag(s, d, m.Cluster))
 		}
 	}
 	return checks
@@ -149,12 +149,14 @@ func syncMember(d *v1alpha1.Dataset, m v1alpha1.DatasetMember) v1alpha1.Prefligh
 	return c
 }
 
-func lag(d *v1alpha1.Dataset, cluster string) v1alpha1.PreflightCheck {
+func lag(s *Snapshot, d *v1alpha1.Dataset, cluster string) v1alpha1.PreflightCheck {
 	c := v1alpha1.PreflightCheck{Check: "ReplicationLag", Target: cluster, Result: v1alpha1.PreflightPassed}
 	ms := memberStatus(d, cluster)
 	switch {
 	case ms == nil || ms.State == v1alpha1.StateUnknown:
 		c.Result, c.Message = v1alpha1.PreflightFailed, "not observed"
+	case s.incomplete(d, cluster) != "":
+		c.Result, c.Message = v1alpha1.PreflightFailed, s.incomplete(d, cluster)
 	case ms.State != v1alpha1.StateStreaming:
 		c.Result, c.Message = v1alpha1.PreflightFailed, fmt.Sprintf("is %s, not Streaming", ms.State)
 	}

@@ -60,6 +60,8 @@ const (
 	ReturnAfterOpen
 	// HoldIgnored: nobody is ever held, however short a time it has been heard.
 	HoldIgnored
+	// PartLooksWhole: a part of a copy is taken for one that stands still.
+	PartLooksWhole
 	bugs
 )
 
@@ -98,7 +100,7 @@ func (b Bug) String() string {
 	}
 	return [...]string{"None", "LeaseNotWaitedFor", "CoverageIgnored", "ShrinkBeforeCommit", "GrowWithoutConfirmation", "EffectorIgnoresEpoch",
 		"BreakerDisabled", "StepHasItsEffectTwice", "DeadlineFromAnswer", "NoConcurrencyControl", "AsynchronousIsSafe", "GuardDoesNotKill", "PromoteWithoutFencing",
-		"CatchUpNotProven", "ClosedRestarts", "CloseAtOlderEpoch", "ReturnWithinEpoch", "ReturnWithoutFence", "PromotedOpen", "ReturnAfterOpen", "HoldIgnored"}[b]
+		"CatchUpNotProven", "ClosedRestarts", "CloseAtOlderEpoch", "ReturnWithinEpoch", "ReturnWithoutFence", "PromotedOpen", "ReturnAfterOpen", "HoldIgnored", "PartLooksWhole"}[b]
 }
 
 // blind plants a bug in what the engine sees.
@@ -134,6 +136,18 @@ func (b Bug) blind(s *failover.Snapshot) {
 				s.Datasets[0].Status.Phase, s.Datasets[0].Status.Run = v1alpha1.DatasetPromoting, r.Name
 			}
 		}
+	case PartLooksWhole:
+		d := s.Datasets[0].DeepCopy()
+		for i := range d.Status.Members {
+			d.Status.Members[i].Copy = v1alpha1.CopyWhole
+		}
+		for c, o := range s.Observed {
+			if o.State == v1alpha1.StateCopying {
+				o.State = v1alpha1.StateStopped
+				s.Observed[c] = o
+			}
+		}
+		s.Datasets[0] = d
 	case HoldIgnored:
 		d := s.Datasets[0].DeepCopy()
 		for i := range d.Status.Members {
