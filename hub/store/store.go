@@ -147,7 +147,7 @@ func (s *Store) Run(ctx context.Context) error {
 	background, stop := context.WithCancel(context.Background())
 	defer stop()
 	var wg sync.WaitGroup
-	for _, run := range []func(context.Context){s.leaders.run, s.reader.run, s.leases.run, s.space.run, s.keepQuota, newCompactor(s, s.cfg).run, s.yield, s.auditor.run, s.retire, s.raiser.run, s.patience.run} {
+	for _, run := range []func(context.Context){s.leaders.run, s.reader.run, s.leases.run, s.space.run, s.keepQuota, newCompactor(s, s.cfg).run, s.yield, s.auditor.run, s.retire, s.raiser.run, s.patience.run, (&pages{s.machine, s.log}).run} {
 		wg.Go(func() { run(background) })
 	}
 	var failure error
