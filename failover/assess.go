@@ -20,7 +20,7 @@ func Assess(s *Snapshot, det Detection, app *v1alpha1.Application, datasets []*v
 	st.Active = active(datasets, services, st.Active)
 	assessCondition(s, app, v1alpha1.ConditionAvailable, datasets, "every dataset has a primary that serves")
 	assessCondition(s, app, v1alpha1.ConditionProtected, datasets, "every dataset is protected as declared")
-	st.Preflight = preflightChecks(s, det, datasets)
+	st.Preflight = preflightChecks(s, det, app, datasets, services)
 	ready, reason, message := readiness(st.Preflight, run, blocked, len(datasets))
 	setCondition(s, app, v1alpha1.ConditionReady, ready, reason, message)
 	if last := s.lastRun(app); last != nil {
@@ -96,8 +96,9 @@ func transition(conditions []metav1.Condition, kind string, status metav1.Condit
 }
 
 // preflightChecks asks of every other member what a recovery to it would need.
-func preflightChecks(s *Snapshot, det Detection, datasets []*v1alpha1.Dataset) []v1alpha1.PreflightCheck {
+func preflightChecks(s *Snapshot, det Detection, app *v1alpha1.Application, datasets []*v1alpha1.Dataset, services []*v1alpha1.GlobalService) []v1alpha1.PreflightCheck {
 	var checks []v1alpha1.PreflightCheck
+	asked := map[string]bool{}
 	for _, d := range datasets {
 		if d.Status.Primary == "" {
 			continue
@@ -108,6 +109,11 @@ func preflightChecks(s *Snapshot, det Detection, datasets []*v1alpha1.Dataset) [
 				continue
 			}
 			checks = append(checks, reachable(det, m.Cluster), syncMember(d, m), lag(s, d, m.Cluster))
+			if !asked[m.Cluster] {
+				asked[m.Cluster] = true
+				checks = append(checks, s.heldCheck(app, d, m.Cluster))
+				checks = append(checks, s.needs(app, services, d.Status.Primary, m.Cluster)...)
+			}
 		}
 	}
 	return checks

@@ -136,28 +136,8 @@ func (b Bug) blind(s *failover.Snapshot) {
 				s.Datasets[0].Status.Phase, s.Datasets[0].Status.Run = v1alpha1.DatasetPromoting, r.Name
 			}
 		}
-	case PartLooksWhole:
-		d := s.Datasets[0].DeepCopy()
-		for i := range d.Status.Members {
-			d.Status.Members[i].Copy = v1alpha1.CopyWhole
-		}
-		for c, o := range s.Observed {
-			if o.State == v1alpha1.StateCopying {
-				o.State = v1alpha1.StateStopped
-				s.Observed[c] = o
-			}
-		}
-		s.Datasets[0] = d
-	case HoldIgnored:
-		d := s.Datasets[0].DeepCopy()
-		for i := range d.Status.Members {
-			d.Status.Members[i].HeldSince = nil
-		}
-		for name, sight := range s.Fleet.Sightings {
-			sight.Stable = time.Hour
-			s.Fleet.Sightings[name] = sight
-		}
-		s.Datasets[0] = d
+	case PartLooksWhole, HoldIgnored:
+		b.blindTo(s)
 	case AloneIsAskedByNobody:
 		d := s.Datasets[0].DeepCopy()
 		if d.Status.Phase == v1alpha1.DatasetFencing && len(d.Status.SyncSet) == 1 {
@@ -170,6 +150,31 @@ func (b Bug) blind(s *failover.Snapshot) {
 			d.Status.SyncSet = slices.Clone(places[:])
 		}
 		s.Datasets[0] = d
+	}
+}
+
+// blindTo plants a bug in what is known of the members.
+func (b Bug) blindTo(s *failover.Snapshot) {
+	d := s.Datasets[0].DeepCopy()
+	s.Datasets[0] = d
+	for i := range d.Status.Members {
+		if b == PartLooksWhole {
+			d.Status.Members[i].Copy = v1alpha1.CopyWhole
+		} else {
+			d.Status.Members[i].HeldSince = nil
+		}
+	}
+	for c, o := range s.Observed {
+		if b == PartLooksWhole && o.State == v1alpha1.StateCopying {
+			o.State = v1alpha1.StateStopped
+			s.Observed[c] = o
+		}
+	}
+	for name, sight := range s.Fleet.Sightings {
+		if b == HoldIgnored {
+			sight.Stable = time.Hour
+			s.Fleet.Sightings[name] = sight
+		}
 	}
 }
 

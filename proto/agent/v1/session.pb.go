@@ -2078,7 +2078,13 @@ type ClusterFacts struct {
 	RequestedCpu      string                 `protobuf:"bytes,6,opt,name=requested_cpu,json=requestedCpu,proto3" json:"requested_cpu,omitempty"`
 	RequestedMemory   string                 `protobuf:"bytes,7,opt,name=requested_memory,json=requestedMemory,proto3" json:"requested_memory,omitempty"`
 	// resources served and synced, for the view's discovery.
-	Resources     []*SyncedResource `protobuf:"bytes,8,rep,name=resources,proto3" json:"resources,omitempty"`
+	Resources []*SyncedResource `protobuf:"bytes,8,rep,name=resources,proto3" json:"resources,omitempty"`
+	// storage_classes by name, sorted.
+	StorageClasses []string `protobuf:"bytes,9,rep,name=storage_classes,json=storageClasses,proto3" json:"storage_classes,omitempty"`
+	// missing_images are those that pods wait for in vain, sorted.
+	MissingImages []string `protobuf:"bytes,10,rep,name=missing_images,json=missingImages,proto3" json:"missing_images,omitempty"`
+	// crowded are the namespaces with pods for which there is no room, sorted.
+	Crowded       []string `protobuf:"bytes,11,rep,name=crowded,proto3" json:"crowded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2165,6 +2171,27 @@ func (x *ClusterFacts) GetRequestedMemory() string {
 func (x *ClusterFacts) GetResources() []*SyncedResource {
 	if x != nil {
 		return x.Resources
+	}
+	return nil
+}
+
+func (x *ClusterFacts) GetStorageClasses() []string {
+	if x != nil {
+		return x.StorageClasses
+	}
+	return nil
+}
+
+func (x *ClusterFacts) GetMissingImages() []string {
+	if x != nil {
+		return x.MissingImages
+	}
+	return nil
+}
+
+func (x *ClusterFacts) GetCrowded() []string {
+	if x != nil {
+		return x.Crowded
 	}
 	return nil
 }
@@ -2612,7 +2639,7 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x18\n" +
 	"\aapplied\x18\x04 \x01(\bR\aapplied\x12\x18\n" +
 	"\ahealthy\x18\x05 \x01(\bR\ahealthy\x12\x18\n" +
-	"\amessage\x18\x06 \x01(\tR\amessage\"\xc6\x02\n" +
+	"\amessage\x18\x06 \x01(\tR\amessage\"\xb0\x03\n" +
 	"\fClusterFacts\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
 	"\x05nodes\x18\x02 \x01(\x05R\x05nodes\x12\x1f\n" +
@@ -2622,7 +2649,11 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\x12allocatable_memory\x18\x05 \x01(\tR\x11allocatableMemory\x12#\n" +
 	"\rrequested_cpu\x18\x06 \x01(\tR\frequestedCpu\x12)\n" +
 	"\x10requested_memory\x18\a \x01(\tR\x0frequestedMemory\x12=\n" +
-	"\tresources\x18\b \x03(\v2\x1f.tripod.agent.v1.SyncedResourceR\tresources\"\xed\x01\n" +
+	"\tresources\x18\b \x03(\v2\x1f.tripod.agent.v1.SyncedResourceR\tresources\x12'\n" +
+	"\x0fstorage_classes\x18\t \x03(\tR\x0estorageClasses\x12%\n" +
+	"\x0emissing_images\x18\n" +
+	" \x03(\tR\rmissingImages\x12\x18\n" +
+	"\acrowded\x18\v \x03(\tR\acrowded\"\xed\x01\n" +
 	"\x0eSyncedResource\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1a\n" +
