@@ -73,8 +73,12 @@ func (d *disk) openLog(cfg Config, dir string) error {
 		return err
 	}
 	err := withoutPanic(func() error {
+		files := newSegments(dir, cfg.Fail)
+		if err := finishRotation(dir, files, &d.logMeta, cfg.SegmentBytes); err != nil {
+			return err
+		}
 		w, err := wal.Open(dir, wal.WithSegmentSize(cfg.SegmentBytes), wal.WithMetaStore(&d.logMeta),
-			wal.WithSegmentFiler(newSegments(dir, cfg.Fail)), wal.WithLogger(raftLogTo(cfg.Logger)))
+			wal.WithSegmentFiler(files), wal.WithLogger(raftLogTo(cfg.Logger)))
 		if err != nil {
 			return err
 		}

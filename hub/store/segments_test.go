@@ -1,7 +1,10 @@
 package store
 
 import (
+	"bytes"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -94,6 +97,106 @@ func TestLogThatEndsBeforeTheSnapshotTakesWhatFollowsIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := d.log.StoreLog(&raft.Log{Index: 21, Term: 1}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestLogGoesOnAfterAKillBetweenItsFiles: the last file is full, and the log does not
+// know of the next one.
+func TestLogGoesOnAfterAKillBetweenItsFiles(t *testing.T) {
+	tests := map[string]struct {
+		before uint64 // entries in the file before the one that fills it
+		torn   bool
+	}{
+		"the write that filled it is complete":         {before: 3},
+		"the write that filled it is torn":             {before: 3, torn: true},
+		"a complete write is all that there is":        {},
+		"the only write is torn, so there is no other": {torn: true},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			cfg := Config{DataDir: t.TempDir(), Name: "m", SegmentBytes: 4096, Logger: slog.New(slog.DiscardHandler)}.WithDefaults()
+			folder := filepath.Join(cfg.DataDir, "raft", "log")
+			last := fillFile(t, cfg, folder, test.before)
+			if test.torn {
+				tear(t, folder)
+				last--
+			}
+			for range 2 {
+				d, err := openDisk(cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				last++
+				if err := d.log.StoreLog(&raft.Log{Index: last, Term: 2, Data: []byte{byte(last)}}); err != nil {
+					t.Error(err)
+				}
+				for i := uint64(1); i <= last; i++ {
+					var entry raft.Log
+					if err := d.log.GetLog(i, &entry); err != nil || entry.Data[0] != byte(i) {
+						t.Errorf("entry %d is %v, %v", i, entry.Data, err)
+					}
+				}
+				if err := d.close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+// fillFile writes entries and one that fills the file, and takes back what the log
+// then wrote of itself. It returns the last entry.
+func fillFile(t *testing.T, cfg Config, folder string, before uint64) (last uint64) {
+	t.Helper()
+	d, err := openDisk(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := func(size int) {
+		last++
+		if err := d.log.StoreLog(&raft.Log{Index: last, Term: 1, Data: bytes.Repeat([]byte{byte(last)}, size)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range before {
+		store(10)
+	}
+	meta := filepath.Join(folder, "wal-meta.db")
+	content, err := os.ReadFile(meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store(filling)
+	if err := d.close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(meta, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return last
+}
+
+// filling is the size of an entry that fills a file.
+const filling = 5000
+
+// tear alters the entry that filled the first file.
+func tear(t *testing.T, folder string) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(folder, "*.wal"))
+	if err != nil || len(names) == 0 {
+		t.Fatalf("the log has files %v, %v", names, err)
+	}
+	content, err := os.ReadFile(names[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for b := range 10 {
+		if at := bytes.Index(content, bytes.Repeat([]byte{byte(b)}, filling)); b > 0 && at >= 0 {
+			content[at+filling/2]++
+		}
+	}
+	if err := os.WriteFile(names[0], content, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
