@@ -30,6 +30,7 @@ func Assess(s *Snapshot, det Detection, app *v1alpha1.Application, datasets []*v
 		}
 		st.LastRun = &lr
 	}
+	st.LastDrill = s.lastDrill(app)
 }
 
 func active(datasets []*v1alpha1.Dataset, services []*v1alpha1.GlobalService, old []string) []string {
@@ -207,12 +208,12 @@ func readiness(checks []v1alpha1.PreflightCheck, run *v1alpha1.RecoveryRun, bloc
 	return false, "NoTargetReady", strings.Join(why, "; ")
 }
 
-// lastRun is the newest run of an application.
+// lastRun is the newest move of an application.
 func (s *Snapshot) lastRun(app *v1alpha1.Application) *v1alpha1.RecoveryRun {
 	var last *v1alpha1.RecoveryRun
 	for _, r := range s.Runs {
 		ref := r.Spec.Application
-		if ref.Namespace != app.Namespace || ref.Name != app.Name {
+		if ref.Namespace != app.Namespace || ref.Name != app.Name || r.Spec.Action == v1alpha1.ActionDrill {
 			continue
 		}
 		if last == nil || last.CreationTimestamp.Before(&r.CreationTimestamp) || last.CreationTimestamp.Equal(&r.CreationTimestamp) && last.Name < r.Name {

@@ -113,12 +113,18 @@ func (s *Snapshot) applicationOf(d *v1alpha1.Dataset) *v1alpha1.Application {
 	return nil
 }
 
-// activeRun is the oldest unfinished run of an application: one at a time.
+// activeRun is the oldest unfinished move of an application: one at a time. A
+// drill is none.
 func (s *Snapshot) activeRun(app *v1alpha1.Application) *v1alpha1.RecoveryRun {
+	return s.oldest(app, func(r *v1alpha1.RecoveryRun) bool { return r.Spec.Action != v1alpha1.ActionDrill })
+}
+
+// oldest is the first of an application's unfinished runs of a kind.
+func (s *Snapshot) oldest(app *v1alpha1.Application, kind func(*v1alpha1.RecoveryRun) bool) *v1alpha1.RecoveryRun {
 	var oldest *v1alpha1.RecoveryRun
 	for _, r := range s.Runs {
 		ref := r.Spec.Application
-		if ref.Namespace != app.Namespace || ref.Name != app.Name || Finished(r.Status.Phase) {
+		if ref.Namespace != app.Namespace || ref.Name != app.Name || Finished(r.Status.Phase) || !kind(r) {
 			continue
 		}
 		if oldest == nil || r.CreationTimestamp.Before(&oldest.CreationTimestamp) ||

@@ -71,6 +71,10 @@ type step struct {
 // why their order does not matter.
 func Next(s *Snapshot, det Detection, st State) (State, []Command, []Note) {
 	x := &step{Snapshot: s, det: det, was: st, now: st.copy()}
+	if st.Run.Spec.Action == v1alpha1.ActionDrill {
+		x.drill()
+		return x.now, x.commands, x.notes
+	}
 	switch st.Run.Status.Phase {
 	case v1alpha1.RunPending, v1alpha1.RunPreflight:
 		x.preflight()

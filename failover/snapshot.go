@@ -80,6 +80,8 @@ const (
 	VerbDiscard    Verb = "DISCARD"
 	VerbClose      Verb = "CLOSE"
 	VerbCatchUp    Verb = "CATCH_UP"
+	VerbDrillStart Verb = "DRILL_START"
+	VerbDrillStop  Verb = "DRILL_STOP"
 	// VerbWithhold: remember the epoch for good, give no more pledges for an
 	// older one, and answer when the last one is over.
 	VerbWithhold Verb = "WITHHOLD"

@@ -14,6 +14,7 @@ import (
 
 	"tripod.dev/tripod/hub/api/jointoken"
 	"tripod.dev/tripod/member-agent/applier"
+	"tripod.dev/tripod/member-agent/drill"
 	"tripod.dev/tripod/member-agent/effector"
 	"tripod.dev/tripod/member-agent/reporter"
 	"tripod.dev/tripod/member-agent/session"
@@ -176,6 +177,7 @@ func (a *Agent) parts(hall *hall, sessions *session.Sessions, incarnation uint64
 	hall.effector, err = effector.New(effector.Config{
 		Cluster: config.Cluster, Replica: config.Replica, Listen: config.GuardListen,
 		Identity: a.credentials, Certificates: a.enrolment, Secrets: effector.NewClusterSecrets(a.local),
+		Drills: drill.NewCenter(a.local),
 		Active: hall.active, Hurry: sessions.Hurry, Log: log,
 	})
 	return err

@@ -144,7 +144,7 @@ func checkAbort(run *v1alpha1.RecoveryRun) error {
 	case v1alpha1.RunPending, v1alpha1.RunPreflight, v1alpha1.RunAwaitingApproval:
 		return nil
 	}
-	if !run.Spec.Action.Planned() {
+	if !run.Spec.Action.Planned() && run.Spec.Action != v1alpha1.ActionDrill {
 		return errors.New("the run " + run.Name + " is a failover under way, which cannot be undone; when it is completed, " + back)
 	}
 	return nil

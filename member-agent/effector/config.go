@@ -12,6 +12,7 @@ import (
 
 	"tripod.dev/tripod/failover/driver"
 	"tripod.dev/tripod/failover/driver/postgresql"
+	"tripod.dev/tripod/member-agent/drill"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
 
@@ -40,6 +41,12 @@ type Secrets interface {
 	PutSecret(ctx context.Context, namespace, name string, data map[string][]byte) error
 }
 
+// Drills are carried out by member-agent/drill.
+type Drills interface {
+	Start(ctx context.Context, o drill.Order) (string, error)
+	Stop(ctx context.Context, o drill.Order) error
+}
+
 // Config of an effector.
 type Config struct {
 	Cluster string
@@ -50,6 +57,8 @@ type Config struct {
 	Identity     Identity
 	Certificates CertificateSource
 	Secrets      Secrets
+	// Drills makes copies apart from production; without it drills are refused.
+	Drills Drills
 	// Active says whether this replica carries out effects now.
 	Active func() bool
 	// Hurry asks for a heartbeat now, so that a fresh grant comes; optional.

@@ -151,20 +151,28 @@ const (
 	// CATCH_UP: answer when this replica holds position_bytes of the log. Changes
 	// nothing.
 	Verb_VERB_CATCH_UP Verb = 8
+	// DRILL_START: promote and probe a copy of this replica's data apart from
+	// production; done when that was measured. Changes nothing of the dataset.
+	Verb_VERB_DRILL_START Verb = 20
+	// DRILL_STOP: remove all that a run's DRILL_START has made, and end it if it is
+	// under way.
+	Verb_VERB_DRILL_STOP Verb = 21
 )
 
 // Enum value maps for Verb.
 var (
 	Verb_name = map[int32]string{
-		0: "VERB_UNSPECIFIED",
-		1: "VERB_FENCE",
-		2: "VERB_PROMOTE",
-		3: "VERB_FOLLOW",
-		4: "VERB_SET_SYNC_SET",
-		5: "VERB_PROBE",
-		6: "VERB_DISCARD",
-		7: "VERB_CLOSE",
-		8: "VERB_CATCH_UP",
+		0:  "VERB_UNSPECIFIED",
+		1:  "VERB_FENCE",
+		2:  "VERB_PROMOTE",
+		3:  "VERB_FOLLOW",
+		4:  "VERB_SET_SYNC_SET",
+		5:  "VERB_PROBE",
+		6:  "VERB_DISCARD",
+		7:  "VERB_CLOSE",
+		8:  "VERB_CATCH_UP",
+		20: "VERB_DRILL_START",
+		21: "VERB_DRILL_STOP",
 	}
 	Verb_value = map[string]int32{
 		"VERB_UNSPECIFIED":  0,
@@ -176,6 +184,8 @@ var (
 		"VERB_DISCARD":      6,
 		"VERB_CLOSE":        7,
 		"VERB_CATCH_UP":     8,
+		"VERB_DRILL_START":  20,
+		"VERB_DRILL_STOP":   21,
 	}
 )
 
@@ -2691,7 +2701,7 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\x16PROTECTION_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14PROTECTION_ZERO_LOSS\x10\x01\x12\x1f\n" +
 	"\x1bPROTECTION_MAX_AVAILABILITY\x10\x02\x12\x1b\n" +
-	"\x17PROTECTION_ASYNCHRONOUS\x10\x03*\xab\x01\n" +
+	"\x17PROTECTION_ASYNCHRONOUS\x10\x03*\xd6\x01\n" +
 	"\x04Verb\x12\x14\n" +
 	"\x10VERB_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -2704,7 +2714,9 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\fVERB_DISCARD\x10\x06\x12\x0e\n" +
 	"\n" +
 	"VERB_CLOSE\x10\a\x12\x11\n" +
-	"\rVERB_CATCH_UP\x10\b*v\n" +
+	"\rVERB_CATCH_UP\x10\b\x12\x14\n" +
+	"\x10VERB_DRILL_START\x10\x14\x12\x13\n" +
+	"\x0fVERB_DRILL_STOP\x10\x15*v\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fOUTCOME_DONE\x10\x01\x12\x13\n" +
