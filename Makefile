@@ -65,13 +65,17 @@ lab: deps build ## Boot or repair a three-center lab and print how to use it
 	@echo 'next: eval "$$(bin/multikind env)"'
 
 .PHONY: test
-test: deps build ## Every rung of the pyramid: unit, conformance, simulation, then scenarios in the lab
+test: deps build ## Every rung of the pyramid: unit, conformance, simulation, then a slice of the scenarios in the lab
 	$(GO) test $$($(GO) list ./... | grep -v /test/multikind/scenario) -timeout 20m
 	$(GO) test ./test/multikind/scenario -count 1 -timeout 25m -v
 
 .PHONY: test-unit
 test-unit: deps build ## Only what needs no lab
 	$(GO) test $$($(GO) list ./... | grep -v /test/multikind/scenario) -timeout 20m
+
+.PHONY: scenarios
+scenarios: deps build ## Every disaster in the lab; ROUNDS=3, ONLY='S1|S17'; writes _scenarios/result.json and docs/scenarios.md
+	$(GO) test ./test/multikind/scenario -count $(ROUNDS) -timeout 0 -v -all -results $(CURDIR)/_scenarios $(if $(ONLY),-run '^Test($(ONLY))([A-Z]|$$)')
 
 .PHONY: bench-store
 bench-store: build ## Measure the hub's store beside etcd, a JSON line a row; BENCH="--only 'put/3'" chooses

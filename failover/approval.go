@@ -24,8 +24,8 @@ type Approved struct {
 func CountApprovals(s *Snapshot, policy v1alpha1.ApprovalPolicy, subject, step, requester string, since time.Time, loss *v1alpha1.LossEstimate) Approved {
 	out := Approved{}
 	required := int(max(1, policy.Required))
-	for _, a := range s.Approvals {
-		if a.Spec.Run != subject || a.Spec.Step != "" && a.Spec.Step != step || a.Spec.Step == "" && step == stepResume {
+	for _, a := range s.indexed().approvals[subject] {
+		if a.Spec.Step != "" && a.Spec.Step != step || a.Spec.Step == "" && step == stepResume {
 			continue
 		}
 		if why := discount(s, policy, a, requester, since, loss); why != "" {

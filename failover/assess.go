@@ -7,6 +7,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
@@ -72,8 +73,7 @@ func assessCondition(s *Snapshot, app *v1alpha1.Application, kind string, datase
 
 func missingDatasets(s *Snapshot, app *v1alpha1.Application) string {
 	for _, name := range app.Spec.Datasets {
-		found := slices.ContainsFunc(s.Datasets, func(d *v1alpha1.Dataset) bool { return d.Namespace == app.Namespace && d.Name == name })
-		if !found {
+		if s.dataset(types.NamespacedName{Namespace: app.Namespace, Name: name}) == nil {
 			return fmt.Sprintf("dataset %s/%s does not exist: create it or remove it from spec.datasets", app.Namespace, name)
 		}
 	}
@@ -206,19 +206,4 @@ func readiness(checks []v1alpha1.PreflightCheck, run *v1alpha1.RecoveryRun, bloc
 		why = []string{"no dataset has a primary yet"}
 	}
 	return false, "NoTargetReady", strings.Join(why, "; ")
-}
-
-// lastRun is the newest move of an application.
-func (s *Snapshot) lastRun(app *v1alpha1.Application) *v1alpha1.RecoveryRun {
-	var last *v1alpha1.RecoveryRun
-	for _, r := range s.Runs {
-		ref := r.Spec.Application
-		if ref.Namespace != app.Namespace || ref.Name != app.Name || r.Spec.Action == v1alpha1.ActionDrill {
-			continue
-		}
-		if last == nil || last.CreationTimestamp.Before(&r.CreationTimestamp) || last.CreationTimestamp.Equal(&r.CreationTimestamp) && last.Name < r.Name {
-			last = r
-		}
-	}
-	return last
 }

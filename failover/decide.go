@@ -2,11 +2,9 @@ package failover
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
@@ -61,13 +59,18 @@ func Decide(s *Snapshot, det Detection, app *v1alpha1.Application) (*v1alpha1.Re
 	if why != "" {
 		return nil, fmt.Sprintf("%s is lost: %s", from, why)
 	}
-	if app.Spec.Failover.WithinRegion == v1alpha1.FailoverManual && s.sameRegion(from, target.Cluster) ||
-		app.Spec.Failover.AcrossRegions == v1alpha1.FailoverManual && !s.sameRegion(from, target.Cluster) {
+	if s.manual(app, from, target.Cluster) {
 		return nil, fmt.Sprintf("%s is lost and the policy is Manual: start it with tripodctl failover %s/%s --to %s", from, app.Namespace, app.Name, target.Cluster)
 	}
 	name, blocked := s.runName(app, lost)
+	if blocked == "" {
+		blocked = s.declined(app, lost)
+	}
 	if blocked != "" {
 		return nil, blocked
+	}
+	if held := s.heldBy(det, app); held != "" {
+		return nil, fmt.Sprintf("%s is lost: %s", from, held)
 	}
 	fc, _ := s.Fleet.Cluster(from)
 	tc, _ := s.Fleet.Cluster(target.Cluster)
@@ -94,61 +97,16 @@ func (s *Snapshot) lostDatasets(det Detection, app *v1alpha1.Application) []*v1a
 	return lost
 }
 
-func (s *Snapshot) datasetsOf(app *v1alpha1.Application) []*v1alpha1.Dataset {
-	var all []*v1alpha1.Dataset
-	for _, name := range app.Spec.Datasets {
-		if d := s.dataset(types.NamespacedName{Namespace: app.Namespace, Name: name}); d != nil {
-			all = append(all, d)
-		}
-	}
-	return all
-}
-
-func (s *Snapshot) applicationOf(d *v1alpha1.Dataset) *v1alpha1.Application {
-	for _, app := range s.Applications {
-		if app.Namespace == d.Namespace && slices.Contains(app.Spec.Datasets, d.Name) {
-			return app
-		}
-	}
-	return nil
-}
-
-// activeRun is the oldest unfinished move of an application: one at a time. A
-// drill is none.
-func (s *Snapshot) activeRun(app *v1alpha1.Application) *v1alpha1.RecoveryRun {
-	return s.oldest(app, func(r *v1alpha1.RecoveryRun) bool { return r.Spec.Action != v1alpha1.ActionDrill })
-}
-
-// oldest is the first of an application's unfinished runs of a kind.
-func (s *Snapshot) oldest(app *v1alpha1.Application, kind func(*v1alpha1.RecoveryRun) bool) *v1alpha1.RecoveryRun {
-	var oldest *v1alpha1.RecoveryRun
-	for _, r := range s.Runs {
-		ref := r.Spec.Application
-		if ref.Namespace != app.Namespace || ref.Name != app.Name || Finished(r.Status.Phase) || !kind(r) {
-			continue
-		}
-		if oldest == nil || r.CreationTimestamp.Before(&oldest.CreationTimestamp) ||
-			r.CreationTimestamp.Equal(&oldest.CreationTimestamp) && r.Name < oldest.Name {
-			oldest = r
-		}
-	}
-	return oldest
-}
-
 // runName is NAMESPACE.APPLICATION.EPOCH, and .N for the Nth attempt after
 // earlier ones of this epoch were aborted. A rejection stands for the epoch.
 func (s *Snapshot) runName(app *v1alpha1.Application, datasets []*v1alpha1.Dataset) (string, string) {
-	epoch := int64(0)
-	for _, d := range datasets {
-		epoch = max(epoch, d.Status.Epoch+1)
-	}
-	base := fmt.Sprintf("%s.%s.%d", app.Namespace, app.Name, epoch)
+	base := fmt.Sprintf("%s.%s.%d", app.Namespace, app.Name, nextEpoch(datasets))
 	attempt := 1
-	for _, r := range s.Runs {
+	for _, r := range s.indexed().runsOf[key(app)] {
 		if r.Name != base && !strings.HasPrefix(r.Name, base+".") {
 			continue
 		}
-		if r.Status.Reason == ReasonRejected {
+		if r.Status.Reason == ReasonRejected || r.Status.Reason == ReasonAborted && r.Spec.Requester == "" {
 			return "", fmt.Sprintf("run %s was rejected: start another one by hand when it is wanted", r.Name)
 		}
 		attempt++
@@ -157,6 +115,23 @@ func (s *Snapshot) runName(app *v1alpha1.Application, datasets []*v1alpha1.Datas
 		return fmt.Sprintf("%s.%d", base, attempt), ""
 	}
 	return base, ""
+}
+
+func nextEpoch(datasets []*v1alpha1.Dataset) int64 {
+	epoch := int64(0)
+	for _, d := range datasets {
+		epoch = max(epoch, d.Status.Epoch+1)
+	}
+	return epoch
+}
+
+// declined says in which run of a plan a person did not want this role change, or
+// is empty.
+func (s *Snapshot) declined(app *v1alpha1.Application, datasets []*v1alpha1.Dataset) string {
+	if d, ok := s.indexed().declined[key(app)]; ok && d.epoch == nextEpoch(datasets) {
+		return fmt.Sprintf("run %s was declined: start another one by hand when it is wanted", d.run)
+	}
+	return ""
 }
 
 func (s *Snapshot) sameRegion(a, b string) bool {

@@ -214,9 +214,8 @@ func (s *Snapshot) activeDrill(app *v1alpha1.Application) *v1alpha1.RecoveryRun 
 // lastDrill sums up the newest drill of an application.
 func (s *Snapshot) lastDrill(app *v1alpha1.Application) *v1alpha1.LastDrill {
 	var last *v1alpha1.RecoveryRun
-	for _, r := range s.Runs {
-		ref := r.Spec.Application
-		if r.Spec.Action == v1alpha1.ActionDrill && ref.Namespace == app.Namespace && ref.Name == app.Name {
+	for _, r := range s.indexed().runsOf[key(app)] {
+		if r.Spec.Action == v1alpha1.ActionDrill {
 			last = later(last, r)
 		}
 	}

@@ -129,10 +129,7 @@ func (s *Snapshot) failbackName(app *v1alpha1.Application, away []*v1alpha1.Data
 // than a hold time ago.
 func (s *Snapshot) discouraged(app *v1alpha1.Application) bool {
 	var moved, failed *v1alpha1.RecoveryRun
-	for _, r := range s.Runs {
-		if ref := r.Spec.Application; ref.Namespace != app.Namespace || ref.Name != app.Name {
-			continue
-		}
+	for _, r := range s.indexed().runsOf[key(app)] {
 		switch {
 		case r.Status.Phase == v1alpha1.RunCompleted && r.Spec.Action != v1alpha1.ActionDrill:
 			moved = later(moved, r)

@@ -242,8 +242,8 @@ func (x *step) resumeHint() string {
 func (x *step) paused() {
 	st := x.status()
 	since := x.was.Run.CreationTimestamp.Time
-	if st.Timeline.DetectedAt != nil {
-		since = st.Timeline.DetectedAt.Time
+	if st.Timeline.PausedAt != nil {
+		since = st.Timeline.PausedAt.Time
 	}
 	resume := CountApprovals(x.Snapshot, x.policyOf(x.was.Run), x.was.Run.Name, stepResume, x.was.Run.Spec.Requester, since, nil)
 	switch st.Reason {

@@ -14,7 +14,7 @@ import (
 // needs asks it of one target for all placements and names of an application. A
 // cluster whose agent has told nothing of itself yet is not asked.
 func (s *Snapshot) needs(app *v1alpha1.Application, services []*v1alpha1.GlobalService, active, target string) []v1alpha1.PreflightCheck {
-	checks := []v1alpha1.PreflightCheck{named(services, target)}
+	checks := []v1alpha1.PreflightCheck{addressed(services, target)}
 	k := s.Kubernetes[target]
 	if k == nil {
 		return checks
@@ -66,8 +66,8 @@ func (s *Snapshot) placementsOf(app *v1alpha1.Application) []*v1alpha1.Placement
 	return all
 }
 
-// named asks whether clients would find the application at a target.
-func named(services []*v1alpha1.GlobalService, target string) v1alpha1.PreflightCheck {
+// addressed asks whether clients would find the application at a target.
+func addressed(services []*v1alpha1.GlobalService, target string) v1alpha1.PreflightCheck {
 	c := check("DNS", target)
 	for _, g := range services {
 		if !slices.ContainsFunc(g.Spec.Endpoints, func(e v1alpha1.ServiceEndpoint) bool { return e.Cluster == target }) {

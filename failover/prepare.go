@@ -34,8 +34,11 @@ func (x *step) preflight() {
 		x.wait(ReasonNoTarget, why)
 		return
 	}
+	if x.parentPaused() {
+		return
+	}
 	x.plan(moving, target)
-	if target.NeedsApproval != "" {
+	if target.NeedsApproval != "" && !x.covered(target, moving) {
 		x.enter(v1alpha1.RunAwaitingApproval)
 		x.status().Timeline.AwaitingSince = x.mark()
 		x.status().Loss = shown(target)
@@ -43,7 +46,7 @@ func (x *step) preflight() {
 		x.begin(stepApprove, "", "")
 		return
 	}
-	x.status().Automatic = run.Spec.Requester == ""
+	x.status().Automatic = run.Spec.Requester == "" && target.NeedsApproval == ""
 	x.start(moving, target.Cluster)
 }
 
@@ -116,21 +119,13 @@ func (x *step) anyIs(class Class, datasets []*v1alpha1.Dataset) bool {
 // moving are the datasets that the run takes over: those whose primary is in
 // the place that the run leaves.
 func (x *step) moving() []*v1alpha1.Dataset {
-	var out []*v1alpha1.Dataset
-	from, to := x.was.Run.Spec.From, x.was.Run.Spec.To
 	if x.was.Run.Spec.Action == v1alpha1.ActionFailback {
 		return slices.DeleteFunc(astray(x.was.Datasets), func(d *v1alpha1.Dataset) bool { return d.Status.ReturnedRun == x.was.Run.Name })
 	}
-	for _, d := range x.was.Datasets {
-		c, _ := x.Fleet.Cluster(d.Status.Primary)
-		left := from.Cluster != "" && d.Status.Primary == from.Cluster ||
-			from.Center != "" && c.Center == from.Center ||
-			from.Cluster == "" && from.Center == "" && d.Status.Primary != to.Cluster
-		if left && d.Status.Phase == v1alpha1.DatasetSteady && d.Status.Primary != to.Cluster && d.Status.ReturnedRun != x.was.Run.Name {
-			out = append(out, d)
-		}
-	}
-	return out
+	all := x.leaves(x.was.Datasets, x.was.Run.Spec.From, x.was.Run.Spec.To)
+	return slices.DeleteFunc(all, func(d *v1alpha1.Dataset) bool {
+		return d.Status.Phase != v1alpha1.DatasetSteady || d.Status.ReturnedRun == x.was.Run.Name
+	})
 }
 
 // target is the ordered one if the spec names one, else the best.
@@ -146,7 +141,19 @@ func (x *step) target(moving []*v1alpha1.Dataset) (Target, string) {
 		}
 		return c.Target, ""
 	}
-	return Choose(x.Snapshot, x.det, x.was.App, moving)
+	c, why := choose(x.Snapshot, x.det, x.was.App, moving, x.was.Run.Spec.From, to)
+	return c.Target, why
+}
+
+// parentPaused holds a run that has changed nothing yet while a person has paused
+// the plan's run that ordered it.
+func (x *step) parentPaused() bool {
+	p := x.run(x.was.Run.Spec.Parent)
+	if p == nil || p.Status.Phase != v1alpha1.RunPaused || p.Status.Reason != ReasonPausedByPerson {
+		return false
+	}
+	x.wait(ReasonParentPaused, fmt.Sprintf("run %s is paused: %s", p.Name, p.Status.Message))
+	return true
 }
 
 // plan journals which dataset moves from where to where.

@@ -75,7 +75,10 @@ func Next(s *Snapshot, det Detection, st State) (State, []Command, []Note) {
 		x.drill()
 		return x.now, x.commands, x.notes
 	}
-	switch st.Run.Status.Phase {
+	if x.steered() {
+		return x.now, x.commands, x.notes
+	}
+	switch x.status().Phase {
 	case v1alpha1.RunPending, v1alpha1.RunPreflight:
 		x.preflight()
 	case v1alpha1.RunAwaitingApproval:
@@ -129,7 +132,10 @@ func (x *step) wait(reason, message string) {
 func (x *step) pause(reason, message string) {
 	st := x.status()
 	if st.Phase != v1alpha1.RunPaused {
-		st.ResumePhase = st.Phase
+		st.ResumePhase, st.Timeline.PausedAt = st.Phase, x.mark()
+		if st.Phase == v1alpha1.RunPending {
+			st.ResumePhase = v1alpha1.RunPreflight
+		}
 		x.note(NoteDecision, x.was.Run.Name, "paused: "+reason+": "+message, 0)
 	}
 	st.Phase, st.Reason, st.Message = v1alpha1.RunPaused, reason, message

@@ -65,6 +65,8 @@ type Snapshot struct {
 	Fence func(cluster string, revision int64) (over bool, age time.Duration)
 	// Results of commands by their ID.
 	Results map[string]Result
+
+	ix *index // of this turn
 }
 
 // Verb of a command, as in the agent's protocol.
@@ -188,24 +190,6 @@ type Effects struct {
 // key of a namespaced object.
 func key(o metav1.Object) types.NamespacedName {
 	return types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}
-}
-
-func (s *Snapshot) dataset(name types.NamespacedName) *v1alpha1.Dataset {
-	for _, d := range s.Datasets {
-		if key(d) == name {
-			return d
-		}
-	}
-	return nil
-}
-
-func (s *Snapshot) run(name string) *v1alpha1.RecoveryRun {
-	for _, r := range s.Runs {
-		if r.Name == name {
-			return r
-		}
-	}
-	return nil
 }
 
 // fresh returns the observation of a copy if it is young enough to act upon.

@@ -37,12 +37,16 @@ func (x *step) withdrawn() bool {
 	return true
 }
 
-// abortedBy is who asked for the abort of this run, or empty. Whoever may make
+// abortedBy is who asked for the abort of this run, or of the plan's run that
+// ordered it, or empty. Whoever may make
 // an approval may abort, the requester included.
 func (x *step) abortedBy() string {
-	for _, a := range x.Approvals {
-		if a.Spec.Run == x.was.Run.Name && a.Spec.Step == v1alpha1.StepAbort && a.Spec.Decision == v1alpha1.DecisionReject && a.Spec.Approver != "" {
-			return a.Spec.Approver
+	run, words := x.was.Run, x.indexed().approvals
+	for _, name := range []string{run.Name, run.Spec.Parent} {
+		for _, a := range words[name] {
+			if name != "" && a.Spec.Step == v1alpha1.StepAbort && a.Spec.Decision == v1alpha1.DecisionReject && a.Spec.Approver != "" {
+				return a.Spec.Approver
+			}
 		}
 	}
 	return ""
@@ -57,7 +61,7 @@ func (x *step) plannedTarget(moving []*v1alpha1.Dataset) (Target, string) {
 		name = moving[0].Home()
 	}
 	if name == "" {
-		best, why := Choose(x.Snapshot, x.det, x.was.App, moving)
+		best, why := choose(x.Snapshot, x.det, x.was.App, moving, x.was.Run.Spec.From, x.was.Run.Spec.To)
 		if why != "" {
 			return Target{}, why
 		}

@@ -29,10 +29,20 @@ type candidate struct {
 // there is none. A target in the committed sync set and the same region may be
 // automatic; every other one needs a person (safety.md sections 5 and 8).
 func Choose(s *Snapshot, det Detection, app *v1alpha1.Application, datasets []*v1alpha1.Dataset) (Target, string) {
+	c, why := choose(s, det, app, datasets, v1alpha1.Place{}, v1alpha1.Place{})
+	return c.Target, why
+}
+
+// choose is Choose among the clusters that a run from one place to another may
+// take.
+func choose(s *Snapshot, det Detection, app *v1alpha1.Application, datasets []*v1alpha1.Dataset, from, to v1alpha1.Place) (candidate, string) {
 	var found []candidate
 	why := ""
 	for _, m := range datasets[0].Spec.Members {
 		c, reason := weigh(s, det, app, datasets, m.Cluster)
+		if place, _ := s.Fleet.Cluster(m.Cluster); reason == "" && !targets(place, from, to) {
+			reason = "is not where the run goes to"
+		}
 		if reason != "" {
 			if m.Cluster != datasets[0].Status.Primary {
 				why += fmt.Sprintf("%s: %s; ", m.Cluster, reason)
@@ -42,13 +52,13 @@ func Choose(s *Snapshot, det Detection, app *v1alpha1.Application, datasets []*v
 		found = append(found, c)
 	}
 	if len(found) == 0 {
-		return Target{}, "no target: " + why + "bring one of them back, or add a member"
+		return candidate{}, "no target: " + why + "bring one of them back, or add a member"
 	}
 	slices.SortStableFunc(found, func(a, b candidate) int {
 		return cmp.Or(first(a.sync, b.sync), first(a.sameRegion, b.sameRegion), first(a.held == "", b.held == ""),
 			cmp.Compare(a.Loss.Bytes, b.Loss.Bytes))
 	})
-	return found[0].Target, ""
+	return found[0], ""
 }
 
 func first(a, b bool) int {

@@ -1,8 +1,6 @@
 package failover
 
 import (
-	"slices"
-
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -12,8 +10,12 @@ import (
 // Turn is one turn of the engine over the whole fleet. It is a pure function:
 // the same snapshot gives the same effects.
 func Turn(s *Snapshot) Effects {
+	indexed := *s
+	indexed.ix = newIndex(s)
+	s = &indexed
 	t := &turn{Snapshot: s, moved: map[types.NamespacedName]bool{}}
 	t.out.Detection = Detect(s.Config, s.Previous, s.Fleet, s.Uptime)
+	t.plans()
 	routed := map[types.NamespacedName]bool{}
 	for _, app := range s.Applications {
 		services := t.servicesOf(app)
@@ -39,18 +41,10 @@ func Turn(s *Snapshot) Effects {
 type turn struct {
 	*Snapshot
 	out Effects
+	// covered are applications that the run of a plan moves when their turn comes.
+	covered map[types.NamespacedName]string
 	// moved are datasets that a run writes in this turn: one writer per object.
 	moved map[types.NamespacedName]bool
-}
-
-func (t *turn) servicesOf(app *v1alpha1.Application) []*v1alpha1.GlobalService {
-	var all []*v1alpha1.GlobalService
-	for _, g := range t.Services {
-		if g.Namespace == app.Namespace && slices.Contains(app.Spec.Services, g.Name) {
-			all = append(all, g)
-		}
-	}
-	return all
 }
 
 func (t *turn) application(app *v1alpha1.Application, services []*v1alpha1.GlobalService) {
@@ -60,10 +54,12 @@ func (t *turn) application(app *v1alpha1.Application, services []*v1alpha1.Globa
 	if run != nil {
 		t.advance(State{Run: run, App: app, Datasets: datasets, Services: services})
 	} else {
-		create, why := Decide(t.Snapshot, t.out.Detection, app)
-		blocked = why
-		if create != nil {
-			t.out.Create = append(t.out.Create, create)
+		if blocked = t.covered[key(app)]; blocked == "" {
+			create, why := Decide(t.Snapshot, t.out.Detection, app)
+			blocked = why
+			if create != nil {
+				t.out.Create = append(t.out.Create, create)
+			}
 		}
 		t.serve(app, datasets, services)
 	}
@@ -75,6 +71,23 @@ func (t *turn) application(app *v1alpha1.Application, services []*v1alpha1.Globa
 	if !equality.Semantic.DeepEqual(next.Status, app.Status) {
 		t.out.Applications = append(t.out.Applications, next)
 	}
+}
+
+// plans carries the runs of plans on, and makes those that a loss asks for.
+func (t *turn) plans() {
+	t.covered = map[types.NamespacedName]string{}
+	for _, run := range t.indexed().planRuns {
+		if !Finished(run.Status.Phase) {
+			next, create, notes := NextPlan(t.Snapshot, t.out.Detection, run)
+			t.out.Create = append(t.out.Create, create...)
+			if !equality.Semantic.DeepEqual(next.Status, run.Status) {
+				t.out.Runs = append(t.out.Runs, next)
+				t.out.Notes = append(t.out.Notes, notes...)
+			}
+			cover(t.covered, run, next)
+		}
+	}
+	t.out.Create = append(t.out.Create, React(t.Snapshot, t.out.Detection, t.covered)...)
 }
 
 // advance carries one run on and collects what it changed.
@@ -102,10 +115,7 @@ func (t *turn) advance(st State) {
 func (t *turn) orphans() {
 	for _, run := range t.Runs {
 		ref := run.Spec.Application
-		known := slices.ContainsFunc(t.Applications, func(a *v1alpha1.Application) bool {
-			return a.Namespace == ref.Namespace && a.Name == ref.Name
-		})
-		if known || Finished(run.Status.Phase) {
+		if run.Spec.ForPlan() || Finished(run.Status.Phase) || t.Snapshot.application(applicationKey(ref)) != nil {
 			continue
 		}
 		next := run.DeepCopy()

@@ -66,6 +66,11 @@ type Config struct {
 	// of your own, for instance with a KMS; the same on every member. Empty encrypts
 	// everything with keys that the hub makes and gives to joining members.
 	EncryptionConfigFile string `json:"encryptionConfigFile,omitempty"`
+	// AuthenticationConfigFile is an apiserver.config.k8s.io/v1
+	// AuthenticationConfiguration: OIDC issuers, as many as there are, with CEL. The
+	// same on every member; changes act without a restart, but for anonymous. Empty
+	// believes certificates and tokens of the hub's own only.
+	AuthenticationConfigFile string `json:"authenticationConfigFile,omitempty"`
 	// AuditPolicyFile is an audit.k8s.io/v1 Policy; empty logs metadata of all
 	// requests.
 	AuditPolicyFile string `json:"auditPolicyFile,omitempty"`

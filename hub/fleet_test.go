@@ -78,7 +78,7 @@ func startFleet(t *testing.T) *fleet {
 		f.members = append(f.members, p)
 	}
 	for i, p := range f.members {
-		f.write(p.config, fmt.Sprintf("name: %s\ndataDir: %s\nbootstrap: %t\nhubTokenFile: %s\nmembers:\n%s", p.name, p.data, i == 0, token, members))
+		f.write(p.config, fmt.Sprintf("name: %s\nprofile: WAN\ndataDir: %s\nbootstrap: %t\nhubTokenFile: %s\nmembers:\n%s", p.name, p.data, i == 0, token, members))
 		f.start(p)
 	}
 	t.Cleanup(func() {

@@ -42,6 +42,7 @@ type Member struct {
 	autopilot    *member.Autopilot
 	defragmenter *member.Defragmenter
 	seal         *seal
+	progress     *progress
 	senses       senses
 	routes       *gateway.Routes
 	apiserver    *apiserver.Server
@@ -100,6 +101,7 @@ func (m *Member) Run(ctx context.Context) error {
 		{"store", m.store.Run},
 		{"etcd API", m.etcd.Run},
 		{"identity", m.identity.Run},
+		{"authorities", m.followAuthorities},
 		{"autopilot", m.autopilot.Run},
 		{"defragmenter", m.defragmenter.Run},
 		{"seal", m.seal.run},

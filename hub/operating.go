@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"tripod.dev/tripod/hub/encryption"
 	"tripod.dev/tripod/hub/identity"
 	"tripod.dev/tripod/hub/rpc"
 	hubstore "tripod.dev/tripod/hub/store"
@@ -25,6 +26,24 @@ type standing struct {
 	defragmenter *member.Defragmenter
 	store        *hubstore.Store
 	identity     *identity.Identity
+	box          *encryption.Box
+}
+
+// askKMS bounds how long a KMS may hold up what a member says of itself.
+const askKMS = 300 * time.Millisecond
+
+// problems are what is wrong with this member, in words.
+func (s standing) problems() []string {
+	list := s.identity.Problems()
+	ctx, cancel := context.WithTimeout(context.Background(), askKMS)
+	defer cancel()
+	if err := s.box.Healthy(ctx); err != nil {
+		list = append(list, err.Error())
+	}
+	if why := s.defragmenter.Problem(); why != "" {
+		list = append(list, why)
+	}
+	return list
 }
 
 // Local implements rpc.Store.
@@ -32,7 +51,7 @@ func (s standing) Local() (*hubv1.MemberStatus, rpc.Leadership) {
 	now := s.Status(time.Now())
 	return &hubv1.MemberStatus{
 			AppliedIndex: now.AppliedIndex, Revision: now.Revision,
-			DbSizeBytes: now.DatabaseBytes, DbUsedBytes: now.UsedBytes, Problems: append(now.Problems, s.identity.Problems()...),
+			DbSizeBytes: now.DatabaseBytes, DbUsedBytes: now.UsedBytes, Problems: append(now.Problems, s.problems()...),
 			Level: s.store.Level(), Understands: s.store.Understands(),
 		}, rpc.Leadership{
 			Leader: now.Leader, Term: now.Term, Incarnation: now.Incarnation,

@@ -53,6 +53,7 @@ func (m *Member) openStore(context.Context) (err error) {
 	})
 	m.defragmenter = member.NewDefragmenter(member.DefragmenterConfig{Store: m.store, Logger: m.logger})
 	m.seal = newSeal(m.store)
+	m.progress = newProgress(m.clock)
 	return nil
 }
 

@@ -20,6 +20,7 @@ import (
 	"tripod.dev/tripod/hub/session"
 	"tripod.dev/tripod/hub/store/member"
 	"tripod.dev/tripod/hub/view"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
 	hubv1 "tripod.dev/tripod/proto/hub/v1"
 )
 
@@ -49,17 +50,18 @@ func (m *Member) openAPIServer(ctx context.Context) error {
 		Advertise: m.config.self().Address,
 		DataDir:   filepath.Join(m.config.DataDir, "apiserver"),
 		Store: apiserver.Store{
-			Endpoints: []string{"https://" + m.config.etcdAddress()},
-			CA:        files.CACertificate, Certificate: files.MemberCertificate, Key: files.MemberKey,
+			Endpoints: []string{"http://" + m.config.etcdAddress()}, Dial: m.dialStore,
 		},
 		Identity: apiserver.Identity{
-			CA: files.CACertificate, Certificate: files.MemberCertificate, Key: files.MemberKey,
+			CA: files.CACertificate, Authorities: m.identity, Certificate: files.MemberCertificate, Key: files.MemberKey,
 			ServiceAccountKey: files.ServiceAccountKey,
 		},
+		AuthenticationConfig: m.config.AuthenticationConfigFile,
+
 		Encryption: m.box,
 		Audit:      apiserver.Audit{PolicyFile: m.config.AuditPolicyFile},
 		Hooks: apiserver.Hooks{RequestInfo: m.routes.RequestInfo, LongRunning: m.routes.LongRunning, Handler: func(next http.Handler) http.Handler {
-			return m.seal.guard(m.routes.Handler(next))
+			return m.noteOldCertificates(m.seal.guard(m.routes.Handler(next)))
 		}},
 		Logger: m.logger,
 	})
@@ -70,6 +72,14 @@ func (m *Member) openAPIServer(ctx context.Context) error {
 		View: m.senses.view, Authorizer: m.apiserver.Authorizer(), Printer: apiserver.NewTables(),
 	})
 	return err
+}
+
+// again judges open streams as they were judged when they came.
+func again(ctx context.Context) gateway.Judge {
+	if judge := apiserver.AgainOf(ctx); judge != nil {
+		return judge
+	}
+	return nil
 }
 
 // dialer is a function that opens streams to clusters.
@@ -91,6 +101,8 @@ func (m *Member) openSessions(ctx context.Context) error {
 	config := session.Config{
 		Name: self.Name, Center: self.Center, Listener: listener,
 		TLS:         m.identity.ServerTLS(),
+		Roots:       m.identity.Roots,
+		Authorities: m.hubAuthorities,
 		PeerTLS:     m.peerTLS,
 		Members:     m.sessionMembers,
 		Sealed:      m.seal.Sealed,
@@ -99,18 +111,23 @@ func (m *Member) openSessions(ctx context.Context) error {
 		Leadership:  m.services.leader,
 		Identify:    m.identify,
 		Admit:       m.senses.committed.Admitted,
-		Heard:       m.senses.observations.Note,
-		Leaser:      m.senses.leaser,
-		View:        m.senses.view,
-		Desired:     m.services.renderer,
-		Applied:     m.services.reports,
+		Heard: func(cluster string, heartbeat *agentv1.Heartbeat) {
+			m.senses.observations.Note(cluster, heartbeat)
+			m.progress.note(cluster, heartbeat)
+		},
+		Leaser:  m.senses.leaser,
+		View:    m.senses.view,
+		Desired: m.services.renderer,
+		Applied: m.services.reports,
 		Join: func(conn net.Conn) {
 			if err := m.identity.ServeJoin(conn.(*tls.Conn)); err != nil {
 				m.logger.Warn("member did not join", "error", err)
 			}
 		},
 		Register: []func(grpc.ServiceRegistrar){admin.Register},
-		Logger:   m.logger, Registerer: m.metrics,
+		// People show a token instead.
+		WithoutCertificate: true, ServerOptions: rpc.Authenticated(m.apiserver.Authenticator()),
+		Logger: m.logger, Registerer: m.metrics,
 	}
 	m.sessions, err = session.New(config)
 	return err
@@ -149,10 +166,10 @@ func (m *Member) newAdmin() (*rpc.Admin, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the reviewer of access: %w", err)
 	}
-	standing := standing{View: member.New(m.store), autopilot: m.autopilot, defragmenter: m.defragmenter, store: m.store, identity: m.identity}
+	standing := standing{View: member.New(m.store), autopilot: m.autopilot, defragmenter: m.defragmenter, store: m.store, identity: m.identity, box: m.box}
 	return rpc.NewAdmin(rpc.Config{
 		Self: m.config.Name, Port: RPCPort, PeerTLS: m.peerTLS,
-		Store: standing, Changes: standing, Upkeep: standing, Encryption: &rotation{member: m}, Archive: archive{m.store}, Restored: &restored{member: m},
+		Store: standing, Changes: standing, Upkeep: standing, Encryption: &rotation{member: m}, Authority: &authorityRotation{member: m}, Archive: archive{m.store}, Restored: &restored{member: m},
 		Authorizer: rpc.RBAC{Reviews: reviews.SubjectAccessReviews()}, Version: Version, Logger: m.logger,
 		Certificates: m.certificates,
 	}), nil
@@ -177,7 +194,7 @@ func (m *Member) certificates() []*hubv1.Certificate {
 	for _, c := range m.identity.Certificates() {
 		entry := &hubv1.Certificate{
 			Name: c.Name, Kind: c.Kind, Where: c.Where, NotBefore: c.NotBefore.Unix(), NotAfter: c.NotAfter.Unix(),
-			Renewal: c.Renewal, Problem: c.Problem(time.Now()),
+			Renewal: c.Renewal, Problem: c.Problem(time.Now()), Issuer: c.Issuer,
 		}
 		if !c.Shown.IsZero() {
 			entry.Shown = c.Shown.Unix()

@@ -46,6 +46,7 @@ func newStore(c Config, who *identity.Identity, leases *term.Leases, metrics pro
 		RaftListen: net.JoinHostPort(c.self().Address, RaftPort),
 		Bootstrap:  c.Bootstrap && who.Founds(),
 		TLS:        who.PeerTLS(),
+		Roots:      who.Roots,
 		OnRenewal:  func(r hubstore.RenewalApplied) { leases.Renewed(r.Clusters, r.Revision, r.Steady) },
 		OnRestore:  leases.Restored,
 		Timing:     hubstore.LAN(),
@@ -70,6 +71,7 @@ func newStore(c Config, who *identity.Identity, leases *term.Leases, metrics pro
 	api, err := etcdapi.New(store, etcdapi.Config{
 		Listen: []string{c.etcdAddress()},
 		TLS:    who.ServerTLS(),
+		Roots:  who.Roots,
 		Logger: logger,
 	})
 	if err != nil {

@@ -34,6 +34,7 @@ type Agent struct {
 	mu       sync.Mutex
 	sessions *session.Sessions // nil until the agent has joined
 	election *election
+	hubs     []string // HOST:PORT in use
 }
 
 // New checks the configuration. Nothing is dialled before Run.
@@ -49,7 +50,7 @@ func New(config Config) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent: make the client of this cluster: %w", err)
 	}
-	a := &Agent{config: config, local: client, credentials: &credentials{}, memory: newMemory(client, config.Namespace, config.Logger)}
+	a := &Agent{config: config, local: client, credentials: newCredentials(guardsSettle), memory: newMemory(client, config.Namespace, config.Logger)}
 	a.probe = newProbe(client.CoreV1().RESTClient())
 	a.enrolment = &enrolment{
 		cluster: config.Cluster, namespace: config.Namespace, tokenFile: config.JoinTokenFile,
@@ -133,7 +134,7 @@ type assembled struct {
 // assemble makes the parts and ties them together.
 func (a *Agent) assemble(incarnation uint64, revision int64) (*assembled, error) {
 	config, log := a.config, a.config.Logger
-	hall := &hall{unobservable: a.probe.unobservable}
+	hall := &hall{unobservable: a.probe.unobservable, progress: a.credentials.progress}
 	election := &election{config: config, local: a.local, log: log, became: hall.became}
 	hall.active = election.isActive
 	tunnels, err := tunnel.New(tunnel.Config{
@@ -143,10 +144,11 @@ func (a *Agent) assemble(incarnation uint64, revision int64) (*assembled, error)
 		return nil, err
 	}
 	sessions, err := session.New(session.Config{
-		Members: config.Hub, Told: a.memory.told(), Addresses: tunnels.Follow, RememberMembers: a.memory.rememberMembers,
+		Members: config.Hub, Told: a.memory.told(), Addresses: func(hubs []string) { tunnels.Follow(hubs); a.setHubs(hubs) }, RememberMembers: a.memory.rememberMembers,
 		Replica: config.Replica, Version: config.Version, TLS: a.credentials.clientTLS(),
 		Incarnation: incarnation, Revision: revision, Remember: a.memory.remember,
 		Heartbeat: hall.heartbeat, Receiver: hall, Logger: log,
+		Authorities: func(said *agentv1.HubAuthorities) { a.credentials.heed(said) },
 	})
 	if err != nil {
 		return nil, err
@@ -169,18 +171,34 @@ func (a *Agent) parts(hall *hall, sessions *session.Sessions, incarnation uint64
 	}
 	hall.applier = applying
 	// The applier's word: store revisions in grants run ahead of desired state.
-	a.memory.revision = func() int64 { return applying.Seen().Revision }
+	a.memory.seen = func() (uint64, int64) { seen := applying.Seen(); return seen.Incarnation, seen.Revision }
 	hall.reporter, err = reporter.New(reporter.Config{RESTConfig: config.RESTConfig, Logger: log})
 	if err != nil {
 		return err
 	}
 	hall.effector, err = effector.New(effector.Config{
 		Cluster: config.Cluster, Replica: config.Replica, Listen: config.GuardListen,
-		Identity: a.credentials, Certificates: a.enrolment, Secrets: effector.NewClusterSecrets(a.local),
+		Identity: a.credentials, Certificates: a.enrolment, Secrets: effector.NewClusterSecrets(a.local), Hubs: a.knownHubs,
 		Drills: drill.NewCenter(a.local),
 		Active: hall.active, Hurry: sessions.Hurry, Log: log,
 	})
 	return err
+}
+
+func (a *Agent) setHubs(hubs []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.hubs = hubs
+}
+
+// knownHubs are the members' addresses in use, at first those it was installed with.
+func (a *Agent) knownHubs() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.hubs) == 0 {
+		return a.config.Hub
+	}
+	return a.hubs
 }
 
 func (a *Agent) health() *health {

@@ -80,13 +80,13 @@ func (e *enrolment) attempt(ctx context.Context) error {
 		return err
 	}
 	if len(secret.Data[entryCertificate]) > 0 {
-		present, err := parseIdentity(secret.Data[entryCertificate], secret.Data[entryKey], secret.Data[entryAuthority])
+		present, err := identityIn(secret)
 		if err != nil {
 			return fmt.Errorf("secret %s/%s: %w: delete it and join again with a token made by `tripodctl join-token %s --rejoin`",
 				e.namespace, IdentitySecret, err, e.cluster)
 		}
 		if !present.expired(e.now()) {
-			e.credentials.present.Store(present)
+			e.credentials.adopt(present, e.now())
 			return nil
 		}
 		e.log.Warn("the agent's certificate has expired; joining again", "cluster", e.cluster)
@@ -96,6 +96,7 @@ func (e *enrolment) attempt(ctx context.Context) error {
 		return err
 	}
 	secret.Data[entryCertificate], secret.Data[entryAuthority] = certificate, authority
+	delete(secret.Data, entryGeneration) // the token knows one CA; the session tells the others
 	return e.store(ctx, secret)
 }
 
@@ -154,14 +155,14 @@ func (e *enrolment) requestWithToken(ctx context.Context, key []byte) (certifica
 // store writes the identity and takes it on. A conflict means that the other
 // replica was first: the next attempt finds what that one wrote.
 func (e *enrolment) store(ctx context.Context, secret *corev1.Secret) error {
-	present, err := parseIdentity(secret.Data[entryCertificate], secret.Data[entryKey], secret.Data[entryAuthority])
+	present, err := identityIn(secret)
 	if err != nil {
 		return err
 	}
 	if _, err := e.local.CoreV1().Secrets(e.namespace).Update(ctx, secret, metav1.UpdateOptions{}); err != nil {
 		return fmt.Errorf("store the agent's identity: %w", err)
 	}
-	e.credentials.present.Store(present)
+	e.credentials.adopt(present, e.now())
 	return nil
 }
 
@@ -169,7 +170,7 @@ func (e *enrolment) store(ctx context.Context, secret *corev1.Secret) error {
 // what the other replica renewed. It runs until ctx ends.
 func (e *enrolment) keep(ctx context.Context, active func() bool) error {
 	for {
-		if err := sleep(ctx, lookForNewer); err != nil {
+		if err := e.untilNewer(ctx); err != nil {
 			return err
 		}
 		if err := e.refresh(ctx, active()); err != nil && ctx.Err() == nil {
@@ -179,20 +180,38 @@ func (e *enrolment) keep(ctx context.Context, active func() bool) error {
 	}
 }
 
+// untilNewer waits until it is time to look, or the hub has told of other CAs.
+func (e *enrolment) untilNewer(ctx context.Context) error {
+	timer := time.NewTimer(lookForNewer)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-e.credentials.changed:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
 func (e *enrolment) refresh(ctx context.Context, active bool) error {
 	secret, err := e.local.CoreV1().Secrets(e.namespace).Get(ctx, IdentitySecret, metav1.GetOptions{})
 	if err != nil {
 		return fmt.Errorf("read the agent's identity: %w", err)
 	}
-	stored, err := parseIdentity(secret.Data[entryCertificate], secret.Data[entryKey], secret.Data[entryAuthority])
+	stored, err := identityIn(secret)
 	if err != nil {
 		return err
 	}
-	e.credentials.present.Store(stored)
+	e.credentials.adopt(stored, e.now())
+	if active && e.credentials.trustInto(secret) {
+		// Trusted first, in the whole cluster; certificates follow.
+		return e.store(ctx, secret)
+	}
 	if active && stored.expired(e.now()) {
 		return e.attempt(ctx) // the hub does not take it any more: only a token helps
 	}
-	if !active || e.now().Before(stored.renewAt()) {
+	_, due := e.credentials.Outdated(stored.certificate.Leaf)
+	if !active || (e.now().Before(stored.renewAt()) && !due) {
 		return nil
 	}
 	if len(secret.Data[entryNextKey]) == 0 {

@@ -114,7 +114,7 @@ func (h *hub) enrol(local kubernetes.Interface, token string) *enrolment {
 		h.t.Fatal(err)
 	}
 	return &enrolment{
-		cluster: "north-1", namespace: "tripod-system", tokenFile: file, local: local, credentials: &credentials{},
+		cluster: "north-1", namespace: "tripod-system", tokenFile: file, local: local, credentials: newCredentials(0),
 		now: time.Now, log: slog.New(slog.DiscardHandler),
 		withToken: func(_ jointoken.Token, found func(*x509.Certificate)) (kubernetes.Interface, error) {
 			found(h.ca)
@@ -304,20 +304,20 @@ func TestMemoryOnlyGrows(t *testing.T) {
 	if incarnation, revision, err := m.load(t.Context()); err != nil || incarnation != 0 || revision != 0 {
 		t.Fatalf("got %d, %d, %v", incarnation, revision, err)
 	}
-	m.revision = func() int64 { return 40 }
-	m.remember(2)
+	m.seen = func() (uint64, int64) { return 2, 40 }
 	if err := m.write(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	// The other replica has seen less of one and more of the other.
+	// The other replica has seen more, or less.
 	other := newMemory(local, "tripod-system", slog.New(slog.DiscardHandler))
-	other.revision = func() int64 { return 50 }
-	other.remember(1)
-	if err := other.write(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if incarnation, revision, err := m.load(t.Context()); err != nil || incarnation != 2 || revision != 50 {
-		t.Errorf("got %d, %d, %v", incarnation, revision, err)
+	for _, revision := range []int64{50, 45} {
+		other.seen = func() (uint64, int64) { return 2, revision }
+		if err := other.write(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if incarnation, revision, err := m.load(t.Context()); err != nil || incarnation != 2 || revision != 50 {
+			t.Errorf("got %d, %d, %v", incarnation, revision, err)
+		}
 	}
 	// What cannot be read is not taken for nothing.
 	stored, _ := local.CoreV1().ConfigMaps("tripod-system").Get(t.Context(), MemoryConfigMap, metav1.GetOptions{})

@@ -34,12 +34,14 @@ func (p *part) Carry(context.Context, *agentv1.Directive) *agentv1.DirectiveResu
 func (p *part) Observations() []*agentv1.DatasetObservation {
 	return []*agentv1.DatasetObservation{{State: "Running"}}
 }
+func (p *part) GuardsBehind() []string                                             { return nil }
 func (p *part) Subscribe(context.Context, func(*agentv1.AgentMessage) error) error { return nil }
 
 func TestOnlyTheActiveReplicaActsAndObserves(t *testing.T) {
 	p := &part{}
 	active := false
-	h := &hall{applier: p, reporter: p, effector: p, out: p, active: func() bool { return active }, unobservable: func() string { return "" }}
+	h := &hall{applier: p, reporter: p, effector: p, out: p, active: func() bool { return active }, unobservable: func() string { return "" },
+		progress: func([]string) *agentv1.AuthorityProgress { return nil }}
 	if beat := h.heartbeat(); beat.GetActive() || len(beat.GetDatasets()) != 0 || !beat.GetObservable() {
 		t.Errorf("the heartbeat of a passive replica is %v", beat)
 	}

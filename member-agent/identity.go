@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tripod.dev/tripod/hub/api/endpoint"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
 
 // credentials are the agent's certificate and the hub's CA, as of now. They are
@@ -17,6 +18,16 @@ import (
 // keep what they were opened with. It is safe for concurrent use.
 type credentials struct {
 	present atomic.Pointer[identity]
+	// told is what a hub member said last of the hub's CAs.
+	told atomic.Pointer[agentv1.HubAuthorities]
+	// changed has a token when told has changed.
+	changed chan struct{}
+	// settle is how long after that certificates of a new CA are not shown yet.
+	settle time.Duration
+}
+
+func newCredentials(settle time.Duration) *credentials {
+	return &credentials{changed: make(chan struct{}, 1), settle: settle}
 }
 
 // identity is immutable.
@@ -24,6 +35,10 @@ type identity struct {
 	certificate  tls.Certificate
 	authority    *x509.CertPool
 	authorityPEM []byte
+	// generation is that of the hub's CAs; 0 is the one that the agent joined with.
+	generation uint64
+	// since is when this process began to trust them; zero until adopt.
+	since time.Time
 }
 
 func parseIdentity(certPEM, keyPEM, caPEM []byte) (*identity, error) {
@@ -38,7 +53,7 @@ func parseIdentity(certPEM, keyPEM, caPEM []byte) (*identity, error) {
 	if !pool.AppendCertsFromPEM(caPEM) {
 		return nil, errors.New("read the hub's CA: no certificate in it")
 	}
-	return &identity{certificate, pool, caPEM}, nil
+	return &identity{certificate: certificate, authority: pool, authorityPEM: caPEM}, nil
 }
 
 // renewAt is when two thirds of the certificate's life are over.
@@ -68,17 +83,33 @@ func (c *credentials) Authority() *x509.CertPool {
 	return x509.NewCertPool()
 }
 
-// clientTLS dials hub members as the agent. The CA is the one of now: it does
-// not change while the agent belongs to one hub.
+// clientTLS dials hub members as the agent. The CAs are those of each handshake.
 func (c *credentials) clientTLS() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
-		RootCAs:    c.Authority(),
 		ServerName: endpoint.ServerName,
+		// RootCAs would be those of now for good.
+		InsecureSkipVerify: true,
+		VerifyConnection:   func(state tls.ConnectionState) error { return c.verifyHub(state.PeerCertificates) },
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return c.ServingCertificate()
 		},
 	}
+}
+
+// verifyHub is what crypto/tls does, with the CAs of now.
+func (c *credentials) verifyHub(chain []*x509.Certificate) error {
+	if len(chain) == 0 {
+		return errors.New("the hub shows no certificate")
+	}
+	intermediates := x509.NewCertPool()
+	for _, cert := range chain[1:] {
+		intermediates.AddCert(cert)
+	}
+	if _, err := chain[0].Verify(x509.VerifyOptions{Roots: c.Authority(), Intermediates: intermediates, DNSName: endpoint.ServerName}); err != nil {
+		return &tls.CertificateVerificationError{UnverifiedCertificates: chain, Err: err}
+	}
+	return nil
 }
 
 func encodeCertificatePEM(der []byte) []byte {

@@ -36,18 +36,34 @@ const (
 type memory struct {
 	namespace string
 	local     kubernetes.Interface
-	revision  func() int64 // newest, asked when it is time to write
-	log       *slog.Logger
-	changed   chan struct{}
+	// seen is the newest desired state, asked when it is time to write.
+	seen    func() (incarnation uint64, revision int64)
+	log     *slog.Logger
+	changed chan struct{}
 
 	mu          sync.Mutex
 	incarnation uint64
-	written     int64 // revision
+	written     memoryOf
 	members     string
 }
 
+// memoryOf is how far an incarnation of the hub was seen. A later incarnation may
+// begin at a lower revision, so revisions of two are never compared.
+type memoryOf struct {
+	incarnation uint64
+	revision    int64
+}
+
+// grow is the further of the two.
+func (m memoryOf) grow(other memoryOf) memoryOf {
+	if other.incarnation > m.incarnation || other.incarnation == m.incarnation && other.revision > m.revision {
+		return other
+	}
+	return m
+}
+
 func newMemory(local kubernetes.Interface, namespace string, log *slog.Logger) *memory {
-	return &memory{namespace: namespace, local: local, log: log, changed: make(chan struct{}, 1), revision: func() int64 { return 0 }}
+	return &memory{namespace: namespace, local: local, log: log, changed: make(chan struct{}, 1), seen: func() (uint64, int64) { return 0, 0 }}
 }
 
 // load reads what earlier lives of the agent have seen.
@@ -65,7 +81,7 @@ func (m *memory) load(ctx context.Context) (incarnation uint64, revision int64, 
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.incarnation, m.written, m.members = max(m.incarnation, incarnation), revision, stored.Data[entryMembers]
+	m.incarnation, m.written, m.members = max(m.incarnation, incarnation), memoryOf{incarnation, revision}, stored.Data[entryMembers]
 	return incarnation, revision, nil
 }
 
@@ -159,30 +175,34 @@ func (m *memory) again() {
 }
 
 func (m *memory) write(ctx context.Context) error {
+	incarnation, revision := m.seen()
 	m.mu.Lock()
-	incarnation, written, members := m.incarnation, m.written, m.members
+	// Until the state of a new incarnation has come, nothing of it was seen.
+	far := m.written.grow(memoryOf{m.incarnation, 0}).grow(memoryOf{incarnation, revision})
+	members := m.members
 	m.mu.Unlock()
-	revision := max(m.revision(), written)
 	maps := m.local.CoreV1().ConfigMaps(m.namespace)
 	stored, err := maps.Get(ctx, MemoryConfigMap, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		_, err = maps.Create(ctx, &corev1.ConfigMap{
-			ObjectMeta: metav1.ObjectMeta{Namespace: m.namespace, Name: MemoryConfigMap}, Data: memoryData(incarnation, revision, members),
+			ObjectMeta: metav1.ObjectMeta{Namespace: m.namespace, Name: MemoryConfigMap}, Data: memoryData(far, members),
 		}, metav1.CreateOptions{})
 	case err == nil:
 		// The other replica may have seen more.
-		seen, at, parseErr := parseMemory(stored)
+		at, revision, parseErr := parseMemory(stored)
 		if parseErr != nil {
 			return parseErr
 		}
-		if seen > incarnation {
-			m.remember(seen)
+		if at > far.incarnation {
+			m.remember(at)
 		}
-		if seen >= incarnation && at >= revision && stored.Data[entryMembers] == members {
+		other := memoryOf{at, revision}
+		far = far.grow(other)
+		if far == other && stored.Data[entryMembers] == members {
 			return nil
 		}
-		stored.Data = memoryData(max(seen, incarnation), max(at, revision), members)
+		stored.Data = memoryData(far, members)
 		_, err = maps.Update(ctx, stored, metav1.UpdateOptions{})
 	}
 	if err != nil {
@@ -190,12 +210,12 @@ func (m *memory) write(ctx context.Context) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.written = max(m.written, revision)
+	m.written = m.written.grow(far)
 	return nil
 }
 
-func memoryData(incarnation uint64, revision int64, members string) map[string]string {
-	data := map[string]string{entryIncarnation: strconv.FormatUint(incarnation, 10), entryRevision: strconv.FormatInt(revision, 10)}
+func memoryData(far memoryOf, members string) map[string]string {
+	data := map[string]string{entryIncarnation: strconv.FormatUint(far.incarnation, 10), entryRevision: strconv.FormatInt(far.revision, 10)}
 	if members != "" {
 		data[entryMembers] = members
 	}

@@ -28,6 +28,8 @@ type effecting interface {
 	Grant(grant *agentv1.Grant, deadline time.Time)
 	Carry(ctx context.Context, directive *agentv1.Directive) *agentv1.DirectiveResult
 	Observations() []*agentv1.DatasetObservation
+	// GuardsBehind are those that do not follow the hub's CAs yet, in words.
+	GuardsBehind() []string
 }
 
 // broadcasting is what the parts' messages go out by.
@@ -45,7 +47,9 @@ type hall struct {
 	active   func() bool
 	// unobservable is why the agent cannot see its cluster, or empty.
 	unobservable func() string
-	out          broadcasting // set before anything runs
+	// progress is how far the agent and those guards have followed the hub's CAs.
+	progress func(guards []string) *agentv1.AuthorityProgress
+	out      broadcasting // set before anything runs
 }
 
 // Grant implements session.Receiver.
@@ -91,8 +95,11 @@ func (h *hall) became(active bool) {
 func (h *hall) heartbeat() *agentv1.Heartbeat {
 	reason := h.unobservable()
 	beat := &agentv1.Heartbeat{Active: h.active(), Observable: reason == "", UnobservableReason: reason}
+	var behind []string
 	if beat.Active {
 		beat.Datasets = h.effector.Observations()
+		behind = h.effector.GuardsBehind()
 	}
+	beat.Authorities = h.progress(behind)
 	return beat
 }

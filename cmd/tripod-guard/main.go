@@ -63,12 +63,12 @@ func runCommand() *cobra.Command {
 	}
 	fs := c.Flags()
 	fs.StringSliceVar(&f.guard.Agents, "agents", []string{"tripod-agent-replicas.tripod-system.svc:7443"}, "HOST:PORT of every replica of the agent; names are resolved again and again")
-	fs.StringSliceVar(&f.guard.Hubs, "hubs", nil, "HOST:PORT of the hub's members, asked while no agent answers")
+	fs.StringSliceVar(&f.guard.Hubs, "hubs", nil, "HOST:PORT of hub members to ask while no agent answers, beside those that the agent writes to the credentials")
 	fs.StringVar(&f.guard.Address, "address", os.Getenv("POD_IP"), "address where pods of this cluster reach the database; the port is added when missing")
 	fs.StringVar(&f.guard.Pod, "pod", os.Getenv("HOSTNAME"), "this pod's name")
 	fs.DurationVar(&f.guard.Tick, "tick", time.Second, "how often a proof is asked for")
 	fs.DurationVar(&f.guard.Margin, "margin", 500*time.Millisecond, "how long before its deadline the database is killed")
-	fs.StringVar(&f.credentials, "credentials", "/etc/tripod-guard", "folder of tls.crt, tls.key and ca.crt")
+	fs.StringVar(&f.credentials, "credentials", "/etc/tripod-guard", "folder of tls.crt, tls.key, ca.crt and hubs, as the agent makes them")
 	fs.StringVar(&f.volume, "volume", "/var/lib/tripod-db", "folder of the copy and of the guard's memory")
 	fs.StringVar(&f.engine.Secrets, "secrets", "/etc/tripod-db", "folder of the database's credentials")
 	fs.StringVar(&f.engine.Programs, "programs", "/usr/lib/postgresql/15/bin", "folder of PostgreSQL's programs")
@@ -83,6 +83,7 @@ func run(ctx context.Context, f flags) error {
 		Certificate: filepath.Join(f.credentials, "tls.crt"),
 		Key:         filepath.Join(f.credentials, "tls.key"),
 		Authority:   filepath.Join(f.credentials, "ca.crt"),
+		Hubs:        filepath.Join(f.credentials, guard.HubsFile),
 	}
 	_, _, identity, err := credentials.Load()
 	if err != nil {

@@ -71,7 +71,8 @@ func checkApproval(ctx context.Context, api client.Client, approval *v1alpha1.Ap
 	if err != nil {
 		return err
 	}
-	if run.Status.Phase != v1alpha1.RunAwaitingApproval && run.Status.Phase != v1alpha1.RunPaused {
+	asks := run.Status.Phase == v1alpha1.RunWaves && run.Status.Reason == "ApprovalNeeded"
+	if run.Status.Phase != v1alpha1.RunAwaitingApproval && run.Status.Phase != v1alpha1.RunPaused && !asks {
 		return fmt.Errorf("the run %s is %s and waits for nobody", run.Name, run.Status.Phase)
 	}
 	loss, accepted := run.Status.Loss, approval.Spec.AcceptLoss

@@ -17,29 +17,30 @@ import (
 func newFailoverCommand(door *connection) *cobra.Command {
 	var to string
 	var detach bool
+	var place moveFlags
 	c := &cobra.Command{
-		Use:   "failover NAMESPACE/APPLICATION [--to CLUSTER]",
-		Short: "Move an application away from where it is active, and follow the run",
-		Long: `Move an application away from where it is active, and follow the run.
+		Use:   "failover NAMESPACE/APPLICATION | --from-center CENTER | --from-region REGION [--to PLACE] [--plan PLAN]",
+		Short: "Move an application, or everything in a place, away from where it is active",
+		Long: `Move an application, or everything in a place, away from where it is active, and
+follow the run.
 
 The primary is fenced first, and its stop is proven, whether it is healthy or
 not: users notice a short pause. A healthy one is better moved with "tripodctl
 switchover", which can go back. Without --to the engine takes the best target. A
 target that may lack acknowledged writes, is in another region or has just
-changed needs the approval of another person: the run then says so and waits.`,
-		Example: "  tripodctl failover pay/ledger --to north-2",
-		Args:    cobra.ExactArgs(1),
+changed needs the approval of another person: the run then says so and waits.
+
+A place moves in one run, dependencies first, with one round of approvals; each
+application has a run of its own. With --plan it moves those that the plan selects,
+in its waves. What fails holds what depends on it, and nothing else.`,
+		Example: "  tripodctl failover pay/ledger --to north-2\n  tripodctl failover --from-center north-1 --plan city",
+		Args:    place.args,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name, err := namespacedName(args[0])
-			if err != nil {
-				return err
-			}
 			api, err := door.client()
 			if err != nil {
 				return err
 			}
-			run, err := orderMove(cmd.Context(), api, name, v1alpha1.RecoveryRunSpec{
-				Action: v1alpha1.ActionFailover, To: v1alpha1.Place{Cluster: to}})
+			run, err := place.order(cmd.Context(), api, args, to, v1alpha1.RecoveryRunSpec{Action: v1alpha1.ActionFailover})
 			if err != nil {
 				return err
 			}
@@ -50,7 +51,8 @@ changed needs the approval of another person: the run then says so and waits.`,
 			return followRun(cmd.Context(), api, run, cmd.OutOrStdout())
 		},
 	}
-	c.Flags().StringVar(&to, "to", "", "the cluster that takes over; empty lets the engine choose")
+	place.add(c)
+	c.Flags().StringVar(&to, "to", "", "the cluster that takes over, for a place also a center or region; empty lets the engine choose")
 	c.Flags().BoolVar(&detach, "detach", false, "do not follow the run")
 	return c
 }

@@ -51,13 +51,12 @@ func applicationRoute(namespace, name string) fleetRoute {
 // fleetConfig is what a kubeconfig of the fleet is made of.
 type fleetConfig struct {
 	// server is HOST:PORT that the plain contexts lead to.
-	server        string
-	members       []fleetMember
-	each          bool
-	routes        []fleetRoute
-	credentials   *clientcmdapi.AuthInfo
-	authority     []byte
-	authorityFile string
+	server      string
+	members     []fleetMember
+	each        bool
+	routes      []fleetRoute
+	credentials *clientcmdapi.AuthInfo
+	authority   []byte
 }
 
 func (f fleetConfig) config() (*clientcmdapi.Config, error) {
@@ -85,7 +84,7 @@ func (f fleetConfig) add(out *clientcmdapi.Config, route fleetRoute, name, serve
 	out.Clusters[name] = &clientcmdapi.Cluster{
 		Server:                   "https://" + server + route.path,
 		TLSServerName:            endpoint.ServerName, // in every member's certificate
-		CertificateAuthorityData: f.authority, CertificateAuthority: f.authorityFile, Extensions: extensions,
+		CertificateAuthorityData: f.authority, Extensions: extensions,
 	}
 	out.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: "me", Namespace: route.namespace}
 }

@@ -186,9 +186,6 @@ func (c *connection) admin() (hubv1.AdminClient, func(), error) {
 	if tlsConfig == nil {
 		return nil, nil, errors.New("the kubeconfig has no certificate authority: the hub speaks TLS only")
 	}
-	if len(tlsConfig.Certificates) == 0 && tlsConfig.GetClientCertificate == nil {
-		return nil, nil, errors.New("the kubeconfig's user has no client certificate, and the hub's own operations take nothing else: get one with `tripodctl user-certificate`")
-	}
 	tlsConfig.ServerName = endpoint.ServerName
 	tlsConfig.NextProtos = []string{"h2"}
 	var members []string
@@ -201,7 +198,7 @@ func (c *connection) admin() (hubv1.AdminClient, func(), error) {
 	}
 	dial := endpoint.Dialer(members)
 	conn, err := grpc.NewClient("passthrough:///hub",
-		grpc.WithTransportCredentials(credentials.NewTLS(tlsConfig)),
+		grpc.WithTransportCredentials(credentials.NewTLS(tlsConfig)), grpc.WithPerRPCCredentials(bearer{config}),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, "tcp", address) }))
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the hub's gRPC API: %w", err)

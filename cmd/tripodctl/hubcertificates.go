@@ -23,6 +23,8 @@ All but the CA's own are renewed by themselves with a third of their life left,
 without a restart; open connections go on. PROBLEM names one that should have been
 renewed by now. The exit code is 2 when there is one, or a member does not answer.
 
+CA is the beginning of the fingerprint of the CA that issued it.
+
 Copies that people have taken of an administrator's kubeconfig are not known here.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -39,6 +41,7 @@ Copies that people have taken of an administrator's kubeconfig are not known her
 		},
 	}
 	outputFlag(c, &output, "table", "json")
+	c.AddCommand(newHubRotateCACommand(door))
 	return c
 }
 
@@ -51,10 +54,10 @@ func printCertificates(cmd *cobra.Command, answer *hubv1.CertificatesResponse, n
 		if c.GetShown() == 0 {
 			where = c.GetMember() + ": " + where
 		}
-		rows = append(rows, []string{c.GetName(), c.GetKind(), ends.UTC().Format("2006-01-02 15:04"), left(ends.Sub(now)), where, c.GetRenewal(), c.GetProblem()})
+		rows = append(rows, []string{c.GetName(), c.GetKind(), ends.UTC().Format("2006-01-02 15:04"), left(ends.Sub(now)), where, c.GetRenewal(), shortCA(c.GetIssuer()), c.GetProblem()})
 		well = well && c.GetProblem() == ""
 	}
-	if err := printTable(cmd.OutOrStdout(), []string{"NAME", "KIND", "ENDS (UTC)", "LEFT", "WHERE", "RENEWED", "PROBLEM"}, rows); err != nil {
+	if err := printTable(cmd.OutOrStdout(), []string{"NAME", "KIND", "ENDS (UTC)", "LEFT", "WHERE", "RENEWED", "CA", "PROBLEM"}, rows); err != nil {
 		return err
 	}
 	if silent := answer.GetSilent(); len(silent) > 0 {
@@ -64,6 +67,12 @@ func printCertificates(cmd *cobra.Command, answer *hubv1.CertificatesResponse, n
 		return errNotReady
 	}
 	return nil
+}
+
+// shortCA tells CAs apart by the beginning of their fingerprint.
+func shortCA(fingerprint string) string {
+	_, hex, _ := strings.Cut(fingerprint, ":")
+	return hex[:min(len(hex), 8)]
 }
 
 // left is how long a certificate lives, to the day, and to the minute at the end.

@@ -6,14 +6,12 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"tripod.dev/tripod/hub/api/jointoken"
@@ -68,7 +66,11 @@ func (j *joining) token(ctx context.Context, door *connection, cluster string) (
 	if err != nil {
 		return jointoken.Token{}, err
 	}
-	ca, err := authority(config)
+	trusted, err := door.trusted(ctx, config)
+	if err != nil {
+		return jointoken.Token{}, err
+	}
+	ca, err := authority(trusted)
 	if err != nil {
 		return jointoken.Token{}, err
 	}
@@ -129,15 +131,9 @@ func (j *joining) accept(ctx context.Context, api client.Client, name string) er
 	return nil
 }
 
-// authority returns the hub's CA, which the kubeconfig trusts.
-func authority(config *rest.Config) (*x509.Certificate, error) {
-	text := config.CAData
-	if len(text) == 0 && config.CAFile != "" {
-		var err error
-		if text, err = os.ReadFile(config.CAFile); err != nil {
-			return nil, fmt.Errorf("read the hub's CA: %w", err)
-		}
-	}
+// authority returns the CA of the certificates that members show, the first of those
+// that are trusted.
+func authority(text []byte) (*x509.Certificate, error) {
 	block, _ := pem.Decode(text)
 	if block == nil {
 		return nil, errors.New("the kubeconfig holds no CA certificate, which a join token pins: use the admin.kubeconfig of a hub member")

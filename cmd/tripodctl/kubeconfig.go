@@ -95,9 +95,13 @@ func (k kubeconfig) write(ctx context.Context, out, notes io.Writer) error {
 	if named := endpoint.Parse(k.server, endpoint.APIPort); len(named) > 0 {
 		server = named[0]
 	}
+	authority, err := k.door.trusted(ctx, config)
+	if err != nil {
+		return err
+	}
 	made := fleetConfig{
 		server: server, members: members, each: k.each, routes: routes, credentials: credentials,
-		authority: config.CAData, authorityFile: config.CAFile,
+		authority: authority,
 	}
 	encoded, err := made.config()
 	if err != nil {

@@ -77,7 +77,7 @@ Exit codes: 0 done, 1 failed, 2 the report was printed and something is not well
 		newApproveCommand(&door),
 		newReportCommand(&door),
 		newEvidenceCommand(&door),
-		newKubeconfigCommand(&door), newUserCertificateCommand(&door),
+		newKubeconfigCommand(&door), newUserCertificateCommand(&door), newAccessCommand(&door),
 	)
 	sayUsage(root)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -22,7 +23,14 @@ The manifest holds a new join token, good for this cluster's name and once, and
 the addresses of every hub member as the hub knows them. It is a secret.
 
 Your nodes must be able to pull the agent's image: "make images" writes it as an
-archive, for your registry or for your nodes; name it with --image.`,
+archive, for your registry or for your nodes; name it with --image.
+
+The agent's rights in the cluster are a role for each feature, never cluster-admin:
+every agent sees the cluster; "datasets" keeps databases' certificates, "placement"
+applies templates, "roles" applies templates of Roles and RoleBindings, "gateway"
+passes people on, as themselves. --without leaves out what you do not use; delete
+the ClusterRole and the ClusterRoleBinding tripod-agent-FEATURE of a cluster that
+had it.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
@@ -49,6 +57,7 @@ archive, for your registry or for your nodes; name it with --image.`,
 	j.flags(c.Flags())
 	c.Flags().StringVar(&params.Image, "image", agent.DefaultImage, "image of the agent")
 	c.Flags().IntVar(&params.Replicas, "replicas", 2, "replicas of the agent; with 2, one may fail")
+	c.Flags().StringSliceVar(&params.Without, "without", nil, "features that the agent gets no rights for: "+strings.Join(agent.Features, ", "))
 	c.Flags().StringVar(&params.LogLevel, "log-level", "info", "debug, info, warn or error")
 	return c
 }

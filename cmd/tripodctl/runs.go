@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -57,8 +58,7 @@ func newRunsCommand(door *connection) *cobra.Command {
 					rto = r.Status.Measured.RTOSeconds
 				}
 				rows = append(rows, []string{
-					r.Name, string(r.Spec.Action), r.Spec.Application.Namespace + "/" + r.Spec.Application.Name,
-					r.Spec.From.Cluster, r.Spec.To.Cluster, string(r.Status.Phase), r.Status.Reason, rto, age(r.CreationTimestamp.Time),
+					r.Name, string(r.Spec.Action), subject(&r), placeText(r.Spec.From), target(&r), string(r.Status.Phase), r.Status.Reason, rto, age(r.CreationTimestamp.Time),
 				})
 			}
 			return printTable(cmd.OutOrStdout(), []string{"NAME", "ACTION", "APPLICATION", "FROM", "TO", "PHASE", "REASON", "RTO", "AGE"}, rows)
@@ -72,7 +72,7 @@ func newRunCommand(door *connection) *cobra.Command {
 	var follow bool
 	c := &cobra.Command{
 		Use:   "run NAME",
-		Short: "Show one recovery run, follow it with --watch, or abort it",
+		Short: "Show one recovery run, follow it with --watch, or steer it",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := door.client()
@@ -90,7 +90,10 @@ func newRunCommand(door *connection) *cobra.Command {
 		},
 	}
 	c.Flags().BoolVarP(&follow, "watch", "w", false, "print each phase as it is reached, until the run ends")
-	c.AddCommand(newAbortCommand(door))
+	c.AddCommand(newAbortCommand(door), newRetryCommand(door))
+	for _, s := range steerings() {
+		c.AddCommand(newSteerCommand(door, s))
+	}
 	return c
 }
 
@@ -104,14 +107,16 @@ func getRun(ctx context.Context, api client.Client, name string) (*v1alpha1.Reco
 
 func printRun(w io.Writer, run *v1alpha1.RecoveryRun) error {
 	s := run.Status
-	fmt.Fprintf(w, "%s: %s of %s/%s from %s to %s\n", run.Name, run.Spec.Action,
-		run.Spec.Application.Namespace, run.Spec.Application.Name, run.Spec.From.Cluster, run.Spec.To.Cluster)
+	fmt.Fprintf(w, "%s: %s of %s from %s to %s\n", run.Name, run.Spec.Action, subject(run), placeText(run.Spec.From), target(run))
 	fmt.Fprintf(w, "phase     %s %s\n", s.Phase, s.Reason)
 	if s.Message != "" {
 		fmt.Fprintf(w, "message   %s\n", s.Message)
 	}
 	if s.Loss != nil {
 		fmt.Fprintf(w, "loss      %s\n", s.Loss.Message)
+	}
+	if err := printApplications(w, s); err != nil {
+		return err
 	}
 	if m := s.Measured; m != nil {
 		fmt.Fprintf(w, "measured  detect %ss, fence %ss, promote %ss, route %ss, RTO %ss, RPO %s\n",
@@ -168,6 +173,10 @@ func followRun(ctx context.Context, api client.WithWatch, name string, w io.Writ
 			if run.Status.Phase == v1alpha1.RunCompleted || run.Status.Phase == v1alpha1.RunAborted {
 				events.Stop()
 				return printRun(w, run)
+			}
+			if run.Spec.ForPlan() && run.Status.Phase == v1alpha1.RunPaused && run.Status.Reason == "SomeFailed" {
+				events.Stop()
+				return cmp.Or(printRun(w, run), errNotReady)
 			}
 		}
 	}

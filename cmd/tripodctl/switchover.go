@@ -18,10 +18,12 @@ func newSwitchoverCommand(door *connection) *cobra.Command {
 	var to string
 	var detach bool
 	var limit time.Duration
+	var place moveFlags
 	c := &cobra.Command{
-		Use:   "switchover NAMESPACE/APPLICATION [--to CLUSTER] [--pause-limit 10s]",
-		Short: "Move a healthy application as planned, without losing a write, and follow the run",
-		Long: `Move a healthy application as planned, without losing a write, and follow the run.
+		Use:   "switchover NAMESPACE/APPLICATION | --from-center CENTER | --from-region REGION [--to PLACE] [--plan PLAN] [--pause-limit 10s]",
+		Short: "Move a healthy application, or a place, as planned, without losing a write",
+		Long: `Move a healthy application, or everything in a place, as planned, without losing a
+write, and follow the run.
 
 Writes are closed, the source stops in order, the target proves that it holds
 everything, takes over and is opened: users notice a pause of about a second. Any
@@ -31,13 +33,9 @@ is lost, or somebody aborts the run, the source is opened again. Once the target
 is open there is no way back but another switchover.
 
 Exit code 2 means that the run ended without the move: the source is the primary.`,
-		Example: "  tripodctl switchover pay/ledger --to north-2\n  tripodctl run abort RUN",
-		Args:    cobra.ExactArgs(1),
+		Example: "  tripodctl switchover pay/ledger --to north-2\n  tripodctl switchover --from-center north-1 --to north-2\n  tripodctl run abort RUN",
+		Args:    place.args,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name, err := namespacedName(args[0])
-			if err != nil {
-				return err
-			}
 			seconds, err := pauseLimit(limit)
 			if err != nil {
 				return err
@@ -46,8 +44,8 @@ Exit code 2 means that the run ended without the move: the source is the primary
 			if err != nil {
 				return err
 			}
-			run, err := orderMove(cmd.Context(), api, name, v1alpha1.RecoveryRunSpec{
-				Action: v1alpha1.ActionSwitchover, To: v1alpha1.Place{Cluster: to}, PauseLimitSeconds: seconds})
+			run, err := place.order(cmd.Context(), api, args, to, v1alpha1.RecoveryRunSpec{
+				Action: v1alpha1.ActionSwitchover, PauseLimitSeconds: seconds})
 			if err != nil {
 				return err
 			}
@@ -59,7 +57,8 @@ Exit code 2 means that the run ended without the move: the source is the primary
 			return endsAs(cmd.Context(), api, run, v1alpha1.RunCompleted, cmd.OutOrStdout())
 		},
 	}
-	c.Flags().StringVar(&to, "to", "", "the cluster that takes over; empty lets the engine choose")
+	place.add(c)
+	c.Flags().StringVar(&to, "to", "", "the cluster that takes over, for a place also a center or region; empty lets the engine choose")
 	c.Flags().DurationVar(&limit, "pause-limit", 10*time.Second, "the longest that writes may be closed before the run returns to the source")
 	c.Flags().BoolVar(&detach, "detach", false, "do not follow the run")
 	return c
@@ -97,8 +96,9 @@ func newAbortCommand(door *connection) *cobra.Command {
 
 A run that has changed nothing yet just ends. A switchover or failback returns to its source,
 which writes again, until its target is open; from then on only another
-switchover leads back. A failover is not undone: its source may be lost. Who
-ordered the run may abort it; others need the right to approve runs.
+switchover leads back. A failover is not undone: its source may be lost. The run
+of a plan begins nothing new, aborts the runs of its applications where that is
+possible, and waits for the others; what was moved stays where it is. Who ordered the run may abort it; others need the right to approve runs.
 
 Exit code 2 means that the run was completed all the same.`,
 		Args: cobra.ExactArgs(1),
@@ -132,6 +132,12 @@ Exit code 2 means that the run was completed all the same.`,
 
 // checkAbort says what would make the abort useless.
 func checkAbort(run *v1alpha1.RecoveryRun) error {
+	if run.Spec.ForPlan() {
+		if run.Status.Phase == v1alpha1.RunCompleted || run.Status.Phase == v1alpha1.RunAborted {
+			return fmt.Errorf("the run %s is %s already: %s", run.Name, run.Status.Phase, run.Status.Message)
+		}
+		return nil
+	}
 	back := fmt.Sprintf("to go back: tripodctl switchover %s/%s --to %s",
 		run.Spec.Application.Namespace, run.Spec.Application.Name, run.Spec.From.Cluster)
 	switch run.Status.Phase {

@@ -94,7 +94,11 @@ func (u userCertificate) run(cmd *cobra.Command, door *connection) error {
 	if err != nil {
 		return err
 	}
-	if err := u.write(config, certificate, key); err != nil {
+	ca, err := door.trusted(cmd.Context(), config)
+	if err != nil {
+		return err
+	}
+	if err := u.write(config, ca, certificate, key); err != nil {
 		return err
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "%s is the kubeconfig of %s; bind roles to that name or to the groups %q\n", u.out, u.name, u.groups)
@@ -143,13 +147,10 @@ func awaitCertificate(ctx context.Context, client kubernetes.Interface, name str
 	return certificate, err
 }
 
-// write makes the kubeconfig, with the server and the CA of the one in use.
-func (u userCertificate) write(config *rest.Config, certificate, key []byte) error {
-	if err := rest.LoadTLSFiles(config); err != nil {
-		return fmt.Errorf("read the hub's CA: %w", err)
-	}
+// write makes the kubeconfig, with the server of the one in use.
+func (u userCertificate) write(config *rest.Config, ca, certificate, key []byte) error {
 	k := api.NewConfig()
-	k.Clusters["hub"] = &api.Cluster{Server: config.Host, CertificateAuthorityData: config.CAData, TLSServerName: config.ServerName}
+	k.Clusters["hub"] = &api.Cluster{Server: config.Host, CertificateAuthorityData: ca, TLSServerName: config.ServerName}
 	k.AuthInfos[u.name] = &api.AuthInfo{ClientCertificateData: certificate, ClientKeyData: key}
 	k.Contexts["hub"] = &api.Context{Cluster: "hub", AuthInfo: u.name}
 	k.CurrentContext = "hub"

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"text/template"
 
@@ -48,7 +49,14 @@ type Params struct {
 	Replicas int
 	// LogLevel of the agent; info if empty.
 	LogLevel string
+	// Without names features whose rights the agent does not get; see Features.
+	Without []string
 }
+
+// Features are what an agent may do beyond seeing its cluster, each with a
+// ClusterRole of its own: to keep datasets, to apply templates, to apply templates
+// of roles, and to pass the gateway's callers on.
+var Features = []string{"datasets", "placement", "roles", "gateway"}
 
 func (p Params) withDefaults() Params {
 	if p.Image == "" {
@@ -78,7 +86,17 @@ func (p Params) Validate() error {
 	if p.Replicas < 0 {
 		errs = append(errs, fmt.Errorf("agent manifest: %d replicas: give 2, so that one may fail", p.Replicas))
 	}
+	for _, feature := range p.Without {
+		if !slices.Contains(Features, feature) {
+			errs = append(errs, fmt.Errorf("agent manifest: there is no feature %q to leave out: there are %s", feature, strings.Join(Features, ", ")))
+		}
+	}
 	return errors.Join(errs...)
+}
+
+// features are those that are not left out.
+func (p Params) features() []string {
+	return slices.DeleteFunc(slices.Clone(Features), func(f string) bool { return slices.Contains(p.Without, f) })
 }
 
 // Render returns the manifest as YAML documents for `kubectl apply -f -`.
@@ -89,7 +107,7 @@ func Render(p Params) ([]byte, error) {
 	}
 	var out bytes.Buffer
 	err := manifest.Execute(&out, map[string]any{
-		"Namespace": Namespace, "Cluster": p.Cluster, "Image": p.Image, "Replicas": p.Replicas, "LogLevel": p.LogLevel,
+		"Features": p.features(), "Namespace": Namespace, "Cluster": p.Cluster, "Image": p.Image, "Replicas": p.Replicas, "LogLevel": p.LogLevel,
 		"Token":  strings.TrimSpace(p.Token),
 		"Hub":    strings.Join(endpoint.Parse(strings.Join(p.Hub, ","), endpoint.RPCPort), ","),
 		"HubAPI": strings.Join(endpoint.Parse(strings.Join(p.HubAPI, ","), endpoint.APIPort), ","),

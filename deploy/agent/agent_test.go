@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -79,9 +81,53 @@ func TestTheManifestIsWhatKubernetesReads(t *testing.T) {
 			}
 		}
 	}
-	want := map[string]int{"Namespace": 1, "ServiceAccount": 1, "ClusterRole": 2, "ClusterRoleBinding": 2, "Secret": 1, "Service": 2, "PodDisruptionBudget": 1, "Deployment": 1}
+	want := map[string]int{"Namespace": 1, "ServiceAccount": 1, "ClusterRole": 6, "ClusterRoleBinding": 6, "Role": 1, "RoleBinding": 1, "Secret": 1, "Service": 2, "PodDisruptionBudget": 1, "Deployment": 1}
 	if diff := cmp.Diff(want, kinds); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestTheAgentHasTheRightsOfItsFeatures: one that only shows its cluster may
+// neither change it nor be anybody.
+func TestTheAgentHasTheRightsOfItsFeatures(t *testing.T) {
+	for name, tc := range map[string]struct {
+		without []string
+		verbs   []string // that the agent has in the whole cluster
+	}{
+		"everything":        {nil, []string{"bind", "create", "delete", "escalate", "get", "impersonate", "list", "patch", "update", "watch"}},
+		"without a gateway": {[]string{"gateway"}, []string{"bind", "create", "delete", "escalate", "get", "list", "patch", "update", "watch"}},
+		"without roles":     {[]string{"roles"}, []string{"create", "delete", "get", "impersonate", "list", "patch", "update", "watch"}},
+		"only the view":     {Features, []string{"get", "list", "watch"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			manifest, err := Render(Params{Cluster: "north-1", Hub: []string{"10.0.0.1"}, Token: token, Without: tc.without})
+			if err != nil {
+				t.Fatal(err)
+			}
+			roles, bound, verbs := map[string]bool{}, map[string]bool{}, map[string]bool{}
+			for _, object := range decode(t, manifest) {
+				switch o := object.(type) {
+				case *rbacv1.ClusterRole:
+					roles[o.Name] = true
+					for _, rule := range o.Rules {
+						for _, verb := range rule.Verbs {
+							verbs[verb] = true
+						}
+					}
+				case *rbacv1.ClusterRoleBinding:
+					bound[o.RoleRef.Name] = true
+				}
+			}
+			if diff := cmp.Diff(roles, bound); diff != "" {
+				t.Errorf("roles and what is bound:\n%s", diff)
+			}
+			if diff := cmp.Diff(tc.verbs, slices.Sorted(maps.Keys(verbs))); diff != "" {
+				t.Errorf("verbs (-want +got):\n%s", diff)
+			}
+			if roles["cluster-admin"] {
+				t.Error("the agent is bound to cluster-admin")
+			}
+		})
 	}
 }
 
@@ -92,6 +138,7 @@ func TestBadParamsAreRefused(t *testing.T) {
 	}{
 		"a token of another cluster":          {Params{Cluster: "north-2", Hub: []string{"a"}, Token: token}, `for cluster "north-1", this is "north-2"`},
 		"half a token":                        {Params{Cluster: "north-1", Hub: []string{"a"}, Token: "north-1.abcdef"}, "malformed"},
+		"a feature that is none":              {Params{Cluster: "north-1", Hub: []string{"a"}, Token: token, Without: []string{"x"}}, `no feature "x"`},
 		"no hub":                              {Params{Cluster: "north-1", Token: token}, "no hub member"},
 		"a name that would break out of YAML": {Params{Cluster: "x: {}", Hub: []string{"a"}, Token: token}, "join token"},
 	} {

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -27,19 +28,32 @@ func (c *Controller) announce(ctx context.Context, run *v1alpha1.RecoveryRun) {
 	if phase == v1alpha1.RunPaused || phase == v1alpha1.RunAborted || phase == v1alpha1.RunAwaitingApproval {
 		kind = corev1.EventTypeWarning
 	}
-	ref := run.Spec.Application
-	c.record(ctx, types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}, kind, "Recovery"+string(phase),
-		fmt.Sprintf("run %s: %s -> %s is %s %s %s", run.Name, run.Spec.From.Cluster, run.Spec.To.Cluster, phase, run.Status.Reason, run.Status.Message))
+	about := corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Application",
+		Namespace: run.Spec.Application.Namespace, Name: run.Spec.Application.Name}
+	if run.Spec.ForPlan() {
+		about = corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "RecoveryRun", Name: run.Name}
+	}
+	c.record(ctx, about, kind, "Recovery"+string(phase),
+		fmt.Sprintf("run %s: %s -> %s is %s %s %s", run.Name, orPlace(run.Spec.From), orPlace(run.Spec.To), phase, run.Status.Reason, run.Status.Message))
 }
 
-// record writes one event about an application, beside the turn.
-func (c *Controller) record(ctx context.Context, app types.NamespacedName, kind, reason, message string) {
+// tellOf records an event about an application.
+func (c *Controller) tellOf(ctx context.Context, app types.NamespacedName, kind, reason, message string) {
+	c.record(ctx, corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Application",
+		Namespace: app.Namespace, Name: app.Name}, kind, reason, message)
+}
+
+// record writes one event, beside the turn.
+func (c *Controller) record(ctx context.Context, about corev1.ObjectReference, kind, reason, message string) {
+	namespace := about.Namespace
+	if namespace == "" {
+		namespace = Namespace
+	}
 	now := metav1.NewTime(time.Now())
 	event := &corev1.Event{
-		ObjectMeta: metav1.ObjectMeta{Namespace: app.Namespace, GenerateName: app.Name + "."},
-		InvolvedObject: corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Application",
-			Namespace: app.Namespace, Name: app.Name},
-		Reason: reason, Type: kind, Count: 1, FirstTimestamp: now, LastTimestamp: now,
+		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, GenerateName: about.Name + "."},
+		InvolvedObject: about,
+		Reason:         reason, Type: kind, Count: 1, FirstTimestamp: now, LastTimestamp: now,
 		Message: message[:min(len(message), maxEventMessage)],
 		Source:  corev1.EventSource{Component: "tripod-failover", Host: c.cfg.Member},
 	}
@@ -47,7 +61,12 @@ func (c *Controller) record(ctx context.Context, app types.NamespacedName, kind,
 		bounded, cancel := context.WithTimeout(ctx, c.cfg.WriteTimeout)
 		defer cancel()
 		if err := c.client.Create(bounded, event); err != nil && ctx.Err() == nil {
-			c.log.Debug("event dropped", "application", app.String(), "error", err)
+			c.log.Debug("event dropped", "about", about.Name, "error", err)
 		}
 	})
+}
+
+// orPlace is the most exact name of a place.
+func orPlace(p v1alpha1.Place) string {
+	return cmp.Or(p.Cluster, p.Center, p.Region, "the best target")
 }

@@ -30,6 +30,7 @@ type fleet struct {
 	centers  []string
 	lost     map[string]bool
 	copies   map[string]*agentv1.DatasetObservation
+	also     []string      // datasets beside ledger-db
 	promoted map[int64]int // promotions by epoch
 	carried  []*agentv1.Directive
 	refuse   func(*agentv1.Directive) *agentv1.DirectiveResult
@@ -98,6 +99,11 @@ func (f *fleet) Reports() []Report {
 			age = 6 * time.Second
 		}
 		all = append(all, Report{Cluster: c, Age: age, Dataset: f.copies[c]})
+		for _, name := range f.also {
+			if o := f.copies[at(c, name)]; o != nil {
+				all = append(all, Report{Cluster: c, Age: age, Dataset: o})
+			}
+		}
 	}
 	return all
 }
@@ -124,7 +130,7 @@ func (f *fleet) Direct(_ context.Context, cluster string, d *agentv1.Directive) 
 		o.Role, o.State = agentv1.Role_ROLE_PRIMARY, "Running"
 	case agentv1.Verb_VERB_FOLLOW:
 		o.Role, o.State = agentv1.Role_ROLE_REPLICA, "Streaming"
-		f.streamLocked(d.GetRole().GetPrimary(), cluster)
+		f.streamLocked(at(d.GetRole().GetPrimary(), d.GetDataset().GetName()), cluster)
 	case agentv1.Verb_VERB_CLOSE:
 		o.State, o.PositionBytes = "Closed", finalBytes
 		result.Observation = o
@@ -135,13 +141,21 @@ func (f *fleet) Direct(_ context.Context, cluster string, d *agentv1.Directive) 
 		result.Observation = &agentv1.DatasetObservation{PositionBytes: finalBytes}
 		return result, nil
 	case agentv1.Verb_VERB_SET_SYNC_SET:
-		o = clone(f.copies[cluster])
+		o = clone(f.copies[at(cluster, d.GetDataset().GetName())])
 		o.Acknowledges = slices.DeleteFunc(slices.Clone(d.GetRole().GetSyncSet()), func(n string) bool { return n == cluster })
 	default:
 		return result, nil
 	}
-	f.copies[cluster] = o
+	f.copies[at(cluster, d.GetDataset().GetName())] = o
 	return result, nil
+}
+
+// at is where the copy of a dataset is in copies.
+func at(cluster, dataset string) string {
+	if dataset == "ledger-db" {
+		return cluster
+	}
+	return cluster + "/" + dataset
 }
 
 func (f *fleet) streamLocked(primary, standby string) {

@@ -52,7 +52,7 @@ func (g caller) attach(ctx context.Context) error {
 			}
 		}
 		if round > quietTicks && g.quiet() {
-			for _, address := range g.cfg.Hubs {
+			for _, address := range append(g.cfg.Credentials.hubs(), g.cfg.Hubs...) {
 				wanted[address] = true
 			}
 		}

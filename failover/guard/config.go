@@ -16,7 +16,7 @@ type Config struct {
 	// Agents are HOST:PORT; a host is resolved to all its addresses, again and
 	// again.
 	Agents []string
-	// Hubs are asked only while no agent answers.
+	// Hubs are asked only while no agent answers, beside those of the credentials.
 	Hubs []string
 	// Pod is the guard's name towards an agent.
 	Pod string

@@ -61,6 +61,24 @@ type Credentials struct {
 	Certificate string
 	Key         string
 	Authority   string
+	// Hubs holds the HOST:PORT of the hub's members, one a line, as the agents
+	// knew them last. It may be missing.
+	Hubs string
+}
+
+// HubsFile is the entry of the Secret that Credentials.Hubs is the file of.
+const HubsFile = "hubs"
+
+// hubs are the members to ask while no agent answers.
+func (c Credentials) hubs() []string {
+	if c.Hubs == "" {
+		return nil
+	}
+	text, err := os.ReadFile(c.Hubs)
+	if err != nil {
+		return nil // an agent of an earlier version wrote none
+	}
+	return strings.Fields(string(text))
 }
 
 // Load reads the files and the identity in them.

@@ -175,7 +175,8 @@ func (g worker) stopped(err error) {
 func (g *Guard) learn(asked Instant, proof *agentv1.Proof, hub bool) error {
 	g.mu.Lock()
 	changed, err := g.core.Learn(asked, proof)
-	if !hub {
+	// An agent that knows of no role is no answer to a primary.
+	if !hub && (proof.GetRole() != nil || g.core.Mode() != agentv1.DatabaseMode_DATABASE_MODE_PRIMARY) {
 		g.heard = g.cfg.Clock()
 	}
 	g.mu.Unlock()

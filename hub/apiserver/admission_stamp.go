@@ -21,8 +21,8 @@ import (
 const maxApproverGroups = 64
 
 // stamp writes who made an Approval or a RecoveryRun, and refuses an approval
-// by who asked for the run (safety.md section 10), who may only withdraw it. Others
-// need the verb "approve" on runs: who may order one may make Approvals, too, to be
+// by who asked for the run (safety.md section 10), who may only withdraw, pause and
+// resume it. Others need the verb "approve" on runs: who may order one may make Approvals, too, to be
 // able to withdraw it.
 type stamp struct {
 	*admission.Handler
@@ -73,6 +73,9 @@ func (s *stamp) Admit(_ context.Context, a admission.Attributes, _ admission.Obj
 		if isHub(who) {
 			return nil // the engine itself: no person asked
 		}
+		if parent, _, _ := unstructured.NestedString(object.Object, "spec", "parent"); parent != "" {
+			return admission.NewForbidden(a, fmt.Errorf("spec.parent is %q: only the hub makes runs that belong to another one, whose approval covers them; leave it out", parent))
+		}
 		return setSpec(object, map[string]any{"requester": who.GetName()})
 	}
 	return nil
@@ -104,9 +107,11 @@ func (s *stamp) Validate(ctx context.Context, a admission.Attributes, _ admissio
 	}
 	requester, _, _ := unstructured.NestedString(run.Object, "spec", "requester")
 	decision, _, _ := unstructured.NestedString(object.Object, "spec", "decision")
+	step, _, _ := unstructured.NestedString(object.Object, "spec", "step")
+	steers := step == v1alpha1.StepResume || step == v1alpha1.StepRetry // the engine counts neither as an approval of the requester's
 	asked := requester != "" && requester == a.GetUserInfo().GetName()
 	switch {
-	case asked && decision == string(v1alpha1.DecisionReject):
+	case asked && (decision == string(v1alpha1.DecisionReject) || steers):
 		return nil
 	case asked:
 		return admission.NewForbidden(a, fmt.Errorf("%q asked for run %q and cannot approve it: another person has to", requester, name))

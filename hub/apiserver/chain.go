@@ -32,10 +32,11 @@ type chain struct {
 	aggregator   *aggregator.Config
 	controlPlane *controlplaneapiserver.Config
 	extensions   *apiextensions.Config
+	people       *people
 }
 
 // newChain opens no connection to the store.
-func newChain(o options.CompletedOptions, hooks Hooks, box *encryption.Box) (*chain, error) {
+func newChain(o options.CompletedOptions, hooks Hooks, box *encryption.Box, secrets *lateSecrets) (*chain, error) {
 	generic, informers, factory, err := controlplaneapiserver.BuildGenericConfig(
 		o,
 		[]*runtime.Scheme{legacyscheme.Scheme, apiextensions.Scheme, aggregatorscheme.Scheme},
@@ -51,6 +52,8 @@ func newChain(o options.CompletedOptions, hooks Hooks, box *encryption.Box) (*ch
 	generic.DisabledPostStartHooks.Insert("start-legacy-token-tracking-controller")
 	generic.EffectiveVersion = stampVersion(generic.EffectiveVersion)
 	install(generic, hooks)
+	who := &people{next: generic.Authentication.Authenticator, secrets: secrets.get}
+	generic.Authentication.Authenticator = who
 	if box != nil {
 		// As upstream does with a file of its options, but what is in force is known:
 		// upstream looks once a minute whether the file has changed.
@@ -85,10 +88,10 @@ func newChain(o options.CompletedOptions, hooks Hooks, box *encryption.Box) (*ch
 		// Only the front's handler chain is run.
 		build := aggregator.GenericConfig.BuildHandlerChainFunc
 		aggregator.GenericConfig.BuildHandlerChainFunc = func(api http.Handler, c *genericapiserver.Config) http.Handler {
-			return build(hooks.Handler(api), c)
+			return rememberHow(build(hooks.Handler(api), c), c)
 		}
 	}
-	return &chain{aggregator: aggregator, controlPlane: controlPlane, extensions: extensions}, nil
+	return &chain{aggregator: aggregator, controlPlane: controlPlane, extensions: extensions, people: who}, nil
 }
 
 // install puts the hooks into what the three servers share.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"time"
 
@@ -15,8 +16,13 @@ import (
 
 // Store says where the hub's store answers the etcd v3 API.
 type Store struct {
-	// Endpoints are URLs: https://HOST:PORT, or unixs://PATH.
+	// Endpoints are URLs: https://HOST:PORT, or unixs://PATH; http://HOST:PORT with
+	// Dial.
 	Endpoints []string
+	// Dial opens secured connections to the endpoints. Upstream's client reads the CA
+	// once in its life; who dials by itself may follow it. Without it CA, Certificate
+	// and Key are used.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// CA, Certificate and Key are PEM files; they are read at each handshake.
 	// They are empty only for a plain-text endpoint of a test.
 	CA, Certificate, Key string
@@ -28,6 +34,8 @@ type Store struct {
 type Identity struct {
 	// CA signs the client certificates that are believed.
 	CA string
+	// Authorities are those that count now; nil follows the file CA.
+	Authorities Authorities
 	// Certificate and Key serve; they are followed when they change.
 	Certificate, Key string
 	// ServiceAccountKey signs service account tokens. All members have the same.

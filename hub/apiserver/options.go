@@ -5,14 +5,17 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"time"
 
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/admission/plugin/namespace/lifecycle"
 	mutatingpolicy "k8s.io/apiserver/pkg/admission/plugin/policy/mutating"
 	validatingpolicy "k8s.io/apiserver/pkg/admission/plugin/policy/validating"
 	mutatingwebhook "k8s.io/apiserver/pkg/admission/plugin/webhook/mutating"
 	validatingwebhook "k8s.io/apiserver/pkg/admission/plugin/webhook/validating"
+	"k8s.io/apiserver/pkg/server/egressselector"
 	"k8s.io/client-go/informers"
 	"k8s.io/kubernetes/pkg/controlplane/apiserver/options"
 	"k8s.io/kubernetes/pkg/kubeapiserver/authorizer/modes"
@@ -41,10 +44,10 @@ var upstreamAdmission = sets.New(
 )
 
 // upstreamOptions translates a Config into the control plane's own options.
-func upstreamOptions(ctx context.Context, c Config, listener net.Listener) (options.CompletedOptions, error) {
+func upstreamOptions(ctx context.Context, c Config, listener net.Listener, secrets *lateSecrets) (options.CompletedOptions, error) {
 	o := options.NewOptions()
 	serve(o, c, listener)
-	authenticate(o, c)
+	authenticate(o, c, secrets)
 	admit(o, c)
 
 	o.Etcd.StorageConfig.Prefix = c.Store.Prefix
@@ -52,6 +55,11 @@ func upstreamOptions(ctx context.Context, c Config, listener net.Listener) (opti
 	o.Etcd.StorageConfig.Transport.TrustedCAFile = c.Store.CA
 	o.Etcd.StorageConfig.Transport.CertFile = c.Store.Certificate
 	o.Etcd.StorageConfig.Transport.KeyFile = c.Store.Key
+	if c.Store.Dial != nil {
+		o.Etcd.StorageConfig.Transport.EgressLookup = func(egressselector.NetworkContext) (utilnet.DialFunc, error) {
+			return c.Store.Dial, nil
+		}
+	}
 	// The store compacts by itself on the leader's word; five minutes is
 	// upstream's default and what kubectl's watches are made for.
 	o.EventTTL = c.EventTTL
@@ -89,14 +97,19 @@ func serve(o *options.Options, c Config, listener net.Listener) {
 	}
 }
 
-func authenticate(o *options.Options, c Config) {
+func authenticate(o *options.Options, c Config, secrets *lateSecrets) {
 	o.Authentication.ClientCert.ClientCA = c.Identity.CA
+	if c.Identity.Authorities != nil {
+		o.Authentication.ClientCert.CAContentProvider = clientAuthorities{c.Identity.Authorities}
+	}
 	o.Authentication.BootstrapToken.Enable = true
 	o.Authentication.AuthenticationConfigFile = c.AuthenticationConfig
+	o.Authentication.TokenSuccessCacheTTL = tokenCacheSeconds * time.Second
 	o.Authentication.ServiceAccounts.Issuers = []string{serviceAccountIssuer}
 	o.Authentication.ServiceAccounts.KeyFiles = []string{c.Identity.ServiceAccountKey}
 	o.Authentication.ServiceAccounts.OptionalTokenGetter = func(f informers.SharedInformerFactory) serviceaccount.ServiceAccountTokenGetter {
-		return tokenGetter{secrets: f.Core().V1().Secrets().Lister(), accounts: f.Core().V1().ServiceAccounts().Lister()}
+		secrets.lister = f.Core().V1().Secrets().Lister()
+		return tokenGetter{secrets: secrets.lister, accounts: f.Core().V1().ServiceAccounts().Lister()}
 	}
 	o.ServiceAccountSigningKeyFile = c.Identity.ServiceAccountKey
 	o.Authorization.Modes = []string{modes.ModeRBAC}

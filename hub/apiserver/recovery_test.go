@@ -72,6 +72,18 @@ func testApprovals(t *testing.T, h *hub) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
 	}
+	for text, want := range map[string]string{
+		"from: {center: north-1}, to: {}":              "",
+		"from: {}, to: {center: north-2}":              "a run without an application is for a whole place",
+		"from: {region: north}, to: {}, parent: other": "only the hub makes runs that belong to another one",
+		"application: {namespace: pay, name: none}, from: {center: north-1}, to: {}, parent: by-alice": "only the hub makes runs that belong to another one",
+	} {
+		run := object(t, "{apiVersion: tripod.dev/v1alpha1, kind: RecoveryRun, metadata: {generateName: place-}, spec: {action: Failover, "+text+"}}")
+		_, err := in(alice, runsResource, "").Create(context.Background(), run, metav1.CreateOptions{})
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
 	requester, _, _ := unstructured.NestedString(runs(alice, "by-alice").Object, "spec", "requester")
 	if requester != "alice" {
 		t.Errorf("requester %q, want the authenticated user", requester)
@@ -89,6 +101,13 @@ func testApprovals(t *testing.T, h *hub) {
 	want := map[string]any{"approver": "bob", "approverGroups": []any{"dr-approvers", "system:masters", "system:authenticated"}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("stamp (-want +got):\n%s", diff)
+	}
+
+	for step, decision := range map[string]string{"pause": "Reject", "resume": "Approve", "retry": "Approve", "abort": "Reject"} {
+		word := object(t, "{apiVersion: tripod.dev/v1alpha1, kind: Approval, metadata: {generateName: a-}, spec: {run: by-alice, step: "+step+", decision: "+decision+"}}")
+		if _, err := in(alice, approvalsResource, "").Create(context.Background(), word, metav1.CreateOptions{}); err != nil {
+			t.Errorf("%s by who ordered the run: %v", step, err)
+		}
 	}
 
 	h.namespace(t, "approvals")

@@ -13,6 +13,7 @@ import (
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
 	"k8s.io/client-go/rest"
 )
 
@@ -54,11 +55,12 @@ func New(ctx context.Context, config Config) (*Server, error) {
 }
 
 func newServer(ctx context.Context, config Config, listener net.Listener) (*Server, error) {
-	options, err := upstreamOptions(ctx, config, listener)
+	secrets := &lateSecrets{}
+	options, err := upstreamOptions(ctx, config, listener, secrets)
 	if err != nil {
 		return nil, err
 	}
-	chain, err := newChain(options, config.Hooks, config.Encryption)
+	chain, err := newChain(options, config.Hooks, config.Encryption, secrets)
 	if err != nil {
 		return nil, err
 	}
@@ -190,9 +192,13 @@ func storeClient(store Store, logger *slog.Logger) (*clientv3.Client, error) {
 			return nil, fmt.Errorf("apiserver: read the store client's certificate: %w", err)
 		}
 	}
-	client, err := clientv3.New(clientv3.Config{
-		Endpoints: store.Endpoints, TLS: config, DialTimeout: 5 * time.Second, Logger: quietZap(),
-	})
+	settings := clientv3.Config{Endpoints: store.Endpoints, TLS: config, DialTimeout: 5 * time.Second, Logger: quietZap()}
+	if store.Dial != nil {
+		settings.DialOptions = []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			return store.Dial(ctx, "tcp", address)
+		})}
+	}
+	client, err := clientv3.New(settings)
 	if err != nil {
 		return nil, fmt.Errorf("apiserver: dial the store at %q: %w", store.Endpoints, err)
 	}

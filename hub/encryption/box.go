@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -92,6 +94,37 @@ func (b *Box) Reload() error {
 	}
 	b.current.Set(loaded.Transformers, stop, loaded.HealthChecks[0], loaded.KMSCloseGracePeriod)
 	return nil
+}
+
+// Healthy is nil while every KMS that the configuration names answers, which may be
+// asked every 20 seconds only; without one always.
+func (b *Box) Healthy(ctx context.Context) error {
+	err := b.current.Check(request(ctx))
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("the KMS %s does not answer as it should: see that the plugin runs on this machine; objects that were not read since this member started cannot be read, and after three minutes nothing can be written: %w",
+		strings.Join(b.plugins(), ", "), err)
+}
+
+// request carries a context to upstream's check.
+func request(ctx context.Context) *http.Request { return (&http.Request{}).WithContext(ctx) }
+
+// plugins are the KMS of the configuration, by name and address.
+func (b *Box) plugins() (list []string) {
+	text, err := os.ReadFile(b.path)
+	var c apiserverv1.EncryptionConfiguration
+	if err != nil || yaml.Unmarshal(text, &c) != nil {
+		return []string{"in " + b.path}
+	}
+	for _, entry := range c.Resources {
+		for _, p := range entry.Providers {
+			if p.KMS != nil {
+				list = append(list, p.KMS.Name+" at "+p.KMS.Endpoint)
+			}
+		}
+	}
+	return list
 }
 
 // Transformers are for the API server; they follow Reload.

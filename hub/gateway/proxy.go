@@ -131,6 +131,8 @@ func explain(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	switch {
+	case errors.Is(context.Cause(r.Context()), errRevoked):
+		refuse(w, revoked())
 	case errors.As(err, &unreached):
 		refuse(w, away(name, unreached.Error()))
 	case r.Context().Err() != nil:

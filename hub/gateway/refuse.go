@@ -29,6 +29,10 @@ func unspeakable(name string) metav1.Status {
 		Message: fmt.Sprintf("the identity %q, its groups or extras cannot be passed on to a cluster unchanged: they are empty or hold control characters or space at an end", name)}
 }
 
+func revoked() metav1.Status {
+	return metav1.Status{Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: errRevoked.Error()}
+}
+
 func badMethod(method string) metav1.Status {
 	return metav1.Status{Code: http.StatusMethodNotAllowed, Reason: metav1.StatusReasonMethodNotAllowed,
 		Message: fmt.Sprintf("the gateway does not pass %s on to clusters", method)}

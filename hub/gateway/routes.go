@@ -33,6 +33,9 @@ type Config struct {
 	Clusters Clusters
 	// Applications knows where applications are. Without it their route is refused.
 	Applications Applications
+	// Again judges the request of a context again. Without it open streams are not
+	// judged again.
+	Again func(ctx context.Context) Judge
 	// Fleet serves the view, with the /fleet prefix taken off.
 	Fleet http.Handler
 	// ClientCertificate is the hub's, for clusters in mode Direct. Without it
@@ -58,6 +61,7 @@ type Routes struct {
 	proxy      *httputil.ReverseProxy
 	inner      request.RequestInfoResolver
 	streams    *streams
+	overseer   *overseen
 }
 
 // New makes Routes.
@@ -75,6 +79,7 @@ func New(config Config) (*Routes, error) {
 		config:     config,
 		transports: newTransports(config),
 		streams:    newStreams(),
+		overseer:   &overseen{open: map[*overseenStream]struct{}{}},
 		inner: &request.RequestInfoFactory{
 			APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api"),
 		},
@@ -100,7 +105,10 @@ func (g *Routes) LongRunning(next request.LongRunningRequestCheck) request.LongR
 // own API.
 func (g *Routes) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch route := parse(r.URL); route.to {
+		route := parse(r.URL)
+		r, done := g.overseen(r, route)
+		defer done()
+		switch route.to {
 		case toCluster:
 			g.serveCluster(w, r, route)
 		case toApplication:

@@ -56,36 +56,46 @@ func (s *streams) byApplication() map[applicationName][]*stream {
 	return all
 }
 
-// Run ends requests to applications that have moved, until ctx ends.
+// Run ends requests to applications that have moved, and streams of who may not
+// have them any more, until ctx ends.
 func (g *Routes) Run(ctx context.Context) error {
 	ticker := time.NewTicker(lookInterval)
 	defer ticker.Stop()
 	blind := map[applicationName]time.Time{} // since when a place is not known
+	judged := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-ticker.C:
 		}
-		open := g.streams.byApplication()
-		for name := range blind {
-			if open[name] == nil {
-				delete(blind, name)
-			}
+		g.followApplications(ctx, blind)
+		if time.Since(judged) >= judgeInterval {
+			judged = time.Now()
+			g.judgeAgain(ctx)
 		}
-		for name, followed := range open {
-			at, err := g.locate(ctx, name.namespace, name.name, false)
-			if err == nil || errors.Is(err, ErrNoSuchApplication) {
-				delete(blind, name)
-				g.endMoved(followed, at)
-				continue
-			}
-			if blind[name].IsZero() {
-				blind[name] = time.Now()
-			}
-			if time.Since(blind[name]) >= blindLimit {
-				g.endMoved(followed, location{})
-			}
+	}
+}
+
+func (g *Routes) followApplications(ctx context.Context, blind map[applicationName]time.Time) {
+	open := g.streams.byApplication()
+	for name := range blind {
+		if open[name] == nil {
+			delete(blind, name)
+		}
+	}
+	for name, followed := range open {
+		at, err := g.locate(ctx, name.namespace, name.name, false)
+		if err == nil || errors.Is(err, ErrNoSuchApplication) {
+			delete(blind, name)
+			g.endMoved(followed, at)
+			continue
+		}
+		if blind[name].IsZero() {
+			blind[name] = time.Now()
+		}
+		if time.Since(blind[name]) >= blindLimit {
+			g.endMoved(followed, location{})
 		}
 	}
 }

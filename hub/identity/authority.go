@@ -23,11 +23,11 @@ const (
 	clockSkew = 5 * time.Minute
 )
 
-// Authority is the hub's CA. It is immutable and safe for concurrent use.
+// Authority is a CA of the hub. It is immutable and safe for concurrent use.
 type Authority struct {
 	cert *x509.Certificate
-	key  crypto.Signer
-	pool *x509.CertPool
+	// key is nil for one that is only trusted.
+	key crypto.Signer
 }
 
 func newAuthority(now time.Time) (*Authority, error) {
@@ -65,9 +65,7 @@ func parseAuthority(der []byte, key crypto.Signer) (*Authority, error) {
 	if !ok || !public.Equal(key.Public()) {
 		return nil, errors.New("the CA's key does not belong to its certificate: restore both files from the same member")
 	}
-	pool := x509.NewCertPool()
-	pool.AddCert(cert)
-	return &Authority{cert: cert, key: key, pool: pool}, nil
+	return &Authority{cert: cert, key: key}, nil
 }
 
 // Certificate is the CA's own.
@@ -77,7 +75,14 @@ func (a *Authority) Certificate() *x509.Certificate { return a.cert }
 func (a *Authority) CertificatePEM() []byte { return encodeCertificate(a.cert.Raw) }
 
 // Pool holds the CA's certificate only.
-func (a *Authority) Pool() *x509.CertPool { return a.pool }
+func (a *Authority) Pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(a.cert)
+	return pool
+}
+
+// signs is false for a CA that is only trusted.
+func (a *Authority) signs() bool { return a.key != nil }
 
 // Fingerprint is sha256:HEX of the CA's certificate.
 func (a *Authority) Fingerprint() string { return Fingerprint(a.cert) }

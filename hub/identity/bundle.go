@@ -17,7 +17,9 @@ import (
 
 // Bundle is what all members of a hub share. Whoever has it can be any of them.
 type Bundle struct {
-	Authority *Authority
+	// authorities are those of the moment when the bundle was read or given;
+	// Identity.trust has the present ones.
+	authorities *authorities
 	// ServiceAccountKey signs service account tokens; any member's tokens are
 	// valid at every other.
 	ServiceAccountKey *ecdsa.PrivateKey
@@ -35,6 +37,10 @@ const (
 	fileServiceAccountKey = "service-account.key"
 	fileEvidenceKey       = "evidence.key"
 	fileEncryption        = "encryption.yaml"
+	// fileAuthorities is there once the hub has changed its CA, and then counts more
+	// than the two files of the CA. fileCandidate is a CA that nobody trusts yet.
+	fileAuthorities       = "authorities.json"
+	fileCandidate         = "candidate.json"
 	fileMemberCertificate = "member.crt"
 	fileMemberKey         = "member.key"
 	// fileFounder is empty; it marks the member that made the bundle.
@@ -49,6 +55,8 @@ type encodedBundle struct {
 	EvidenceKey       []byte `json:"evidenceKey"`
 	// Encryption is empty in a hub that is older than encryption at rest.
 	Encryption []byte `json:"encryption,omitempty"`
+	// Authorities is empty in a hub that never changed its CA.
+	Authorities []byte `json:"authorities,omitempty"`
 }
 
 func newBundle(now time.Time) (*Bundle, error) {
@@ -72,32 +80,31 @@ func newBundle(now time.Time) (*Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Bundle{Authority: authority, ServiceAccountKey: serviceAccountKey, EvidenceKey: evidenceKey, Encryption: text}, nil
+	return &Bundle{authorities: settledOn(authority), ServiceAccountKey: serviceAccountKey, EvidenceKey: evidenceKey, Encryption: text}, nil
 }
 
-func (b *Bundle) encode() (encodedBundle, error) {
-	caKey, err1 := encodeKey(b.Authority.key)
+// encode returns the bundle with the authorities of now.
+func (b *Bundle) encode(now *authorities) (encodedBundle, error) {
+	caKey, err1 := encodeKey(now.shower().key)
 	serviceAccountKey, err2 := encodeECKey(b.ServiceAccountKey)
 	evidenceKey, err3 := encodeKey(b.EvidenceKey)
+	var all []byte
+	var err4 error
+	if now.plan.Generation > 0 {
+		all, err4 = now.encode()
+	}
 	return encodedBundle{
-		CACertificate:     b.Authority.CertificatePEM(),
+		CACertificate:     now.certificatesPEM(),
+		Authorities:       all,
 		CAKey:             caKey,
 		ServiceAccountKey: serviceAccountKey,
 		EvidenceKey:       evidenceKey,
 		Encryption:        b.Encryption,
-	}, errors.Join(err1, err2, err3)
+	}, errors.Join(err1, err2, err3, err4)
 }
 
 func (e encodedBundle) decode() (*Bundle, error) {
-	caDER, err := decodeCertificate(e.CACertificate)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", fileCACertificate, err)
-	}
-	caKey, err := decodeKey(e.CAKey)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", fileCAKey, err)
-	}
-	authority, err := parseAuthority(caDER, caKey)
+	authorities, err := e.authorities()
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +132,22 @@ func (e encodedBundle) decode() (*Bundle, error) {
 	if _, err := encryption.ParseRing(e.Encryption); err != nil {
 		return nil, fmt.Errorf("%s: %w", fileEncryption, err)
 	}
-	return &Bundle{Authority: authority, ServiceAccountKey: serviceAccountKey, EvidenceKey: evidenceKey, Encryption: e.Encryption}, nil
+	return &Bundle{authorities: authorities, ServiceAccountKey: serviceAccountKey, EvidenceKey: evidenceKey, Encryption: e.Encryption}, nil
+}
+
+func (e encodedBundle) authorities() (*authorities, error) {
+	if len(e.Authorities) > 0 {
+		all, err := decodeAuthorities(e.Authorities)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", fileAuthorities, err)
+		}
+		return all, nil
+	}
+	authority, err := savedAuthority{e.CACertificate, e.CAKey}.decode()
+	if err != nil {
+		return nil, err
+	}
+	return settledOn(authority), nil
 }
 
 // files orders a bundle's files. The CA's certificate is last: it is written
@@ -164,6 +186,10 @@ func readBundle(directory string) (*Bundle, error) {
 		}
 		*file.data = data
 	}
+	var err error
+	if encoded.Authorities, err = readAuthorities(directory); err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
 	bundle, err := encoded.decode()
 	if err != nil {
 		return nil, fmt.Errorf("identity: %s: %w: restore the directory from this member's backup, or empty it so that the member fetches it again",
@@ -174,12 +200,17 @@ func readBundle(directory string) (*Bundle, error) {
 
 // writeBundle returns when the bundle is durable.
 func writeBundle(directory string, b *Bundle) error {
-	encoded, err := b.encode()
+	encoded, err := b.encode(b.authorities)
 	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(directory, 0o700); err != nil {
 		return fmt.Errorf("identity: %w", err)
+	}
+	if len(encoded.Authorities) > 0 {
+		if err := writeFile(filepath.Join(directory, fileAuthorities), encoded.Authorities); err != nil {
+			return err
+		}
 	}
 	for _, file := range encoded.files() {
 		if err := writeFile(filepath.Join(directory, file.name), *file.data); err != nil {

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"crypto/x509"
 	"fmt"
 	"slices"
@@ -18,6 +19,9 @@ type Certificate struct {
 	NotBefore, NotAfter time.Time
 	// Renewal says who renews it.
 	Renewal string
+	// Issuer is the fingerprint of the CA that signed it; empty when the hub does not
+	// trust that any more.
+	Issuer string
 	// Shown is when it was last shown to this member; zero for the member's own.
 	Shown time.Time
 }
@@ -44,15 +48,18 @@ func (i *Identity) Certificates() []Certificate {
 	of := func(cert *x509.Certificate, kind, where, renewal string) Certificate {
 		return Certificate{
 			Name: cert.Subject.CommonName, Kind: kind, Where: where,
-			NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, Renewal: renewal,
+			NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, Renewal: renewal, Issuer: i.IssuerOf(cert),
 		}
 	}
 	files := i.Files()
-	list := []Certificate{
-		of(i.bundle.Authority.cert, kindAuthority, files.CACertificate, "none yet: a new CA means a new hub"),
+	var list []Certificate
+	for _, authority := range i.trust.Load().held {
+		list = append(list, of(authority.cert, kindAuthority, files.CACertificate, "tripodctl hub certificates rotate-ca"))
+	}
+	list = append(list,
 		of(i.member.Load().Leaf, string(KindMember), "ports 6443, 6444, 6445 and 2379; "+files.MemberCertificate, "by the member itself"),
 		of(i.admin.Load(), string(KindAdmin), files.AdminKubeconfig, "by the member itself; copy the file again"),
-	}
+	)
 	return append(list, i.shown.list()...)
 }
 
@@ -64,11 +71,97 @@ func (i *Identity) Problems() []string {
 			out = append(out, fmt.Sprintf("certificate %s: %s: see the log of this member", c.Name, problem))
 		}
 	}
+	for _, ca := range i.trust.Load().lacking() {
+		out = append(out, fmt.Sprintf("this member has not got the key of the CA %s: no member gives it; after a restore, put the pki that was kept with the backup into its data folder", Fingerprint(ca)))
+	}
 	return out
 }
 
 // Shown notes a certificate that a peer has shown and that TLS has verified.
-func (i *Identity) Shown(cert *x509.Certificate) { i.shown.note(cert, i.config.Now()) }
+func (i *Identity) Shown(cert *x509.Certificate) {
+	now := i.config.Now()
+	i.shown.note(cert, i.IssuerOf(cert), now)
+	i.ShownByPerson(cert)
+}
+
+// ShownByPerson notes one of the CA that is to go; others tell by themselves how far
+// they have come.
+func (i *Identity) ShownByPerson(cert *x509.Certificate) {
+	plan := i.Plan()
+	if peer, err := ParsePeer(cert); err == nil && peer.Kind != KindAdmin {
+		return
+	}
+	if plan.Stage >= StageIssue && cert.CheckSignatureFrom(plan.Present) == nil {
+		i.old.note(cert, i.config.Now())
+	}
+}
+
+// Old are the certificates of the CA that is to go, which people and tools have shown
+// to this member in the last day.
+func (i *Identity) Old() []OldCertificate {
+	plan := i.Plan()
+	if plan.Stage < StageIssue {
+		return nil
+	}
+	return i.old.list(plan.Present, i.config.Now())
+}
+
+// IssuerOf is the fingerprint of the trusted CA that signed cert; empty if none did.
+func (i *Identity) IssuerOf(cert *x509.Certificate) string {
+	for _, authority := range i.trust.Load().held {
+		if cert.CheckSignatureFrom(authority.cert) == nil {
+			return authority.Fingerprint()
+		}
+	}
+	return ""
+}
+
+// OldCertificate is one of the CA that is to go.
+type OldCertificate struct {
+	Name, Serial string
+	Shown        time.Time
+}
+
+// oldUse is how long after its last use an old certificate counts as used: a job that
+// runs every day is seen.
+const oldUse = 25 * time.Hour
+
+// old remembers the uses of certificates of a CA that is to go.
+type old struct {
+	mu  sync.Mutex
+	use map[string]oldShown // by serial number
+}
+
+type oldShown struct {
+	cert *x509.Certificate
+	at   time.Time
+}
+
+func (o *old) note(cert *x509.Certificate, now time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.use == nil {
+		o.use = map[string]oldShown{}
+	}
+	o.use[cert.SerialNumber.Text(16)] = oldShown{cert, now}
+}
+
+// list forgets what is over, or of another CA than the one that is to go.
+func (o *old) list(ca *x509.Certificate, now time.Time) (list []OldCertificate) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for serial, shown := range o.use {
+		if now.Sub(shown.at) > oldUse || now.After(shown.cert.NotAfter) || shown.cert.CheckSignatureFrom(ca) != nil {
+			delete(o.use, serial)
+			continue
+		}
+		list = append(list, OldCertificate{Name: shown.cert.Subject.CommonName, Serial: serial, Shown: shown.at})
+	}
+	slices.SortFunc(list, func(a, b OldCertificate) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Serial, b.Serial))
+	})
+	return list
+}
 
 // shown remembers the certificate that each peer showed last, until it has been over
 // for as long as agents' certificates live.
@@ -77,7 +170,7 @@ type shown struct {
 	byName map[string]Certificate
 }
 
-func (s *shown) note(cert *x509.Certificate, now time.Time) {
+func (s *shown) note(cert *x509.Certificate, issuer string, now time.Time) {
 	peer, err := ParsePeer(cert)
 	if err != nil || peer.Kind == KindAdmin {
 		return // people have certificates of other lives, and no Kind of their own
@@ -97,7 +190,7 @@ func (s *shown) note(cert *x509.Certificate, now time.Time) {
 	}
 	s.byName[cert.Subject.CommonName] = Certificate{
 		Name: cert.Subject.CommonName, Kind: string(peer.Kind), Where: "at " + string(peer.Kind) + " " + peer.place(),
-		NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, Renewal: renewal, Shown: now,
+		NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, Renewal: renewal, Issuer: issuer, Shown: now,
 	}
 }
 

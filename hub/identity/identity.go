@@ -23,13 +23,16 @@ import (
 type Identity struct {
 	config Config
 	bundle *Bundle
-	// encryptionMu guards bundle.Encryption, which alone changes.
+	// trust is which CAs count now.
+	trust atomic.Pointer[authorities]
+	// encryptionMu guards bundle.Encryption, which alone changes in the bundle.
 	encryptionMu sync.RWMutex
 	directory    string
 
 	member atomic.Pointer[tls.Certificate]
 	admin  atomic.Pointer[x509.Certificate]
 	shown  shown
+	old    old
 	// failures counts renewals that failed.
 	failures atomic.Uint64
 
@@ -38,6 +41,7 @@ type Identity struct {
 	// level is the one of the store's command set that is in force.
 	level atomic.Pointer[func() uint32]
 
+	renewing    sync.Mutex
 	listenersMu sync.Mutex
 	listeners   []func()
 }
@@ -65,10 +69,16 @@ func Open(ctx context.Context, config Config) (*Identity, error) {
 		return nil, err
 	}
 	i := &Identity{config: config, bundle: bundle, directory: directory}
+	i.trust.Store(bundle.authorities)
+	if bundle.authorities.plan.Generation > 0 { // what a crash left half-written
+		if err := writeAuthorities(directory, bundle.authorities); err != nil {
+			return nil, err
+		}
+	}
 	if err := errors.Join(i.renew(), i.SetEncryption(bundle.Encryption)); err != nil {
 		return nil, err
 	}
-	config.Logger.Info("identity ready", "member", config.Name, "ca", bundle.Authority.Fingerprint())
+	config.Logger.Info("identity ready", "member", config.Name, "ca", bundle.authorities.shower().Fingerprint())
 	return i, nil
 }
 
@@ -106,8 +116,8 @@ func (i *Identity) Founds() bool {
 // Name is this member's name.
 func (i *Identity) Name() string { return i.config.Name }
 
-// Authority is the hub's CA.
-func (i *Identity) Authority() *Authority { return i.bundle.Authority }
+// Authority is the CA by which this member signs what is asked for, as of now.
+func (i *Identity) Authority() *Authority { return i.trust.Load().issuer() }
 
 // ServiceAccountKey signs service account tokens.
 func (i *Identity) ServiceAccountKey() *ecdsa.PrivateKey { return i.bundle.ServiceAccountKey }
@@ -210,20 +220,27 @@ func (i *Identity) announce() {
 	}
 }
 
-// renewAt is when the member's certificate has a third of its life left.
+// renewAt is when the member's certificate has a third of its life left; at once if
+// it is not of the CA that members show.
 func (i *Identity) renewAt() time.Time {
 	cert := i.member.Load().Leaf
+	if cert.CheckSignatureFrom(i.trust.Load().shower().cert) != nil {
+		return time.Time{}
+	}
 	return cert.NotAfter.Add(-cert.NotAfter.Sub(cert.NotBefore) / 3)
 }
 
 // renew issues the member's and the administrator's certificates afresh. New
 // connections are made with them from its return on; those that are open go on.
 func (i *Identity) renew() error {
+	i.renewing.Lock()
+	defer i.renewing.Unlock()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return fmt.Errorf("identity: make the member's key: %w", err)
 	}
-	der, err := i.bundle.Authority.issue(i.memberLeaf(), key.Public(), i.config.Now())
+	authority := i.trust.Load().shower()
+	der, err := authority.issue(i.memberLeaf(), key.Public(), i.config.Now())
 	if err != nil {
 		return fmt.Errorf("identity: %w", err)
 	}
@@ -235,7 +252,7 @@ func (i *Identity) renew() error {
 	if err != nil {
 		return fmt.Errorf("identity: %w", err)
 	}
-	chain := append(encodeCertificate(der), i.bundle.Authority.CertificatePEM()...)
+	chain := append(encodeCertificate(der), authority.CertificatePEM()...)
 	if err := errors.Join(
 		writeFile(filepath.Join(i.directory, fileMemberKey), keyPEM),
 		writeFile(filepath.Join(i.directory, fileMemberCertificate), chain),
@@ -244,7 +261,7 @@ func (i *Identity) renew() error {
 		return err
 	}
 	i.member.Store(&tls.Certificate{
-		Certificate: [][]byte{der, i.bundle.Authority.cert.Raw},
+		Certificate: [][]byte{der, authority.cert.Raw},
 		PrivateKey:  key,
 		Leaf:        cert,
 	})

@@ -41,26 +41,44 @@ func fetchBundle(ctx context.Context, config Config) (*Bundle, error) {
 // nil bundle with a nil error means that none answered.
 func fetchOnce(ctx context.Context, config Config) (*Bundle, error) {
 	for _, peer := range config.Peers {
-		result, err := askPeer(ctx, config, peer, purposeFetch)
+		bundle, err := fetchFrom(ctx, config, peer)
 		var refused *refusal
 		if errors.As(err, &refused) {
 			return nil, fmt.Errorf("identity: peer %s (%s) refused: %w", peer.Name, peer.Address, err)
+		}
+		var unreadable *badBundle
+		if errors.As(err, &unreadable) {
+			return nil, fmt.Errorf("identity: bundle of peer %s (%s): %w", peer.Name, peer.Address, err)
 		}
 		if err != nil {
 			config.Logger.Debug("peer gave no bundle", "member", peer.Name, "error", err)
 			continue
 		}
-		if result.Bundle == nil {
-			return nil, fmt.Errorf("identity: peer %s (%s) sent no bundle: it runs another version", peer.Name, peer.Address)
-		}
-		bundle, err := result.Bundle.decode()
-		if err != nil {
-			return nil, fmt.Errorf("identity: bundle of peer %s (%s): %w", peer.Name, peer.Address, err)
-		}
-		config.Logger.Info("fetched the hub's bundle", "member", peer.Name, "ca", bundle.Authority.Fingerprint())
+		config.Logger.Info("fetched the hub's bundle", "member", peer.Name, "ca", bundle.authorities.shower().Fingerprint())
 		return bundle, nil
 	}
 	return nil, nil
+}
+
+// badBundle is what a peer gave and this program cannot read.
+type badBundle struct{ cause error }
+
+func (b *badBundle) Error() string { return b.cause.Error() }
+
+// fetchFrom asks one peer for the bundle.
+func fetchFrom(ctx context.Context, config Config, peer PeerAddress) (*Bundle, error) {
+	result, err := askPeer(ctx, config, peer, purposeFetch)
+	if err != nil {
+		return nil, err
+	}
+	if result.Bundle == nil {
+		return nil, &badBundle{errors.New("it sent none: it runs another version")}
+	}
+	bundle, err := result.Bundle.decode()
+	if err != nil {
+		return nil, &badBundle{err}
+	}
+	return bundle, nil
 }
 
 // askPeer does the joiner's side of tripod-join/1 and believes nothing before

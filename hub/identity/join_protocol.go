@@ -55,10 +55,12 @@ type joinProof struct {
 
 // joinResult shows that the server knows it too, and carries what was asked.
 type joinResult struct {
-	Refusal       string         `json:"refusal,omitempty"`
-	Proof         []byte         `json:"proof,omitempty"`
-	CAFingerprint string         `json:"caFingerprint,omitempty"`
-	Bundle        *encodedBundle `json:"bundle,omitempty"`
+	Refusal       string `json:"refusal,omitempty"`
+	Proof         []byte `json:"proof,omitempty"`
+	CAFingerprint string `json:"caFingerprint,omitempty"`
+	// Trusted are the fingerprints of all CAs that the server trusts, in a rotation.
+	Trusted []string       `json:"trusted,omitempty"`
+	Bundle  *encodedBundle `json:"bundle,omitempty"`
 }
 
 // exchange is what both proofs are about. The exporter (RFC 5705, RFC 8446

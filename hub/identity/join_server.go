@@ -112,13 +112,15 @@ func (i *Identity) judge(e exchange, proof joinProof) (joinResult, error) {
 	if why := i.tooOld(e.hello); why != "" {
 		return joinResult{Refusal: why}, nil
 	}
+	now := i.trust.Load()
 	result := joinResult{
 		Proof:         e.proof(i.config.Token, sideServer),
-		CAFingerprint: i.bundle.Authority.Fingerprint(),
+		CAFingerprint: now.shower().Fingerprint(),
+		Trusted:       now.fingerprints(),
 	}
 	if e.hello.Purpose == purposeFetch {
 		i.encryptionMu.RLock()
-		encoded, err := i.bundle.encode()
+		encoded, err := i.bundle.encode(now)
 		i.encryptionMu.RUnlock()
 		if err != nil {
 			return joinResult{}, err

@@ -27,7 +27,8 @@ func (i *Identity) writeAdminKubeconfig() error {
 	if err != nil {
 		return fmt.Errorf("identity: make the administrator's key: %w", err)
 	}
-	der, err := i.bundle.Authority.issue(leaf{
+	now := i.trust.Load()
+	der, err := now.issuer().issue(leaf{
 		commonName:    AdminName,
 		organisations: KindAdmin.organisations(),
 		usages:        []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
@@ -41,7 +42,7 @@ func (i *Identity) writeAdminKubeconfig() error {
 		return fmt.Errorf("identity: %w", err)
 	}
 	server := "https://" + net.JoinHostPort(i.config.Advertise, strconv.Itoa(i.config.APIPort))
-	data, err := clientcmd.Write(adminKubeconfig(server, i.bundle.Authority.CertificatePEM(), encodeCertificate(der), keyPEM))
+	data, err := clientcmd.Write(adminKubeconfig(server, now.certificatesPEM(), encodeCertificate(der), keyPEM))
 	if err != nil {
 		return fmt.Errorf("identity: encode %s: %w", fileAdminKubeconfig, err)
 	}

@@ -300,7 +300,7 @@ func impersonate(listener net.Listener, forged *Identity) error {
 	defer conn.Close()
 	var hello joinHello
 	var proof joinProof
-	encoded, err := forged.bundle.encode()
+	encoded, err := forged.bundle.encode(forged.trust.Load())
 	return errors.Join(err,
 		readMessage(conn, &hello),
 		writeMessage(conn, joinChallenge{Member: "a", Nonce: hello.Nonce}),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -30,7 +31,8 @@ func (p *peerCheck) round(ctx context.Context) error {
 		return nil
 	}
 	config := p.identity.config
-	own := p.identity.bundle.Authority.Fingerprint()
+	now := p.identity.trust.Load()
+	own := now.shower().Fingerprint()
 	var pending []PeerAddress
 	for _, peer := range p.pending {
 		result, err := askPeer(ctx, config, peer, purposeCompare)
@@ -44,7 +46,9 @@ func (p *peerCheck) round(ctx context.Context) error {
 			pending = append(pending, peer)
 		case err != nil:
 			pending = append(pending, peer)
-		case result.CAFingerprint == own:
+		case slices.ContainsFunc(append(result.Trusted, result.CAFingerprint), func(theirs string) bool {
+			return slices.Contains(now.fingerprints(), theirs)
+		}):
 			p.same++
 		default:
 			p.others = append(p.others, fmt.Sprintf("%s (%s) has %s", peer.Name, peer.Address, result.CAFingerprint))

@@ -76,7 +76,7 @@ func (s *Signer) signPerson(ctx context.Context, object *certificatesv1.Certific
 	if wanted := object.Spec.ExpirationSeconds; wanted != nil {
 		granted.validity = min(max(time.Duration(*wanted)*time.Second, minLeafValidity), personValidity)
 	}
-	der, err := s.authority.issue(granted, parsed.csr.PublicKey, s.now())
+	der, err := s.authority().issue(granted, parsed.csr.PublicKey, s.now())
 	if err != nil {
 		return fmt.Errorf("sign: %w", err)
 	}

@@ -41,7 +41,7 @@ const (
 // runs one; two at once do no harm, because every step is a conditional update
 // that one of them loses.
 type Signer struct {
-	authority *Authority
+	authority func() *Authority
 	kube      kubernetes.Interface
 	client    client.Client
 	now       func() time.Time
@@ -62,10 +62,10 @@ func NewSigner(i *Identity, config *rest.Config) (*Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity: make the signer's client: %w", err)
 	}
-	return newSigner(i.Authority(), kube, objects, i.config.Now, i.config.Logger), nil
+	return newSigner(i.Authority, kube, objects, i.config.Now, i.config.Logger), nil
 }
 
-func newSigner(a *Authority, kube kubernetes.Interface, objects client.Client, now func() time.Time, logger *slog.Logger) *Signer {
+func newSigner(a func() *Authority, kube kubernetes.Interface, objects client.Client, now func() time.Time, logger *slog.Logger) *Signer {
 	return &Signer{authority: a, kube: kube, client: objects, now: now, logger: logger}
 }
 
@@ -227,7 +227,7 @@ func (s *Signer) sign(ctx context.Context, object *certificatesv1.CertificateSig
 		return fmt.Errorf("approve: %w", err)
 	}
 	granted.leaf.validity = validity(object)
-	der, err := s.authority.issue(granted.leaf, parsed.csr.PublicKey, s.now())
+	der, err := s.authority().issue(granted.leaf, parsed.csr.PublicKey, s.now())
 	if err != nil {
 		return fmt.Errorf("sign: %w", err)
 	}

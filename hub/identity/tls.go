@@ -6,32 +6,36 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // ServerTLS serves with the member's current certificate. A client may show a
 // certificate; if it does, it must be of the hub's CA and name a peer (see
-// ParsePeer). Who must show one is for the protocol to decide: RequirePeer.
+// ParsePeer). Who must show one is for the protocol to decide: RequirePeer. Its
+// ClientCAs are those of now; a server that lives on asks Roots at each handshake.
 func (i *Identity) ServerTLS(nextProtos ...string) *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS13,
 		NextProtos:     nextProtos,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return i.member.Load(), nil },
 		ClientAuth:     tls.VerifyClientCertIfGiven,
-		ClientCAs:      i.bundle.Authority.pool,
+		ClientCAs:      i.Roots(),
 		Time:           i.config.Now,
+		// A ticket would stand for a certificate whose CA may have been dropped.
+		SessionTicketsDisabled: true,
 	}
 }
 
 // ClientTLS dials with the member's current certificate. The server must have
 // a certificate of the hub's CA for serverName; if serverName is empty,
-// tls.Dial takes it from the address, as usual.
+// tls.Dial takes it from the address, as usual. Its RootCAs are those of now.
 func (i *Identity) ClientTLS(serverName string, nextProtos ...string) *tls.Config {
 	return &tls.Config{
 		MinVersion:           tls.VersionTLS13,
 		NextProtos:           nextProtos,
 		ServerName:           serverName,
 		GetClientCertificate: i.clientCertificate,
-		RootCAs:              i.bundle.Authority.pool,
+		RootCAs:              i.Roots(),
 		Time:                 i.config.Now,
 	}
 }
@@ -48,7 +52,7 @@ func (i *Identity) PeerTLS(kinds ...Kind) *tls.Config {
 	config := i.ServerTLS()
 	config.ClientAuth = tls.RequireAnyClientCert
 	config.GetClientCertificate = i.clientCertificate
-	config.RootCAs = i.bundle.Authority.pool
+	config.RootCAs = i.Roots()
 	// Chain and name are verified below, the same way in both directions, so
 	// that the failure can say which CA the other side has.
 	config.InsecureSkipVerify = true
@@ -67,7 +71,7 @@ func (i *Identity) verifyPeer(state tls.ConnectionState, kinds []Kind) error {
 	}
 	cert := state.PeerCertificates[0]
 	if _, err := cert.Verify(x509.VerifyOptions{
-		Roots:       i.bundle.Authority.pool,
+		Roots:       i.Roots(),
 		KeyUsages:   []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 		CurrentTime: i.config.Now(),
 	}); err != nil {
@@ -95,7 +99,7 @@ func (i *Identity) explain(chain []*x509.Certificate, err error) error {
 	}
 	return fmt.Errorf("identity: the certificate of %q is from another hub's CA (%s; this hub's is %s): "+
 		"if it is a member of this hub, stop it, empty its data directory and start it again",
-		chain[0].Subject.CommonName, theirs, i.bundle.Authority.Fingerprint())
+		chain[0].Subject.CommonName, theirs, strings.Join(i.trust.Load().fingerprints(), ", "))
 }
 
 // RequirePeer says who is at the other end of a connection that ServerTLS

@@ -70,6 +70,7 @@ type Config struct {
 	Archive    Archive
 	Upkeep     Upkeep
 	Encryption Encryption
+	Authority  Authority
 	Restored   Restored
 	Authorizer Authorizer
 	// Certificates are those that this member knows; Member is set by the caller.

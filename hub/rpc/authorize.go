@@ -2,14 +2,10 @@ package rpc
 
 import (
 	"context"
-	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,27 +21,28 @@ const MembersOrganization = "tripod:members"
 const reviewTimeout = 2 * time.Second
 
 // RBAC authorizes by the hub's own RBAC: the verb on the resource "members" of
-// the group tripod.dev, for the user and groups of the client's certificate.
+// the group tripod.dev, for who calls; see Authenticated.
 type RBAC struct {
 	Reviews authorizationclient.SubjectAccessReviewInterface
 }
 
 // Authorize implements Authorizer.
 func (r RBAC) Authorize(ctx context.Context, verb string) error {
-	name, groups, err := caller(ctx)
+	who, err := calling(ctx)
 	if err != nil {
 		return err
 	}
+	name := who.GetName()
 	// RBAC never refuses the masters, and they must not need a hub that works: this
 	// is how its state is seen and saved when it has no leader.
-	if slices.Contains(groups, MembersOrganization) || slices.Contains(groups, user.SystemPrivilegedGroup) {
+	if trusted(who) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, reviewTimeout)
 	defer cancel()
 	review, err := r.Reviews.Create(ctx, &authorizationv1.SubjectAccessReview{
 		Spec: authorizationv1.SubjectAccessReviewSpec{
-			User: name, Groups: append(groups, "system:authenticated"),
+			User: name, UID: who.GetUID(), Groups: groupsOf(who), Extra: extraOf(who),
 			ResourceAttributes: &authorizationv1.ResourceAttributes{Group: "tripod.dev", Resource: "members", Verb: verb},
 		},
 	}, metav1.CreateOptions{})
@@ -58,20 +55,18 @@ func (r RBAC) Authorize(ctx context.Context, verb string) error {
 	return nil
 }
 
-// caller returns who the verified client certificate names, as Kubernetes reads
-// it: the common name is the user, the organizations are the groups.
-func caller(ctx context.Context) (user string, groups []string, err error) {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return "", nil, status.Error(codes.Unauthenticated, "the caller is unknown")
+// groupsOf adds the group of everybody, which a certificate does not name.
+func groupsOf(u user.Info) []string {
+	if slices.Contains(u.GetGroups(), user.AllAuthenticated) {
+		return u.GetGroups()
 	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok || len(info.State.PeerCertificates) == 0 {
-		return "", nil, status.Error(codes.Unauthenticated, "show a client certificate of the hub's CA, for instance that of admin.kubeconfig")
+	return append(slices.Clone(u.GetGroups()), user.AllAuthenticated)
+}
+
+func extraOf(u user.Info) map[string]authorizationv1.ExtraValue {
+	extra := map[string]authorizationv1.ExtraValue{}
+	for key, values := range u.GetExtra() {
+		extra[key] = values
 	}
-	subject := info.State.PeerCertificates[0].Subject
-	if strings.TrimSpace(subject.CommonName) == "" {
-		return "", nil, status.Error(codes.Unauthenticated, fmt.Sprintf("the client certificate %q names no user", subject))
-	}
-	return subject.CommonName, subject.Organization, nil
+	return extra
 }

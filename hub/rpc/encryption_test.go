@@ -38,8 +38,9 @@ func TestOnlyMembersGiveKeys(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
+			certificates := []*x509.Certificate{{Subject: pkix.Name{CommonName: "x", Organization: test.groups}}}
 			ctx := peer.NewContext(context.Background(), &peer.Peer{AuthInfo: credentials.TLSInfo{State: tls.ConnectionState{
-				PeerCertificates: []*x509.Certificate{{Subject: pkix.Name{CommonName: "x", Organization: test.groups}}},
+				PeerCertificates: certificates, VerifiedChains: [][]*x509.Certificate{certificates},
 			}}})
 			keys := &keeper{}
 			_, err := NewAdmin(Config{Encryption: keys}).SetEncryption(ctx, &hubv1.SetEncryptionRequest{Configuration: []byte("keys")})

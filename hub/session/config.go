@@ -94,6 +94,12 @@ type Config struct {
 	// TLS serves with the member's certificate and verifies client certificates
 	// against the hub's CA if given (tls.VerifyClientCertIfGiven or stricter).
 	TLS *tls.Config
+	// Roots are the CAs that are trusted now, asked at each handshake; nil takes those
+	// of TLS for good.
+	Roots func() *x509.CertPool
+	// Authorities are the CAs that agents are told to trust, asked often; nil tells
+	// them nothing.
+	Authorities func() *agentv1.HubAuthorities
 	// PeerTLS dials another member; its NextProtos are set here.
 	PeerTLS func(member string) *tls.Config
 	// Members are all members of the hub now, this one too; agents are told of
@@ -126,6 +132,10 @@ type Config struct {
 	// Register adds further gRPC services to the port; they authorize their
 	// callers themselves.
 	Register []func(grpc.ServiceRegistrar)
+	// WithoutCertificate lets gRPC connections come without a client certificate,
+	// for services of Register that authenticate their callers themselves; the
+	// sessions' own ask for one at each call.
+	WithoutCertificate bool
 	// ServerOptions are added to the gRPC server, for instance interceptors.
 	ServerOptions []grpc.ServerOption
 

@@ -274,12 +274,20 @@ func (s *Server) untilUnsealed(ctx context.Context, session *agentSession) error
 	}
 }
 
-// tellMembers tells the agent who the members are, now and when they change.
+// tellMembers tells the agent who the members are, and which CAs the hub trusts, now
+// and when they change.
 func (s *Server) tellMembers(ctx context.Context, session *agentSession) error {
 	ticker := time.NewTicker(s.config.Lease.Tick)
 	defer ticker.Stop()
 	var told *agentv1.HubMembers
+	var trusted *agentv1.HubAuthorities
 	for {
+		if s.config.Authorities != nil && !s.config.Sealed() {
+			if now := s.config.Authorities(); !proto.Equal(trusted, now) {
+				session.out.putAuthorities(now)
+				trusted = now
+			}
+		}
 		members := &agentv1.HubMembers{}
 		for _, m := range s.peers.members() {
 			members.Members = append(members.Members, &agentv1.HubMember{Name: m.Name, Address: m.Address})

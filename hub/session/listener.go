@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
@@ -27,9 +28,16 @@ type splitter struct {
 	log              *slog.Logger
 }
 
-func newSplitter(listener net.Listener, base *tls.Config, userTimeout time.Duration, log *slog.Logger) *splitter {
+func newSplitter(listener net.Listener, base *tls.Config, roots func() *x509.CertPool, userTimeout time.Duration, log *slog.Logger) *splitter {
 	config := base.Clone()
 	config.NextProtos = nil
+	if roots != nil {
+		config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			now := config.Clone() // with the protocols that were routed meanwhile
+			now.ClientCAs = roots()
+			return now, nil
+		}
+	}
 	return &splitter{
 		listener: listener, tls: config, userTimeout: userTimeout, log: log,
 		routes: map[string]func(*tls.Conn){}, needsCertificate: map[string]bool{},

@@ -21,6 +21,7 @@ type outbox struct {
 	directives   []*agentv1.Directive
 	desired      *agentv1.DesiredState
 	members      *agentv1.HubMembers
+	authorities  *agentv1.HubAuthorities
 	wake         chan struct{} // one token: something was added
 	drained      chan struct{} // one token: desired was taken
 }
@@ -55,6 +56,13 @@ func (o *outbox) putSubscription(start bool) {
 func (o *outbox) putMembers(m *agentv1.HubMembers) {
 	o.mu.Lock()
 	o.members = m
+	o.mu.Unlock()
+	o.signal(o.wake)
+}
+
+func (o *outbox) putAuthorities(a *agentv1.HubAuthorities) {
+	o.mu.Lock()
+	o.authorities = a
 	o.mu.Unlock()
 	o.signal(o.wake)
 }
@@ -114,6 +122,10 @@ func (o *outbox) take() *agentv1.HubMessage {
 	case o.members != nil:
 		m := &agentv1.HubMessage{Kind: &agentv1.HubMessage_Members{Members: o.members}}
 		o.members = nil
+		return m
+	case o.authorities != nil:
+		m := &agentv1.HubMessage{Kind: &agentv1.HubMessage_Authorities{Authorities: o.authorities}}
+		o.authorities = nil
 		return m
 	case o.desired != nil:
 		m := &agentv1.HubMessage{Kind: &agentv1.HubMessage_Desired{Desired: o.desired}}

@@ -68,8 +68,8 @@ func (s *Server) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	conns := newHandover(s.config.Listener.Addr())
 	server := s.grpcServer()
-	split := newSplitter(s.config.Listener, s.config.TLS, s.config.Lease.TTL, s.config.Logger)
-	split.route(ProtocolGRPC, true, conns.give)
+	split := newSplitter(s.config.Listener, s.config.TLS, s.config.Roots, s.config.Lease.TTL, s.config.Logger)
+	split.route(ProtocolGRPC, !s.config.WithoutCertificate, conns.give)
 	split.route(ProtocolTunnel, true, func(conn *tls.Conn) { s.serveTunnel(ctx, conn) })
 	if s.config.Join != nil {
 		split.route(ProtocolJoin, false, func(conn *tls.Conn) {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -79,6 +80,9 @@ type Config struct {
 	// the calls among members. Peers are recognised by the names in their
 	// certificates, not by their addresses.
 	TLS *tls.Config
+	// Roots are the CAs that are trusted now, asked at each handshake; nil takes those
+	// of TLS for good.
+	Roots func() *x509.CertPool
 	// Dial opens connections to other members; default: a net.Dialer.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 
@@ -254,4 +258,12 @@ func (c Config) member(name string) (Member, bool) {
 		}
 	}
 	return Member{}, false
+}
+
+// roots are the CAs that count at a handshake.
+func (c Config) roots() func() *x509.CertPool {
+	if c.Roots != nil {
+		return c.Roots
+	}
+	return func() *x509.CertPool { return c.TLS.ClientCAs }
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"sync"
@@ -23,6 +24,7 @@ import (
 // peers calls MemberService of the other members.
 type peers struct {
 	tls     *tls.Config
+	roots   func() *x509.CertPool
 	dial    func(ctx context.Context, address string) (net.Conn, error)
 	address func(name string) (string, bool)
 	limit   int
@@ -41,7 +43,7 @@ const abandonAfter = 300 * time.Millisecond
 
 func newPeers(cfg Config, book *book) *peers {
 	return &peers{
-		tls: cfg.TLS, dial: cfg.Dial, limit: cfg.MaxRequestBytes,
+		tls: cfg.TLS, roots: cfg.roots(), dial: cfg.Dial, limit: cfg.MaxRequestBytes,
 		conns: map[string]*grpc.ClientConn{}, addresses: map[string]string{}, abandoned: map[*grpc.ClientConn]*time.Timer{},
 		address: func(name string) (string, bool) {
 			m, ok := book.lookup(name)
@@ -97,7 +99,7 @@ func (p *peers) conn(name string) (*grpc.ClientConn, error) {
 		delete(p.conns, name)
 	}
 	conn, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(credentials.NewTLS(clientTLS(p.tls, name))),
+		grpc.WithTransportCredentials(credentials.NewTLS(clientTLS(p.tls, p.roots, name))),
 		grpc.WithContextDialer(p.dial),
 		grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(2*p.limit), grpc.MaxCallRecvMsgSize(maxResponseBytes)),
 		grpc.WithConnectParams(reconnect),

@@ -28,6 +28,7 @@ const handshakeTimeout = 5 * time.Second
 // loop, so that a silent or foreign peer holds up nobody.
 type streamLayer struct {
 	config    *tls.Config
+	roots     func() *x509.CertPool
 	dial      func(ctx context.Context, address string) (net.Conn, error)
 	listener  net.Listener
 	advertise string
@@ -80,7 +81,7 @@ func newStreamLayer(cfg Config, book *book, intro *introduction) (*streamLayer, 
 	}
 	self, _ := cfg.member(cfg.Name)
 	l := &streamLayer{
-		config: cfg.TLS, dial: cfg.Dial, listener: listener, advertise: self.RaftAddress,
+		config: cfg.TLS, roots: cfg.roots(), dial: cfg.Dial, listener: listener, advertise: self.RaftAddress,
 		book: book, intro: intro, log: cfg.Logger, refused: newQuiet(10 * time.Second),
 		ready: make(chan net.Conn), closed: make(chan struct{}), accepted: map[*acceptedConn]struct{}{},
 	}
@@ -94,6 +95,11 @@ func (l *streamLayer) acceptLoop() {
 	server.VerifyConnection = verifyMember
 	server.MinVersion = tls.VersionTLS13
 	server.NextProtos = []string{protocolLevels}
+	server.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		now := server.Clone()
+		now.ClientCAs = l.roots()
+		return now, nil
+	}
 	for {
 		conn, err := l.listener.Accept()
 		if err != nil {
@@ -202,7 +208,7 @@ func (l *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (n
 		l.intro.note(name)
 		return nil, fmt.Errorf("dial member %q: %w", name, err)
 	}
-	config := clientTLS(l.config, name)
+	config := clientTLS(l.config, l.roots, name)
 	config.NextProtos = []string{protocolLevels}
 	secured := tls.Client(conn, config)
 	if err := secured.HandshakeContext(ctx); err != nil {
@@ -235,9 +241,9 @@ func isCertificateError(err error) bool {
 // clientTLS dials the member called name, or any member if name is empty. The
 // peer is recognised by the member name in its certificate: addresses change
 // and may be shared behind a translation, names do not.
-func clientTLS(base *tls.Config, name string) *tls.Config {
+func clientTLS(base *tls.Config, roots func() *x509.CertPool, name string) *tls.Config {
 	c := base.Clone()
-	roots, now := c.RootCAs, c.Time
+	now := c.Time
 	if now == nil {
 		now = time.Now
 	}
@@ -252,7 +258,7 @@ func clientTLS(base *tls.Config, name string) *tls.Config {
 		for _, cert := range state.PeerCertificates[1:] {
 			intermediates.AddCert(cert)
 		}
-		if _, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: now()}); err != nil {
+		if _, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots(), Intermediates: intermediates, CurrentTime: now()}); err != nil {
 			return &tls.CertificateVerificationError{UnverifiedCertificates: state.PeerCertificates, Err: err}
 		}
 		if err := verifyMember(state); err != nil {

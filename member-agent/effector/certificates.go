@@ -1,6 +1,7 @@
 package effector
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -9,6 +10,9 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"tripod.dev/tripod/failover/guard"
@@ -26,7 +30,7 @@ type certifier struct{ *Effector }
 
 // certify keeps the guard's Secret filled. The pod waits for it to exist; the
 // guard reads it again at each dial.
-func (e certifier) certify(ctx context.Context, s *site) error {
+func (e certifier) certify(ctx context.Context, s *site) (err error) {
 	now := time.Now()
 	s.mu.Lock()
 	good := now.Sub(s.certified) < certifyEvery
@@ -34,6 +38,15 @@ func (e certifier) certify(ctx context.Context, s *site) error {
 	if good {
 		return nil
 	}
+	behind := ""
+	defer func() {
+		if err != nil {
+			behind = fmt.Sprintf("the certificate of the guard of %s: %v", s.key, err)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.behind = behind
+	}()
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	identity := guard.Identity{Cluster: e.cfg.Cluster, Namespace: s.key.namespace, Dataset: s.key.name}
@@ -42,8 +55,30 @@ func (e certifier) certify(ctx context.Context, s *site) error {
 	if err != nil {
 		return fmt.Errorf("read Secret %s/%s: %w", s.key.namespace, name, err)
 	}
-	if !usable(data, identity, e.cfg.Identity.Authority(), now) {
-		if err := e.issue(ctx, identity, name); err != nil {
+	good = usable(data, identity, e.cfg.Identity.Authority(), now)
+	outdated, due := false, false
+	if good {
+		outdated, due = e.cfg.Identity.Outdated(leafOf(data))
+	}
+	hubs := e.hubs()
+	switch authority := e.cfg.Identity.AuthorityPEM(); {
+	case !good || due:
+		if err := e.issue(ctx, identity, name, hubs); err != nil {
+			return err
+		}
+	case !bytes.Equal(data["ca.crt"], authority):
+		data = maps.Clone(data)
+		data["ca.crt"], data[guard.HubsFile] = authority, hubs
+		if err := e.put(ctx, identity, name, data); err != nil {
+			return err
+		}
+		behind = fmt.Sprintf("the guard of %s is about to be told the new CA", s.key)
+	case outdated:
+		behind = fmt.Sprintf("the guard of %s has a certificate of the old CA", s.key)
+	case len(hubs) > 0 && !bytes.Equal(hubs, data[guard.HubsFile]):
+		data = maps.Clone(data)
+		data[guard.HubsFile] = hubs
+		if err := e.put(ctx, identity, name, data); err != nil {
 			return err
 		}
 	}
@@ -53,7 +88,14 @@ func (e certifier) certify(ctx context.Context, s *site) error {
 	return nil
 }
 
-func (e certifier) issue(ctx context.Context, identity guard.Identity, name string) error {
+// hubs is where a guard finds the hub when no agent answers it.
+func (e certifier) hubs() []byte {
+	members := slices.Clone(e.cfg.Hubs())
+	slices.Sort(members)
+	return []byte(strings.Join(members, "\n"))
+}
+
+func (e certifier) issue(ctx context.Context, identity guard.Identity, name string, hubs []byte) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -73,27 +115,59 @@ func (e certifier) issue(ctx context.Context, identity guard.Identity, name stri
 	if err != nil {
 		return fmt.Errorf("have the hub sign the certificate of %s: %w", identity.CommonName(), err)
 	}
-	if err := e.cfg.Secrets.PutSecret(ctx, identity.Namespace, name, map[string][]byte{
+	return e.put(ctx, identity, name, map[string][]byte{
 		"tls.crt": certificate, "tls.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), "ca.crt": authority,
-	}); err != nil {
+		guard.HubsFile: hubs,
+	})
+}
+
+func (e certifier) put(ctx context.Context, identity guard.Identity, name string, data map[string][]byte) error {
+	if err := e.cfg.Secrets.PutSecret(ctx, identity.Namespace, name, data); err != nil {
 		return fmt.Errorf("write Secret %s/%s: %w", identity.Namespace, name, err)
 	}
 	return nil
 }
 
-// usable is false for what is missing, someone else's, of another hub, or in
-// the last third of its life.
-func usable(data map[string][]byte, want guard.Identity, roots *x509.CertPool, now time.Time) bool {
-	block, rest := pem.Decode(data["tls.crt"])
-	if block == nil || len(data["tls.key"]) == 0 || len(data["ca.crt"]) == 0 {
-		return false
+// GuardsBehind are the guards that do not trust all of the hub's CAs yet, or have a
+// certificate of another than the one that issues; in words.
+func (e *Effector) GuardsBehind() (list []string) {
+	e.mu.Lock()
+	sites := slices.Collect(maps.Values(e.sites))
+	e.mu.Unlock()
+	for _, s := range sites {
+		s.mu.Lock()
+		if s.behind != "" {
+			list = append(list, s.behind)
+		}
+		s.mu.Unlock()
+	}
+	slices.Sort(list)
+	return list
+}
+
+// leafOf is the guard's certificate; nil if there is none.
+func leafOf(data map[string][]byte) *x509.Certificate {
+	block, _ := pem.Decode(data["tls.crt"])
+	if block == nil {
+		return nil
 	}
 	leaf, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
+		return nil
+	}
+	return leaf
+}
+
+// usable is false for what is missing, someone else's, of another hub, or in
+// the last third of its life.
+func usable(data map[string][]byte, want guard.Identity, roots *x509.CertPool, now time.Time) bool {
+	leaf := leafOf(data)
+	if leaf == nil || len(data["tls.key"]) == 0 || len(data["ca.crt"]) == 0 {
 		return false
 	}
+	_, rest := pem.Decode(data["tls.crt"])
 	chain := []*x509.Certificate{leaf}
-	for block, rest = pem.Decode(rest); block != nil; block, rest = pem.Decode(rest) {
+	for block, rest := pem.Decode(rest); block != nil; block, rest = pem.Decode(rest) {
 		if c, err := x509.ParseCertificate(block.Bytes); err == nil {
 			chain = append(chain, c)
 		}

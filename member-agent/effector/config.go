@@ -22,6 +22,11 @@ type Identity interface {
 	ServingCertificate() (*tls.Certificate, error)
 	// Authority is the hub's CA, which signed the guards' certificates too.
 	Authority() *x509.CertPool
+	// AuthorityPEM is the same, for the guards.
+	AuthorityPEM() []byte
+	// Outdated says that a certificate is of another CA than the one that issues now,
+	// and that it is time to replace it: guards and agents must trust the new one first.
+	Outdated(leaf *x509.Certificate) (outdated, due bool)
 }
 
 // CertificateSource has the hub sign certificates of signer tripod.dev/guard.
@@ -59,6 +64,9 @@ type Config struct {
 	Secrets      Secrets
 	// Drills makes copies apart from production; without it drills are refused.
 	Drills Drills
+	// Hubs are HOST:PORT of the hub's members as known now: guards that no agent
+	// answers ask them. Optional.
+	Hubs func() []string
 	// Active says whether this replica carries out effects now.
 	Active func() bool
 	// Hurry asks for a heartbeat now, so that a fresh grant comes; optional.
@@ -78,6 +86,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Hurry == nil {
 		c.Hurry = func() {}
+	}
+	if c.Hubs == nil {
+		c.Hubs = func() []string { return nil }
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

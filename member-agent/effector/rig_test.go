@@ -97,10 +97,13 @@ func (a *authority) sign(subject pkix.Name, public any) ([]byte, error) {
 type identity struct {
 	pair tls.Certificate
 	pool *x509.CertPool
+	pem  []byte
 }
 
-func (i identity) ServingCertificate() (*tls.Certificate, error) { return &i.pair, nil }
-func (i identity) Authority() *x509.CertPool                     { return i.pool }
+func (i identity) AuthorityPEM() []byte                            { return i.pem }
+func (i identity) Outdated(*x509.Certificate) (outdated, due bool) { return false, false }
+func (i identity) ServingCertificate() (*tls.Certificate, error)   { return &i.pair, nil }
+func (i identity) Authority() *x509.CertPool                       { return i.pool }
 
 func (a *authority) agent(t *testing.T, cluster string) identity {
 	t.Helper()
@@ -108,7 +111,7 @@ func (a *authority) agent(t *testing.T, cluster string) identity {
 	must(t, err)
 	der, err := a.sign(pkix.Name{CommonName: "tripod:agent:" + cluster, Organization: []string{"tripod:agents"}}, key.Public())
 	must(t, err)
-	return identity{tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, a.pool}
+	return identity{tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, a.pool, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})}
 }
 
 // GuardCertificate signs what the effector asks for, as the hub's signer does.

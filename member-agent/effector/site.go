@@ -33,6 +33,7 @@ type site struct {
 	retry       time.Time          // reconcile rests until then
 	pause       time.Duration
 	certified   time.Time // the guard's certificate was good then
+	behind      string    // why the guard does not follow the hub's CAs yet
 }
 
 func (e *Effector) site(k key) *site {

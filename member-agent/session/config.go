@@ -44,6 +44,8 @@ type Config struct {
 	// they change, and RememberMembers with what the hub told last.
 	Addresses       func([]string)
 	RememberMembers func([]*agentv1.HubMember)
+	// Authorities is called, without blocking, with what a member says of the hub's CAs.
+	Authorities func(*agentv1.HubAuthorities)
 	// Replica is this pod's name; Version the program's.
 	Replica string
 	Version string
@@ -92,6 +94,9 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.Addresses == nil {
 		c.Addresses = func([]string) {}
+	}
+	if c.Authorities == nil {
+		c.Authorities = func(*agentv1.HubAuthorities) {}
 	}
 	if c.RememberMembers == nil {
 		c.RememberMembers = func([]*agentv1.HubMember) {}

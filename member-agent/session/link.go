@@ -202,6 +202,8 @@ func (l *link) receive(ctx context.Context, member string, stream agentv1.Sessio
 			l.direct(kind.Directive)
 		case *agentv1.HubMessage_Members:
 			l.sessions.book.learn(kind.Members)
+		case *agentv1.HubMessage_Authorities:
+			l.sessions.config.Authorities(kind.Authorities)
 		case *agentv1.HubMessage_Subscription:
 			views.subscribe(ctx, kind.Subscription.GetStart())
 		}

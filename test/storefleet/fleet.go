@@ -55,14 +55,13 @@ func Start(ctx context.Context, kind Kind, n int, folder string) (*Fleet, error)
 	if err := f.issue(n); err != nil {
 		return nil, err
 	}
+	ports, err := freePorts(3 * n)
+	if err != nil {
+		return nil, err
+	}
 	for i := range n {
 		m := &Member{fleet: f, index: i, name: memberName(i), Folder: filepath.Join(folder, memberName(i))}
-		for _, port := range []*int{&m.client, &m.peer, &m.plain} {
-			var err error
-			if *port, err = freePort(); err != nil {
-				return nil, err
-			}
-		}
+		m.client, m.peer, m.plain = ports[3*i], ports[3*i+1], ports[3*i+2]
 		f.Members = append(f.Members, m)
 	}
 	for _, m := range f.Members {
@@ -197,17 +196,26 @@ func poll(ctx context.Context, try func(context.Context) error) error {
 	}
 }
 
-// freePort finds a port under the range that the kernel gives to outgoing
+// freePorts finds different ports under the range that the kernel gives to outgoing
 // connections: one from that range could be taken again before the member, or its
 // restart, listens on it.
-func freePort() (int, error) {
-	for range 1000 {
+func freePorts(n int) (ports []int, err error) {
+	var held []net.Listener // until all are found, so that none is found twice
+	defer func() {
+		for _, l := range held {
+			err = errors.Join(err, l.Close())
+		}
+	}()
+	for range 1000 + n {
+		if len(ports) == n {
+			return ports, nil
+		}
 		port := 15_000 + rand.IntN(17_000)
 		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-			return port, l.Close()
+			held, ports = append(held, l), append(ports, port)
 		}
 	}
-	return 0, errors.New("no port between 15000 and 32000 is free")
+	return nil, fmt.Errorf("%d ports between 15000 and 32000 are not free", n)
 }
 
 // connected waits until c has a connection, so that dialling is not measured.

@@ -27,13 +27,25 @@ type RecoveryPlanList struct {
 // RecoveryPlanSpec selects applications and says how they are recovered.
 type RecoveryPlanSpec struct {
 	Applications ApplicationSelector `json:"applications"`
-	Approvals    ApprovalPolicy      `json:"approvals,omitempty"`
-	Safety       SafetyPolicy        `json:"safety,omitempty"`
+	// Use says whether the engine uses the plan by itself when a center is lost.
+	// +kubebuilder:default=Ordered
+	Use PlanUse `json:"use,omitempty"`
+	// Waves order the applications beside spec.dependsOn of each, which may not
+	// contradict them. What no wave selects comes last.
+	// +kubebuilder:validation:MaxItems=64
+	// +listType=map
+	// +listMapKey=name
+	Waves     []PlanWave     `json:"waves,omitempty"`
+	Approvals ApprovalPolicy `json:"approvals,omitempty"`
+	Safety    SafetyPolicy   `json:"safety,omitempty"`
 }
 
-// ApplicationSelector selects applications in all namespaces.
+// ApplicationSelector selects applications in all namespaces: those that have the
+// labels or are named. An empty one selects all.
 type ApplicationSelector struct {
 	LabelSelector *metav1.LabelSelector `json:"labelSelector,omitempty"`
+	// +kubebuilder:validation:MaxItems=1024
+	Names []ApplicationReference `json:"names,omitempty"`
 }
 
 // ApprovalPolicy says how many people must agree, and who they are.
@@ -65,12 +77,14 @@ type RecoveryPlanStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
-// RecoveryRun is one execution for one application; its spec never changes.
+// RecoveryRun is one execution for one application, or for all of a place or a
+// plan, which then makes a run for each; its spec never changes.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=run
 // +kubebuilder:printcolumn:name="Action",type=string,JSONPath=`.spec.action`
+// +kubebuilder:printcolumn:name="Parent",type=string,priority=1,JSONPath=`.spec.parent`
 // +kubebuilder:printcolumn:name="From",type=string,JSONPath=`.spec.from.cluster`
 // +kubebuilder:printcolumn:name="To",type=string,JSONPath=`.spec.to.cluster`
 // +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
@@ -110,8 +124,10 @@ const (
 // they close it for writing, and can return to it.
 func (a Action) Planned() bool { return a == ActionSwitchover || a == ActionFailback }
 
-// Place names a cluster and its center.
+// Place names a cluster, a center or a region.
 type Place struct {
+	// +kubebuilder:validation:MaxLength=63
+	Region string `json:"region,omitempty"`
 	// +kubebuilder:validation:MaxLength=63
 	Center string `json:"center,omitempty"`
 	// +kubebuilder:validation:MaxLength=63
@@ -120,15 +136,22 @@ type Place struct {
 
 // RecoveryRunSpec orders one run.
 //
+// +kubebuilder:validation:XValidation:rule="has(self.application) && size(self.application.name) > 0 || [has(self.from.cluster), has(self.from.center), has(self.from.region)].exists(x, x)",message="a run without an application is for a whole place: name its cluster, center or region in from"
 // +kubebuilder:validation:XValidation:rule="!has(self.pauseLimitSeconds) || self.action in ['Switchover', 'Failback']",message="pauseLimitSeconds bounds the write pause of a Switchover or Failback: leave it out of other actions"
 // +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a run's spec never changes: start another run"
 type RecoveryRunSpec struct {
 	// +kubebuilder:validation:MaxLength=253
-	Plan        string               `json:"plan,omitempty"`
-	Application ApplicationReference `json:"application"`
-	Action      Action               `json:"action"`
-	From        Place                `json:"from"`
-	To          Place                `json:"to"`
+	Plan string `json:"plan,omitempty"`
+	// Application that moves; without one every application that is active in
+	// From does, those that Plan selects if it is named.
+	// +optional
+	Application ApplicationReference `json:"application,omitzero"`
+	// Parent is the run that ordered this one. Only the hub sets it.
+	// +kubebuilder:validation:MaxLength=253
+	Parent string `json:"parent,omitempty"`
+	Action Action `json:"action"`
+	From   Place  `json:"from"`
+	To     Place  `json:"to"`
 	// PauseLimitSeconds is the longest that a switchover may keep writes closed
 	// before it returns to the source by itself; 10 if absent.
 	// +kubebuilder:validation:Minimum=1
@@ -139,6 +162,9 @@ type RecoveryRunSpec struct {
 	Requester string `json:"requester,omitempty"`
 }
 
+// ForPlan is true for a run that makes a run for each application.
+func (s *RecoveryRunSpec) ForPlan() bool { return s.Application.Name == "" }
+
 // RunPhase is where a run stands, safety.md section 10.
 type RunPhase string
 
@@ -147,15 +173,17 @@ const (
 	RunPending          RunPhase = ""
 	RunPreflight        RunPhase = "Preflight"
 	RunAwaitingApproval RunPhase = "AwaitingApproval"
-	RunClosing          RunPhase = "Closing"
-	RunFencing          RunPhase = "Fencing"
-	RunPromoting        RunPhase = "Promoting"
-	RunRouting          RunPhase = "Routing"
-	RunVerifying        RunPhase = "Verifying"
-	RunCompleted        RunPhase = "Completed"
-	RunReturning        RunPhase = "Returning"
-	RunPaused           RunPhase = "Paused"
-	RunAborted          RunPhase = "Aborted"
+	// RunWaves: a plan's run makes and follows the runs of its applications.
+	RunWaves     RunPhase = "Waves"
+	RunClosing   RunPhase = "Closing"
+	RunFencing   RunPhase = "Fencing"
+	RunPromoting RunPhase = "Promoting"
+	RunRouting   RunPhase = "Routing"
+	RunVerifying RunPhase = "Verifying"
+	RunCompleted RunPhase = "Completed"
+	RunReturning RunPhase = "Returning"
+	RunPaused    RunPhase = "Paused"
+	RunAborted   RunPhase = "Aborted"
 	// RunDrilling: copies of the standbys' data are promoted and probed apart
 	// from production; RunCleaning: nothing of them may be left.
 	RunDrilling RunPhase = "Drilling"
@@ -172,13 +200,20 @@ type RecoveryRunStatus struct {
 	// ResumePhase is where a paused run goes on.
 	ResumePhase RunPhase `json:"resumePhase,omitempty"`
 	// Automatic is true when no person was asked.
-	Automatic bool          `json:"automatic,omitempty"`
-	Datasets  []RunDataset  `json:"datasets,omitempty"`
-	Steps     []RunStep     `json:"steps,omitempty"`
-	Loss      *LossEstimate `json:"loss,omitempty"`
-	Timeline  RunTimeline   `json:"timeline,omitempty"`
-	Measured  *Measured     `json:"measured,omitempty"`
-	Evidence  EvidenceHead  `json:"evidence,omitempty"`
+	Automatic bool `json:"automatic,omitempty"`
+	// Waves, Applications and Progress are those of a plan's run.
+	Waves        []RunWave        `json:"waves,omitempty"`
+	Applications []RunApplication `json:"applications,omitempty"`
+	Progress     *RunProgress     `json:"progress,omitempty"`
+	// Orders are what people said while the run was under way, as far as it was
+	// followed.
+	Orders   []RunOrder    `json:"orders,omitempty"`
+	Datasets []RunDataset  `json:"datasets,omitempty"`
+	Steps    []RunStep     `json:"steps,omitempty"`
+	Loss     *LossEstimate `json:"loss,omitempty"`
+	Timeline RunTimeline   `json:"timeline,omitempty"`
+	Measured *Measured     `json:"measured,omitempty"`
+	Evidence EvidenceHead  `json:"evidence,omitempty"`
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
@@ -256,6 +291,8 @@ type RunTimeline struct {
 	// AwaitingSince is when the run began to wait for approvals.
 	AwaitingSince *metav1.MicroTime `json:"awaitingSince,omitempty"`
 	ApprovedAt    *metav1.MicroTime `json:"approvedAt,omitempty"`
+	// PausedAt is when the run was last paused.
+	PausedAt *metav1.MicroTime `json:"pausedAt,omitempty"`
 	// ClosingAt is when a switchover forbade writes, OpenedAt when they were
 	// possible again, there or here.
 	ClosingAt  *metav1.MicroTime `json:"closingAt,omitempty"`

@@ -41,6 +41,9 @@ type Config struct {
 	Listen []string
 	// TLS is this member's certificate with the hub's CA in ClientCAs.
 	TLS *tls.Config
+	// Roots are the CAs that are trusted now, asked at each handshake; nil takes those
+	// of TLS for good.
+	Roots func() *x509.CertPool
 	// ProgressInterval is how often an idle watch that asked for it is told the
 	// revision; default 5 seconds, as Kubernetes advises for its etcd.
 	ProgressInterval time.Duration
@@ -150,6 +153,15 @@ func (a *Server) newServer(secure bool) *grpc.Server {
 		c := a.cfg.TLS.Clone()
 		c.ClientAuth = tls.RequireAndVerifyClientCert
 		c.MinVersion = tls.VersionTLS12
+		if a.cfg.Roots != nil {
+			// credentials.NewTLS changes its own copy only: what it asks for is set here.
+			c.NextProtos = []string{"h2"}
+			c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+				now := c.Clone()
+				now.ClientCAs = a.cfg.Roots()
+				return now, nil
+			}
+		}
 		opts = append(opts, grpc.Creds(credentials.NewTLS(c)))
 	}
 	g := grpc.NewServer(opts...)

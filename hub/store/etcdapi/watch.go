@@ -29,7 +29,7 @@ type watchServer struct {
 
 // watchStream is one client stream: recvLoop takes requests, sendLoop alone
 // sends. What recvLoop has to answer passes through control, so that answers and
-// events keep their order.
+// events keep their order; nil asks sendLoop for the progress of the whole stream.
 type watchStream struct {
 	server  *watchServer
 	grpc    pb.Watch_WatchServer
@@ -106,9 +106,9 @@ func (w *watchStream) recvLoop() error {
 			}
 		case *pb.WatchRequest_ProgressRequest:
 			if r.ProgressRequest != nil {
-				w.mu.Lock()
-				w.events.RequestProgressAll()
-				w.mu.Unlock()
+				if !w.answer(nil) {
+					return nil
+				}
 			}
 		}
 	}
@@ -203,12 +203,40 @@ func (w *watchStream) sendLoop(sender *watchSender) error {
 				return err
 			}
 		case resp := <-w.control:
+			if resp == nil {
+				if err := w.progressAll(sender); err != nil {
+					return err
+				}
+				continue
+			}
 			if err := sender.control(resp); err != nil {
 				return err
 			}
 		case <-tick.C:
 			w.requestProgress()
 		case <-w.closed:
+			return nil
+		}
+	}
+}
+
+// progressAll sends the progress of the whole stream, if all of it has come that far,
+// before anything else is announced: clients take it for all watches that they know
+// by then, and one that is created meanwhile may have its past still to come.
+func (w *watchStream) progressAll(sender *watchSender) error {
+	if !w.events.RequestProgressAll() {
+		return nil
+	}
+	for {
+		select {
+		case resp, ok := <-w.events.Chan():
+			if !ok {
+				return nil
+			}
+			if err := sender.event(resp); err != nil || resp.WatchID == clientv3.InvalidWatchID {
+				return err
+			}
+		default: // it did not fit in
 			return nil
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tripod.dev/tripod/hub/store"
@@ -22,6 +23,8 @@ type File struct {
 	Behind uint64
 	// Bytes is the size of the file, Used the part of it in use.
 	Bytes, Used int64
+	// Quiet: hardly anything was written since the leader looked last.
+	Quiet bool
 }
 
 // HolesPolicy says what is worth rewriting a file for: more holes than both.
@@ -30,6 +33,12 @@ type HolesPolicy struct {
 	Share int64
 	// Bytes; default 100 MiB.
 	Bytes int64
+	// Alone is how much may be in use in a hub of one member for it to be rewritten by
+	// itself: everybody waits meanwhile, about a second per GiB; default 1 GiB.
+	Alone int64
+	// Quiet is up to how many revisions between two looks nothing much happens; default
+	// 60, one a second.
+	Quiet int64
 }
 
 // WithDefaults fills what is zero.
@@ -39,6 +48,12 @@ func (p HolesPolicy) WithDefaults() HolesPolicy {
 	}
 	if p.Bytes == 0 {
 		p.Bytes = 100 << 20
+	}
+	if p.Alone == 0 {
+		p.Alone = 1 << 30
+	}
+	if p.Quiet == 0 {
+		p.Quiet = 60
 	}
 	return p
 }
@@ -72,6 +87,13 @@ func complete(files []File) error {
 func NextDefragmented(files []File, policy HolesPolicy) (name, to string) {
 	policy = policy.WithDefaults()
 	if complete(files) != nil {
+		return "", ""
+	}
+	if len(files) == 1 {
+		// Nobody serves meanwhile: so not long, and when nobody asks for much.
+		if f := files[0]; f.Leader && policy.worth(f) && f.Used <= policy.Alone && f.Quiet {
+			return f.Name, ""
+		}
 		return "", ""
 	}
 	sorted := slices.SortedFunc(slices.Values(files), func(a, b File) int {
@@ -112,8 +134,20 @@ type DefragmenterConfig struct {
 type Defragmenter struct {
 	config  DefragmenterConfig
 	members *store.Membership
-	// acting: one file at a time.
+	// acting: one file at a time. It guards what follows.
 	acting sync.Mutex
+	// revision of the last look; 0 before the first one as the leader.
+	revision int64
+	// waiting is why the file of a hub of one member is not rewritten by itself.
+	waiting atomic.Pointer[string]
+}
+
+// Problem says that somebody must have the file rewritten; empty if nobody need.
+func (d *Defragmenter) Problem() string {
+	if why := d.waiting.Load(); why != nil {
+		return *why
+	}
+	return ""
 }
 
 // NewDefragmenter does nothing until Run or Defragment.
@@ -144,6 +178,7 @@ func (d *Defragmenter) Run(ctx context.Context) error {
 		case <-ticker.C:
 		}
 		if !d.config.Store.IsLeader() {
+			d.forget()
 			continue
 		}
 		if err := d.round(ctx); err != nil && ctx.Err() == nil {
@@ -156,7 +191,9 @@ func (d *Defragmenter) Run(ctx context.Context) error {
 func (d *Defragmenter) round(ctx context.Context) error {
 	d.acting.Lock()
 	defer d.acting.Unlock()
-	name, to := NextDefragmented(d.look(ctx), d.config.Policy)
+	files := d.look(ctx)
+	d.alone(files)
+	name, to := NextDefragmented(files, d.config.Policy)
 	switch {
 	case to != "":
 		d.config.Logger.Info("handing the leadership over, this member's database is to be rewritten", "peer", to)
@@ -165,6 +202,32 @@ func (d *Defragmenter) round(ctx context.Context) error {
 		return d.rewrite(ctx, name)
 	}
 	return nil
+}
+
+// forget what was seen as the leader.
+func (d *Defragmenter) forget() {
+	d.acting.Lock()
+	defer d.acting.Unlock()
+	d.revision = 0
+	d.waiting.Store(nil)
+}
+
+// alone notes how much happens in a hub of one member, and says when its file waits
+// for a person.
+func (d *Defragmenter) alone(files []File) {
+	policy := d.config.Policy.WithDefaults()
+	before, now := d.revision, d.config.Store.Revision()
+	d.revision = now
+	d.waiting.Store(nil)
+	if len(files) != 1 {
+		return
+	}
+	files[0].Quiet = before > 0 && now-before <= policy.Quiet
+	if f := files[0]; f.Answers && policy.worth(f) && f.Used > policy.Alone {
+		why := fmt.Sprintf("the database file has %d MiB of which %d are in use, and the only member does not rewrite that much by itself: order it in a quiet hour, everybody waits for about %d s (tripodctl hub defragment %s)",
+			f.Bytes>>20, f.Used>>20, max(f.Used>>30, 1), f.Name)
+		d.waiting.Store(&why)
+	}
 }
 
 // Defragment has one member rewrite its file, whatever holes it has. It works on

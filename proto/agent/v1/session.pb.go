@@ -430,6 +430,7 @@ type HubMessage struct {
 	//	*HubMessage_Directive
 	//	*HubMessage_Subscription
 	//	*HubMessage_Members
+	//	*HubMessage_Authorities
 	Kind          isHubMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -526,6 +527,15 @@ func (x *HubMessage) GetMembers() *HubMembers {
 	return nil
 }
 
+func (x *HubMessage) GetAuthorities() *HubAuthorities {
+	if x != nil {
+		if x, ok := x.Kind.(*HubMessage_Authorities); ok {
+			return x.Authorities
+		}
+	}
+	return nil
+}
+
 type isHubMessage_Kind interface {
 	isHubMessage_Kind()
 }
@@ -554,6 +564,10 @@ type HubMessage_Members struct {
 	Members *HubMembers `protobuf:"bytes,6,opt,name=members,proto3,oneof"`
 }
 
+type HubMessage_Authorities struct {
+	Authorities *HubAuthorities `protobuf:"bytes,7,opt,name=authorities,proto3,oneof"`
+}
+
 func (*HubMessage_Welcome) isHubMessage_Kind() {}
 
 func (*HubMessage_Grant) isHubMessage_Kind() {}
@@ -565,6 +579,73 @@ func (*HubMessage_Directive) isHubMessage_Kind() {}
 func (*HubMessage_Subscription) isHubMessage_Kind() {}
 
 func (*HubMessage_Members) isHubMessage_Kind() {}
+
+func (*HubMessage_Authorities) isHubMessage_Kind() {}
+
+// HubAuthorities are the CAs that the hub trusts now. It is sent after Welcome and
+// whenever they change; of two the one of the higher generation counts.
+type HubAuthorities struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Generation uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	// PEM: all that are to be trusted.
+	Certificates []byte `protobuf:"bytes,2,opt,name=certificates,proto3" json:"certificates,omitempty"`
+	// sha256:HEX of the one that issues: who has a certificate of another one asks
+	// for a new one.
+	Issuer        string `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HubAuthorities) Reset() {
+	*x = HubAuthorities{}
+	mi := &file_agent_v1_session_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HubAuthorities) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HubAuthorities) ProtoMessage() {}
+
+func (x *HubAuthorities) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_session_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HubAuthorities.ProtoReflect.Descriptor instead.
+func (*HubAuthorities) Descriptor() ([]byte, []int) {
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *HubAuthorities) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *HubAuthorities) GetCertificates() []byte {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+func (x *HubAuthorities) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
 
 // HubMembers are all members of the hub. It is sent after Welcome and whenever
 // they change. An agent keeps a session with each, and goes on dialling those
@@ -578,7 +659,7 @@ type HubMembers struct {
 
 func (x *HubMembers) Reset() {
 	*x = HubMembers{}
-	mi := &file_agent_v1_session_proto_msgTypes[2]
+	mi := &file_agent_v1_session_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -590,7 +671,7 @@ func (x *HubMembers) String() string {
 func (*HubMembers) ProtoMessage() {}
 
 func (x *HubMembers) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[2]
+	mi := &file_agent_v1_session_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -603,7 +684,7 @@ func (x *HubMembers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubMembers.ProtoReflect.Descriptor instead.
 func (*HubMembers) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{2}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *HubMembers) GetMembers() []*HubMember {
@@ -624,7 +705,7 @@ type HubMember struct {
 
 func (x *HubMember) Reset() {
 	*x = HubMember{}
-	mi := &file_agent_v1_session_proto_msgTypes[3]
+	mi := &file_agent_v1_session_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -636,7 +717,7 @@ func (x *HubMember) String() string {
 func (*HubMember) ProtoMessage() {}
 
 func (x *HubMember) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[3]
+	mi := &file_agent_v1_session_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -649,7 +730,7 @@ func (x *HubMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubMember.ProtoReflect.Descriptor instead.
 func (*HubMember) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{3}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *HubMember) GetName() string {
@@ -680,7 +761,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_agent_v1_session_proto_msgTypes[4]
+	mi := &file_agent_v1_session_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -692,7 +773,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[4]
+	mi := &file_agent_v1_session_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -705,7 +786,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{4}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Hello) GetReplica() string {
@@ -749,7 +830,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_agent_v1_session_proto_msgTypes[5]
+	mi := &file_agent_v1_session_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +842,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[5]
+	mi := &file_agent_v1_session_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +855,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{5}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Welcome) GetMember() string {
@@ -828,14 +909,17 @@ type Heartbeat struct {
 	UnobservableReason string `protobuf:"bytes,6,opt,name=unobservable_reason,json=unobservableReason,proto3" json:"unobservable_reason,omitempty"`
 	// guard is set by a hub member on what it passes on for a guard that no agent
 	// answers (safety.md section 4); an agent's own value is ignored.
-	Guard         bool `protobuf:"varint,7,opt,name=guard,proto3" json:"guard,omitempty"`
+	Guard bool `protobuf:"varint,7,opt,name=guard,proto3" json:"guard,omitempty"`
+	// authorities is how far this replica has followed the hub's CAs; absent in
+	// older programs.
+	Authorities   *AuthorityProgress `protobuf:"bytes,8,opt,name=authorities,proto3" json:"authorities,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_agent_v1_session_proto_msgTypes[6]
+	mi := &file_agent_v1_session_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -847,7 +931,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[6]
+	mi := &file_agent_v1_session_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -860,7 +944,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{6}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Heartbeat) GetSeq() uint64 {
@@ -912,6 +996,68 @@ func (x *Heartbeat) GetGuard() bool {
 	return false
 }
 
+func (x *Heartbeat) GetAuthorities() *AuthorityProgress {
+	if x != nil {
+		return x.Authorities
+	}
+	return nil
+}
+
+type AuthorityProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// generation of the CAs that the replica trusts.
+	Generation uint64 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	// What in the cluster does not trust them yet, or has a certificate of another CA
+	// than the one that issues; in words.
+	Pending       []string `protobuf:"bytes,2,rep,name=pending,proto3" json:"pending,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuthorityProgress) Reset() {
+	*x = AuthorityProgress{}
+	mi := &file_agent_v1_session_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuthorityProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuthorityProgress) ProtoMessage() {}
+
+func (x *AuthorityProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_session_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuthorityProgress.ProtoReflect.Descriptor instead.
+func (*AuthorityProgress) Descriptor() ([]byte, []int) {
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *AuthorityProgress) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *AuthorityProgress) GetPending() []string {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
 // Grant answers the heartbeat of the same seq, after the renewal committed.
 type Grant struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -928,7 +1074,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_agent_v1_session_proto_msgTypes[7]
+	mi := &file_agent_v1_session_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1086,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[7]
+	mi := &file_agent_v1_session_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1099,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{7}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Grant) GetSeq() uint64 {
@@ -1008,7 +1154,7 @@ type DatasetKey struct {
 
 func (x *DatasetKey) Reset() {
 	*x = DatasetKey{}
-	mi := &file_agent_v1_session_proto_msgTypes[8]
+	mi := &file_agent_v1_session_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1020,7 +1166,7 @@ func (x *DatasetKey) String() string {
 func (*DatasetKey) ProtoMessage() {}
 
 func (x *DatasetKey) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[8]
+	mi := &file_agent_v1_session_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1033,7 +1179,7 @@ func (x *DatasetKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DatasetKey.ProtoReflect.Descriptor instead.
 func (*DatasetKey) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{8}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DatasetKey) GetNamespace() string {
@@ -1073,7 +1219,7 @@ type RoleGrant struct {
 
 func (x *RoleGrant) Reset() {
 	*x = RoleGrant{}
-	mi := &file_agent_v1_session_proto_msgTypes[9]
+	mi := &file_agent_v1_session_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1085,7 +1231,7 @@ func (x *RoleGrant) String() string {
 func (*RoleGrant) ProtoMessage() {}
 
 func (x *RoleGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[9]
+	mi := &file_agent_v1_session_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1098,7 +1244,7 @@ func (x *RoleGrant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleGrant.ProtoReflect.Descriptor instead.
 func (*RoleGrant) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{9}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RoleGrant) GetDataset() *DatasetKey {
@@ -1182,7 +1328,7 @@ type DatasetPeer struct {
 
 func (x *DatasetPeer) Reset() {
 	*x = DatasetPeer{}
-	mi := &file_agent_v1_session_proto_msgTypes[10]
+	mi := &file_agent_v1_session_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1194,7 +1340,7 @@ func (x *DatasetPeer) String() string {
 func (*DatasetPeer) ProtoMessage() {}
 
 func (x *DatasetPeer) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[10]
+	mi := &file_agent_v1_session_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1207,7 +1353,7 @@ func (x *DatasetPeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DatasetPeer.ProtoReflect.Descriptor instead.
 func (*DatasetPeer) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{10}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DatasetPeer) GetCluster() string {
@@ -1267,7 +1413,7 @@ type DatasetObservation struct {
 
 func (x *DatasetObservation) Reset() {
 	*x = DatasetObservation{}
-	mi := &file_agent_v1_session_proto_msgTypes[11]
+	mi := &file_agent_v1_session_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1279,7 +1425,7 @@ func (x *DatasetObservation) String() string {
 func (*DatasetObservation) ProtoMessage() {}
 
 func (x *DatasetObservation) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[11]
+	mi := &file_agent_v1_session_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1292,7 +1438,7 @@ func (x *DatasetObservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DatasetObservation.ProtoReflect.Descriptor instead.
 func (*DatasetObservation) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{11}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DatasetObservation) GetDataset() *DatasetKey {
@@ -1452,7 +1598,7 @@ type Directive struct {
 
 func (x *Directive) Reset() {
 	*x = Directive{}
-	mi := &file_agent_v1_session_proto_msgTypes[12]
+	mi := &file_agent_v1_session_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1464,7 +1610,7 @@ func (x *Directive) String() string {
 func (*Directive) ProtoMessage() {}
 
 func (x *Directive) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[12]
+	mi := &file_agent_v1_session_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1477,7 +1623,7 @@ func (x *Directive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Directive.ProtoReflect.Descriptor instead.
 func (*Directive) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{12}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Directive) GetId() string {
@@ -1587,7 +1733,7 @@ type DirectiveResult struct {
 
 func (x *DirectiveResult) Reset() {
 	*x = DirectiveResult{}
-	mi := &file_agent_v1_session_proto_msgTypes[13]
+	mi := &file_agent_v1_session_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1599,7 +1745,7 @@ func (x *DirectiveResult) String() string {
 func (*DirectiveResult) ProtoMessage() {}
 
 func (x *DirectiveResult) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[13]
+	mi := &file_agent_v1_session_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1612,7 +1758,7 @@ func (x *DirectiveResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectiveResult.ProtoReflect.Descriptor instead.
 func (*DirectiveResult) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{13}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DirectiveResult) GetId() string {
@@ -1680,7 +1826,7 @@ type DesiredState struct {
 
 func (x *DesiredState) Reset() {
 	*x = DesiredState{}
-	mi := &file_agent_v1_session_proto_msgTypes[14]
+	mi := &file_agent_v1_session_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1692,7 +1838,7 @@ func (x *DesiredState) String() string {
 func (*DesiredState) ProtoMessage() {}
 
 func (x *DesiredState) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[14]
+	mi := &file_agent_v1_session_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,7 +1851,7 @@ func (x *DesiredState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredState.ProtoReflect.Descriptor instead.
 func (*DesiredState) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{14}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DesiredState) GetIncarnation() uint64 {
@@ -1755,7 +1901,7 @@ type ObjectKey struct {
 
 func (x *ObjectKey) Reset() {
 	*x = ObjectKey{}
-	mi := &file_agent_v1_session_proto_msgTypes[15]
+	mi := &file_agent_v1_session_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1767,7 +1913,7 @@ func (x *ObjectKey) String() string {
 func (*ObjectKey) ProtoMessage() {}
 
 func (x *ObjectKey) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[15]
+	mi := &file_agent_v1_session_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1780,7 +1926,7 @@ func (x *ObjectKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectKey.ProtoReflect.Descriptor instead.
 func (*ObjectKey) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{15}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ObjectKey) GetApiVersion() string {
@@ -1824,7 +1970,7 @@ type DesiredObject struct {
 
 func (x *DesiredObject) Reset() {
 	*x = DesiredObject{}
-	mi := &file_agent_v1_session_proto_msgTypes[16]
+	mi := &file_agent_v1_session_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1836,7 +1982,7 @@ func (x *DesiredObject) String() string {
 func (*DesiredObject) ProtoMessage() {}
 
 func (x *DesiredObject) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[16]
+	mi := &file_agent_v1_session_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1849,7 +1995,7 @@ func (x *DesiredObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredObject.ProtoReflect.Descriptor instead.
 func (*DesiredObject) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{16}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DesiredObject) GetKey() *ObjectKey {
@@ -1892,7 +2038,7 @@ type Burial struct {
 
 func (x *Burial) Reset() {
 	*x = Burial{}
-	mi := &file_agent_v1_session_proto_msgTypes[17]
+	mi := &file_agent_v1_session_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +2050,7 @@ func (x *Burial) String() string {
 func (*Burial) ProtoMessage() {}
 
 func (x *Burial) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[17]
+	mi := &file_agent_v1_session_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +2063,7 @@ func (x *Burial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Burial.ProtoReflect.Descriptor instead.
 func (*Burial) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{17}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Burial) GetTombstone() string {
@@ -1951,7 +2097,7 @@ type AppliedStatus struct {
 
 func (x *AppliedStatus) Reset() {
 	*x = AppliedStatus{}
-	mi := &file_agent_v1_session_proto_msgTypes[18]
+	mi := &file_agent_v1_session_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1963,7 +2109,7 @@ func (x *AppliedStatus) String() string {
 func (*AppliedStatus) ProtoMessage() {}
 
 func (x *AppliedStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[18]
+	mi := &file_agent_v1_session_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1976,7 +2122,7 @@ func (x *AppliedStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppliedStatus.ProtoReflect.Descriptor instead.
 func (*AppliedStatus) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{18}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AppliedStatus) GetObjects() []*AppliedObject {
@@ -2007,7 +2153,7 @@ type AppliedObject struct {
 
 func (x *AppliedObject) Reset() {
 	*x = AppliedObject{}
-	mi := &file_agent_v1_session_proto_msgTypes[19]
+	mi := &file_agent_v1_session_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2019,7 +2165,7 @@ func (x *AppliedObject) String() string {
 func (*AppliedObject) ProtoMessage() {}
 
 func (x *AppliedObject) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[19]
+	mi := &file_agent_v1_session_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2032,7 +2178,7 @@ func (x *AppliedObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppliedObject.ProtoReflect.Descriptor instead.
 func (*AppliedObject) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{19}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AppliedObject) GetKey() *ObjectKey {
@@ -2101,7 +2247,7 @@ type ClusterFacts struct {
 
 func (x *ClusterFacts) Reset() {
 	*x = ClusterFacts{}
-	mi := &file_agent_v1_session_proto_msgTypes[20]
+	mi := &file_agent_v1_session_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2113,7 +2259,7 @@ func (x *ClusterFacts) String() string {
 func (*ClusterFacts) ProtoMessage() {}
 
 func (x *ClusterFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[20]
+	mi := &file_agent_v1_session_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2126,7 +2272,7 @@ func (x *ClusterFacts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterFacts.ProtoReflect.Descriptor instead.
 func (*ClusterFacts) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{20}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ClusterFacts) GetVersion() string {
@@ -2222,7 +2368,7 @@ type SyncedResource struct {
 
 func (x *SyncedResource) Reset() {
 	*x = SyncedResource{}
-	mi := &file_agent_v1_session_proto_msgTypes[21]
+	mi := &file_agent_v1_session_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2234,7 +2380,7 @@ func (x *SyncedResource) String() string {
 func (*SyncedResource) ProtoMessage() {}
 
 func (x *SyncedResource) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[21]
+	mi := &file_agent_v1_session_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2247,7 +2393,7 @@ func (x *SyncedResource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncedResource.ProtoReflect.Descriptor instead.
 func (*SyncedResource) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{21}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SyncedResource) GetGroup() string {
@@ -2317,7 +2463,7 @@ type ViewSubscription struct {
 
 func (x *ViewSubscription) Reset() {
 	*x = ViewSubscription{}
-	mi := &file_agent_v1_session_proto_msgTypes[22]
+	mi := &file_agent_v1_session_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2329,7 +2475,7 @@ func (x *ViewSubscription) String() string {
 func (*ViewSubscription) ProtoMessage() {}
 
 func (x *ViewSubscription) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[22]
+	mi := &file_agent_v1_session_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2342,7 +2488,7 @@ func (x *ViewSubscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ViewSubscription.ProtoReflect.Descriptor instead.
 func (*ViewSubscription) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{22}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ViewSubscription) GetStart() bool {
@@ -2369,7 +2515,7 @@ type ViewDelta struct {
 
 func (x *ViewDelta) Reset() {
 	*x = ViewDelta{}
-	mi := &file_agent_v1_session_proto_msgTypes[23]
+	mi := &file_agent_v1_session_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2381,7 +2527,7 @@ func (x *ViewDelta) String() string {
 func (*ViewDelta) ProtoMessage() {}
 
 func (x *ViewDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[23]
+	mi := &file_agent_v1_session_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2394,7 +2540,7 @@ func (x *ViewDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ViewDelta.ProtoReflect.Descriptor instead.
 func (*ViewDelta) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{23}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ViewDelta) GetResource() *SyncedResource {
@@ -2448,7 +2594,7 @@ type ViewObject struct {
 
 func (x *ViewObject) Reset() {
 	*x = ViewObject{}
-	mi := &file_agent_v1_session_proto_msgTypes[24]
+	mi := &file_agent_v1_session_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2460,7 +2606,7 @@ func (x *ViewObject) String() string {
 func (*ViewObject) ProtoMessage() {}
 
 func (x *ViewObject) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[24]
+	mi := &file_agent_v1_session_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2473,7 +2619,7 @@ func (x *ViewObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ViewObject.ProtoReflect.Descriptor instead.
 func (*ViewObject) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{24}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ViewObject) GetObject() []byte {
@@ -2495,7 +2641,7 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\aapplied\x18\x04 \x01(\v2\x1e.tripod.agent.v1.AppliedStatusH\x00R\aapplied\x12:\n" +
 	"\x06result\x18\x05 \x01(\v2 .tripod.agent.v1.DirectiveResultH\x00R\x06result\x125\n" +
 	"\x05facts\x18\x06 \x01(\v2\x1d.tripod.agent.v1.ClusterFactsH\x00R\x05factsB\x06\n" +
-	"\x04kind\"\xf3\x02\n" +
+	"\x04kind\"\xb8\x03\n" +
 	"\n" +
 	"HubMessage\x124\n" +
 	"\awelcome\x18\x01 \x01(\v2\x18.tripod.agent.v1.WelcomeH\x00R\awelcome\x12.\n" +
@@ -2503,8 +2649,15 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\adesired\x18\x03 \x01(\v2\x1d.tripod.agent.v1.DesiredStateH\x00R\adesired\x12:\n" +
 	"\tdirective\x18\x04 \x01(\v2\x1a.tripod.agent.v1.DirectiveH\x00R\tdirective\x12G\n" +
 	"\fsubscription\x18\x05 \x01(\v2!.tripod.agent.v1.ViewSubscriptionH\x00R\fsubscription\x127\n" +
-	"\amembers\x18\x06 \x01(\v2\x1b.tripod.agent.v1.HubMembersH\x00R\amembersB\x06\n" +
-	"\x04kind\"B\n" +
+	"\amembers\x18\x06 \x01(\v2\x1b.tripod.agent.v1.HubMembersH\x00R\amembers\x12C\n" +
+	"\vauthorities\x18\a \x01(\v2\x1f.tripod.agent.v1.HubAuthoritiesH\x00R\vauthoritiesB\x06\n" +
+	"\x04kind\"l\n" +
+	"\x0eHubAuthorities\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\"\n" +
+	"\fcertificates\x18\x02 \x01(\fR\fcertificates\x12\x16\n" +
+	"\x06issuer\x18\x03 \x01(\tR\x06issuer\"B\n" +
 	"\n" +
 	"HubMembers\x124\n" +
 	"\amembers\x18\x01 \x03(\v2\x1a.tripod.agent.v1.HubMemberR\amembers\"9\n" +
@@ -2523,7 +2676,7 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\vtick_millis\x18\x04 \x01(\x03R\n" +
 	"tickMillis\x12\x1d\n" +
 	"\n" +
-	"ttl_millis\x18\x05 \x01(\x03R\tttlMillis\"\xf7\x01\n" +
+	"ttl_millis\x18\x05 \x01(\x03R\tttlMillis\"\xbd\x02\n" +
 	"\tHeartbeat\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\tR\areplica\x12\x16\n" +
@@ -2533,7 +2686,13 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"observable\x18\x05 \x01(\bR\n" +
 	"observable\x12/\n" +
 	"\x13unobservable_reason\x18\x06 \x01(\tR\x12unobservableReason\x12\x14\n" +
-	"\x05guard\x18\a \x01(\bR\x05guard\"\xbc\x01\n" +
+	"\x05guard\x18\a \x01(\bR\x05guard\x12D\n" +
+	"\vauthorities\x18\b \x01(\v2\".tripod.agent.v1.AuthorityProgressR\vauthorities\"M\n" +
+	"\x11AuthorityProgress\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\x18\n" +
+	"\apending\x18\x02 \x03(\tR\apending\"\xbc\x01\n" +
 	"\x05Grant\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1d\n" +
 	"\n" +
@@ -2739,7 +2898,7 @@ func file_agent_v1_session_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_agent_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_agent_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_agent_v1_session_proto_goTypes = []any{
 	(Role)(0),                  // 0: tripod.agent.v1.Role
 	(Protection)(0),            // 1: tripod.agent.v1.Protection
@@ -2747,76 +2906,80 @@ var file_agent_v1_session_proto_goTypes = []any{
 	(Outcome)(0),               // 3: tripod.agent.v1.Outcome
 	(*AgentMessage)(nil),       // 4: tripod.agent.v1.AgentMessage
 	(*HubMessage)(nil),         // 5: tripod.agent.v1.HubMessage
-	(*HubMembers)(nil),         // 6: tripod.agent.v1.HubMembers
-	(*HubMember)(nil),          // 7: tripod.agent.v1.HubMember
-	(*Hello)(nil),              // 8: tripod.agent.v1.Hello
-	(*Welcome)(nil),            // 9: tripod.agent.v1.Welcome
-	(*Heartbeat)(nil),          // 10: tripod.agent.v1.Heartbeat
-	(*Grant)(nil),              // 11: tripod.agent.v1.Grant
-	(*DatasetKey)(nil),         // 12: tripod.agent.v1.DatasetKey
-	(*RoleGrant)(nil),          // 13: tripod.agent.v1.RoleGrant
-	(*DatasetPeer)(nil),        // 14: tripod.agent.v1.DatasetPeer
-	(*DatasetObservation)(nil), // 15: tripod.agent.v1.DatasetObservation
-	(*Directive)(nil),          // 16: tripod.agent.v1.Directive
-	(*DirectiveResult)(nil),    // 17: tripod.agent.v1.DirectiveResult
-	(*DesiredState)(nil),       // 18: tripod.agent.v1.DesiredState
-	(*ObjectKey)(nil),          // 19: tripod.agent.v1.ObjectKey
-	(*DesiredObject)(nil),      // 20: tripod.agent.v1.DesiredObject
-	(*Burial)(nil),             // 21: tripod.agent.v1.Burial
-	(*AppliedStatus)(nil),      // 22: tripod.agent.v1.AppliedStatus
-	(*AppliedObject)(nil),      // 23: tripod.agent.v1.AppliedObject
-	(*ClusterFacts)(nil),       // 24: tripod.agent.v1.ClusterFacts
-	(*SyncedResource)(nil),     // 25: tripod.agent.v1.SyncedResource
-	(*ViewSubscription)(nil),   // 26: tripod.agent.v1.ViewSubscription
-	(*ViewDelta)(nil),          // 27: tripod.agent.v1.ViewDelta
-	(*ViewObject)(nil),         // 28: tripod.agent.v1.ViewObject
-	nil,                        // 29: tripod.agent.v1.RoleGrant.ParametersEntry
+	(*HubAuthorities)(nil),     // 6: tripod.agent.v1.HubAuthorities
+	(*HubMembers)(nil),         // 7: tripod.agent.v1.HubMembers
+	(*HubMember)(nil),          // 8: tripod.agent.v1.HubMember
+	(*Hello)(nil),              // 9: tripod.agent.v1.Hello
+	(*Welcome)(nil),            // 10: tripod.agent.v1.Welcome
+	(*Heartbeat)(nil),          // 11: tripod.agent.v1.Heartbeat
+	(*AuthorityProgress)(nil),  // 12: tripod.agent.v1.AuthorityProgress
+	(*Grant)(nil),              // 13: tripod.agent.v1.Grant
+	(*DatasetKey)(nil),         // 14: tripod.agent.v1.DatasetKey
+	(*RoleGrant)(nil),          // 15: tripod.agent.v1.RoleGrant
+	(*DatasetPeer)(nil),        // 16: tripod.agent.v1.DatasetPeer
+	(*DatasetObservation)(nil), // 17: tripod.agent.v1.DatasetObservation
+	(*Directive)(nil),          // 18: tripod.agent.v1.Directive
+	(*DirectiveResult)(nil),    // 19: tripod.agent.v1.DirectiveResult
+	(*DesiredState)(nil),       // 20: tripod.agent.v1.DesiredState
+	(*ObjectKey)(nil),          // 21: tripod.agent.v1.ObjectKey
+	(*DesiredObject)(nil),      // 22: tripod.agent.v1.DesiredObject
+	(*Burial)(nil),             // 23: tripod.agent.v1.Burial
+	(*AppliedStatus)(nil),      // 24: tripod.agent.v1.AppliedStatus
+	(*AppliedObject)(nil),      // 25: tripod.agent.v1.AppliedObject
+	(*ClusterFacts)(nil),       // 26: tripod.agent.v1.ClusterFacts
+	(*SyncedResource)(nil),     // 27: tripod.agent.v1.SyncedResource
+	(*ViewSubscription)(nil),   // 28: tripod.agent.v1.ViewSubscription
+	(*ViewDelta)(nil),          // 29: tripod.agent.v1.ViewDelta
+	(*ViewObject)(nil),         // 30: tripod.agent.v1.ViewObject
+	nil,                        // 31: tripod.agent.v1.RoleGrant.ParametersEntry
 }
 var file_agent_v1_session_proto_depIdxs = []int32{
-	8,  // 0: tripod.agent.v1.AgentMessage.hello:type_name -> tripod.agent.v1.Hello
-	10, // 1: tripod.agent.v1.AgentMessage.heartbeat:type_name -> tripod.agent.v1.Heartbeat
-	27, // 2: tripod.agent.v1.AgentMessage.view:type_name -> tripod.agent.v1.ViewDelta
-	22, // 3: tripod.agent.v1.AgentMessage.applied:type_name -> tripod.agent.v1.AppliedStatus
-	17, // 4: tripod.agent.v1.AgentMessage.result:type_name -> tripod.agent.v1.DirectiveResult
-	24, // 5: tripod.agent.v1.AgentMessage.facts:type_name -> tripod.agent.v1.ClusterFacts
-	9,  // 6: tripod.agent.v1.HubMessage.welcome:type_name -> tripod.agent.v1.Welcome
-	11, // 7: tripod.agent.v1.HubMessage.grant:type_name -> tripod.agent.v1.Grant
-	18, // 8: tripod.agent.v1.HubMessage.desired:type_name -> tripod.agent.v1.DesiredState
-	16, // 9: tripod.agent.v1.HubMessage.directive:type_name -> tripod.agent.v1.Directive
-	26, // 10: tripod.agent.v1.HubMessage.subscription:type_name -> tripod.agent.v1.ViewSubscription
-	6,  // 11: tripod.agent.v1.HubMessage.members:type_name -> tripod.agent.v1.HubMembers
-	7,  // 12: tripod.agent.v1.HubMembers.members:type_name -> tripod.agent.v1.HubMember
-	15, // 13: tripod.agent.v1.Heartbeat.datasets:type_name -> tripod.agent.v1.DatasetObservation
-	13, // 14: tripod.agent.v1.Grant.roles:type_name -> tripod.agent.v1.RoleGrant
-	12, // 15: tripod.agent.v1.RoleGrant.dataset:type_name -> tripod.agent.v1.DatasetKey
-	0,  // 16: tripod.agent.v1.RoleGrant.role:type_name -> tripod.agent.v1.Role
-	29, // 17: tripod.agent.v1.RoleGrant.parameters:type_name -> tripod.agent.v1.RoleGrant.ParametersEntry
-	1,  // 18: tripod.agent.v1.RoleGrant.protection:type_name -> tripod.agent.v1.Protection
-	14, // 19: tripod.agent.v1.RoleGrant.peers:type_name -> tripod.agent.v1.DatasetPeer
-	12, // 20: tripod.agent.v1.DatasetObservation.dataset:type_name -> tripod.agent.v1.DatasetKey
-	0,  // 21: tripod.agent.v1.DatasetObservation.role:type_name -> tripod.agent.v1.Role
-	12, // 22: tripod.agent.v1.Directive.dataset:type_name -> tripod.agent.v1.DatasetKey
-	2,  // 23: tripod.agent.v1.Directive.verb:type_name -> tripod.agent.v1.Verb
-	13, // 24: tripod.agent.v1.Directive.role:type_name -> tripod.agent.v1.RoleGrant
-	3,  // 25: tripod.agent.v1.DirectiveResult.outcome:type_name -> tripod.agent.v1.Outcome
-	15, // 26: tripod.agent.v1.DirectiveResult.observation:type_name -> tripod.agent.v1.DatasetObservation
-	20, // 27: tripod.agent.v1.DesiredState.objects:type_name -> tripod.agent.v1.DesiredObject
-	21, // 28: tripod.agent.v1.DesiredState.burials:type_name -> tripod.agent.v1.Burial
-	19, // 29: tripod.agent.v1.DesiredObject.key:type_name -> tripod.agent.v1.ObjectKey
-	19, // 30: tripod.agent.v1.Burial.key:type_name -> tripod.agent.v1.ObjectKey
-	23, // 31: tripod.agent.v1.AppliedStatus.objects:type_name -> tripod.agent.v1.AppliedObject
-	19, // 32: tripod.agent.v1.AppliedObject.key:type_name -> tripod.agent.v1.ObjectKey
-	25, // 33: tripod.agent.v1.ClusterFacts.resources:type_name -> tripod.agent.v1.SyncedResource
-	25, // 34: tripod.agent.v1.ViewDelta.resource:type_name -> tripod.agent.v1.SyncedResource
-	28, // 35: tripod.agent.v1.ViewDelta.upserts:type_name -> tripod.agent.v1.ViewObject
-	19, // 36: tripod.agent.v1.ViewDelta.deletes:type_name -> tripod.agent.v1.ObjectKey
-	4,  // 37: tripod.agent.v1.Sessions.Session:input_type -> tripod.agent.v1.AgentMessage
-	5,  // 38: tripod.agent.v1.Sessions.Session:output_type -> tripod.agent.v1.HubMessage
-	38, // [38:39] is the sub-list for method output_type
-	37, // [37:38] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	9,  // 0: tripod.agent.v1.AgentMessage.hello:type_name -> tripod.agent.v1.Hello
+	11, // 1: tripod.agent.v1.AgentMessage.heartbeat:type_name -> tripod.agent.v1.Heartbeat
+	29, // 2: tripod.agent.v1.AgentMessage.view:type_name -> tripod.agent.v1.ViewDelta
+	24, // 3: tripod.agent.v1.AgentMessage.applied:type_name -> tripod.agent.v1.AppliedStatus
+	19, // 4: tripod.agent.v1.AgentMessage.result:type_name -> tripod.agent.v1.DirectiveResult
+	26, // 5: tripod.agent.v1.AgentMessage.facts:type_name -> tripod.agent.v1.ClusterFacts
+	10, // 6: tripod.agent.v1.HubMessage.welcome:type_name -> tripod.agent.v1.Welcome
+	13, // 7: tripod.agent.v1.HubMessage.grant:type_name -> tripod.agent.v1.Grant
+	20, // 8: tripod.agent.v1.HubMessage.desired:type_name -> tripod.agent.v1.DesiredState
+	18, // 9: tripod.agent.v1.HubMessage.directive:type_name -> tripod.agent.v1.Directive
+	28, // 10: tripod.agent.v1.HubMessage.subscription:type_name -> tripod.agent.v1.ViewSubscription
+	7,  // 11: tripod.agent.v1.HubMessage.members:type_name -> tripod.agent.v1.HubMembers
+	6,  // 12: tripod.agent.v1.HubMessage.authorities:type_name -> tripod.agent.v1.HubAuthorities
+	8,  // 13: tripod.agent.v1.HubMembers.members:type_name -> tripod.agent.v1.HubMember
+	17, // 14: tripod.agent.v1.Heartbeat.datasets:type_name -> tripod.agent.v1.DatasetObservation
+	12, // 15: tripod.agent.v1.Heartbeat.authorities:type_name -> tripod.agent.v1.AuthorityProgress
+	15, // 16: tripod.agent.v1.Grant.roles:type_name -> tripod.agent.v1.RoleGrant
+	14, // 17: tripod.agent.v1.RoleGrant.dataset:type_name -> tripod.agent.v1.DatasetKey
+	0,  // 18: tripod.agent.v1.RoleGrant.role:type_name -> tripod.agent.v1.Role
+	31, // 19: tripod.agent.v1.RoleGrant.parameters:type_name -> tripod.agent.v1.RoleGrant.ParametersEntry
+	1,  // 20: tripod.agent.v1.RoleGrant.protection:type_name -> tripod.agent.v1.Protection
+	16, // 21: tripod.agent.v1.RoleGrant.peers:type_name -> tripod.agent.v1.DatasetPeer
+	14, // 22: tripod.agent.v1.DatasetObservation.dataset:type_name -> tripod.agent.v1.DatasetKey
+	0,  // 23: tripod.agent.v1.DatasetObservation.role:type_name -> tripod.agent.v1.Role
+	14, // 24: tripod.agent.v1.Directive.dataset:type_name -> tripod.agent.v1.DatasetKey
+	2,  // 25: tripod.agent.v1.Directive.verb:type_name -> tripod.agent.v1.Verb
+	15, // 26: tripod.agent.v1.Directive.role:type_name -> tripod.agent.v1.RoleGrant
+	3,  // 27: tripod.agent.v1.DirectiveResult.outcome:type_name -> tripod.agent.v1.Outcome
+	17, // 28: tripod.agent.v1.DirectiveResult.observation:type_name -> tripod.agent.v1.DatasetObservation
+	22, // 29: tripod.agent.v1.DesiredState.objects:type_name -> tripod.agent.v1.DesiredObject
+	23, // 30: tripod.agent.v1.DesiredState.burials:type_name -> tripod.agent.v1.Burial
+	21, // 31: tripod.agent.v1.DesiredObject.key:type_name -> tripod.agent.v1.ObjectKey
+	21, // 32: tripod.agent.v1.Burial.key:type_name -> tripod.agent.v1.ObjectKey
+	25, // 33: tripod.agent.v1.AppliedStatus.objects:type_name -> tripod.agent.v1.AppliedObject
+	21, // 34: tripod.agent.v1.AppliedObject.key:type_name -> tripod.agent.v1.ObjectKey
+	27, // 35: tripod.agent.v1.ClusterFacts.resources:type_name -> tripod.agent.v1.SyncedResource
+	27, // 36: tripod.agent.v1.ViewDelta.resource:type_name -> tripod.agent.v1.SyncedResource
+	30, // 37: tripod.agent.v1.ViewDelta.upserts:type_name -> tripod.agent.v1.ViewObject
+	21, // 38: tripod.agent.v1.ViewDelta.deletes:type_name -> tripod.agent.v1.ObjectKey
+	4,  // 39: tripod.agent.v1.Sessions.Session:input_type -> tripod.agent.v1.AgentMessage
+	5,  // 40: tripod.agent.v1.Sessions.Session:output_type -> tripod.agent.v1.HubMessage
+	40, // [40:41] is the sub-list for method output_type
+	39, // [39:40] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_session_proto_init() }
@@ -2839,15 +3002,16 @@ func file_agent_v1_session_proto_init() {
 		(*HubMessage_Directive)(nil),
 		(*HubMessage_Subscription)(nil),
 		(*HubMessage_Members)(nil),
+		(*HubMessage_Authorities)(nil),
 	}
-	file_agent_v1_session_proto_msgTypes[11].OneofWrappers = []any{}
+	file_agent_v1_session_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_session_proto_rawDesc), len(file_agent_v1_session_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   26,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -663,6 +663,483 @@ func (*SetEncryptionResponse) Descriptor() ([]byte, []int) {
 	return file_hub_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
+type RotateAuthorityRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// begin makes a new CA if there is no rotation yet, and has it trusted and issue.
+	Begin bool `protobuf:"varint,1,opt,name=begin,proto3" json:"begin,omitempty"`
+	// finish drops the old CA if nothing that is in use chains to it.
+	Finish bool `protobuf:"varint,2,opt,name=finish,proto3" json:"finish,omitempty"`
+	// Clusters and names of people that finish does not wait for.
+	Without       []string `protobuf:"bytes,3,rep,name=without,proto3" json:"without,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateAuthorityRequest) Reset() {
+	*x = RotateAuthorityRequest{}
+	mi := &file_hub_v1_admin_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateAuthorityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateAuthorityRequest) ProtoMessage() {}
+
+func (x *RotateAuthorityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateAuthorityRequest.ProtoReflect.Descriptor instead.
+func (*RotateAuthorityRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RotateAuthorityRequest) GetBegin() bool {
+	if x != nil {
+		return x.Begin
+	}
+	return false
+}
+
+func (x *RotateAuthorityRequest) GetFinish() bool {
+	if x != nil {
+		return x.Finish
+	}
+	return false
+}
+
+func (x *RotateAuthorityRequest) GetWithout() []string {
+	if x != nil {
+		return x.Without
+	}
+	return nil
+}
+
+type RotateAuthorityResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// settled, trust, issue or serve.
+	Stage string `protobuf:"bytes,1,opt,name=stage,proto3" json:"stage,omitempty"`
+	// sha256:HEX of the CA in force, and of the one that follows it.
+	Present string `protobuf:"bytes,2,opt,name=present,proto3" json:"present,omitempty"`
+	Next    string `protobuf:"bytes,3,opt,name=next,proto3" json:"next,omitempty"`
+	// What the next stage waits for, in words.
+	Waits         []string `protobuf:"bytes,4,rep,name=waits,proto3" json:"waits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateAuthorityResponse) Reset() {
+	*x = RotateAuthorityResponse{}
+	mi := &file_hub_v1_admin_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateAuthorityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateAuthorityResponse) ProtoMessage() {}
+
+func (x *RotateAuthorityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateAuthorityResponse.ProtoReflect.Descriptor instead.
+func (*RotateAuthorityResponse) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RotateAuthorityResponse) GetStage() string {
+	if x != nil {
+		return x.Stage
+	}
+	return ""
+}
+
+func (x *RotateAuthorityResponse) GetPresent() string {
+	if x != nil {
+		return x.Present
+	}
+	return ""
+}
+
+func (x *RotateAuthorityResponse) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+func (x *RotateAuthorityResponse) GetWaits() []string {
+	if x != nil {
+		return x.Waits
+	}
+	return nil
+}
+
+type AuthoritiesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuthoritiesRequest) Reset() {
+	*x = AuthoritiesRequest{}
+	mi := &file_hub_v1_admin_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuthoritiesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuthoritiesRequest) ProtoMessage() {}
+
+func (x *AuthoritiesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuthoritiesRequest.ProtoReflect.Descriptor instead.
+func (*AuthoritiesRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{15}
+}
+
+type AuthoritiesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PEM; the first one has signed the certificates that members show.
+	Certificates  []byte `protobuf:"bytes,1,opt,name=certificates,proto3" json:"certificates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuthoritiesResponse) Reset() {
+	*x = AuthoritiesResponse{}
+	mi := &file_hub_v1_admin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuthoritiesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuthoritiesResponse) ProtoMessage() {}
+
+func (x *AuthoritiesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuthoritiesResponse.ProtoReflect.Descriptor instead.
+func (*AuthoritiesResponse) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *AuthoritiesResponse) GetCertificates() []byte {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+type AuthorityStandingRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuthorityStandingRequest) Reset() {
+	*x = AuthorityStandingRequest{}
+	mi := &file_hub_v1_admin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuthorityStandingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuthorityStandingRequest) ProtoMessage() {}
+
+func (x *AuthorityStandingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuthorityStandingRequest.ProtoReflect.Descriptor instead.
+func (*AuthorityStandingRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{17}
+}
+
+type AuthorityStandingResponse struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Generation uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	// has_next: the member could issue by the CA that follows.
+	HasNext bool `protobuf:"varint,2,opt,name=has_next,json=hasNext,proto3" json:"has_next,omitempty"`
+	// sha256:HEX of the CAs of the certificates that its ports show.
+	Shows  []string         `protobuf:"bytes,3,rep,name=shows,proto3" json:"shows,omitempty"`
+	Agents []*AgentStanding `protobuf:"bytes,4,rep,name=agents,proto3" json:"agents,omitempty"`
+	// Certificates of the CA that is to go, which people and tools have shown.
+	Old           []*OldCertificate `protobuf:"bytes,5,rep,name=old,proto3" json:"old,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuthorityStandingResponse) Reset() {
+	*x = AuthorityStandingResponse{}
+	mi := &file_hub_v1_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuthorityStandingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuthorityStandingResponse) ProtoMessage() {}
+
+func (x *AuthorityStandingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuthorityStandingResponse.ProtoReflect.Descriptor instead.
+func (*AuthorityStandingResponse) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *AuthorityStandingResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *AuthorityStandingResponse) GetHasNext() bool {
+	if x != nil {
+		return x.HasNext
+	}
+	return false
+}
+
+func (x *AuthorityStandingResponse) GetShows() []string {
+	if x != nil {
+		return x.Shows
+	}
+	return nil
+}
+
+func (x *AuthorityStandingResponse) GetAgents() []*AgentStanding {
+	if x != nil {
+		return x.Agents
+	}
+	return nil
+}
+
+func (x *AuthorityStandingResponse) GetOld() []*OldCertificate {
+	if x != nil {
+		return x.Old
+	}
+	return nil
+}
+
+type AgentStanding struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Cluster string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Replica string                 `protobuf:"bytes,2,opt,name=replica,proto3" json:"replica,omitempty"`
+	// known is false when its program does not tell.
+	Known      bool     `protobuf:"varint,3,opt,name=known,proto3" json:"known,omitempty"`
+	Generation uint64   `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
+	Pending    []string `protobuf:"bytes,5,rep,name=pending,proto3" json:"pending,omitempty"`
+	// How long ago the member heard it.
+	AgeMillis     int64 `protobuf:"varint,6,opt,name=age_millis,json=ageMillis,proto3" json:"age_millis,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgentStanding) Reset() {
+	*x = AgentStanding{}
+	mi := &file_hub_v1_admin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentStanding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentStanding) ProtoMessage() {}
+
+func (x *AgentStanding) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentStanding.ProtoReflect.Descriptor instead.
+func (*AgentStanding) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *AgentStanding) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *AgentStanding) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+func (x *AgentStanding) GetKnown() bool {
+	if x != nil {
+		return x.Known
+	}
+	return false
+}
+
+func (x *AgentStanding) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *AgentStanding) GetPending() []string {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
+func (x *AgentStanding) GetAgeMillis() int64 {
+	if x != nil {
+		return x.AgeMillis
+	}
+	return 0
+}
+
+type OldCertificate struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Serial string                 `protobuf:"bytes,2,opt,name=serial,proto3" json:"serial,omitempty"`
+	// Unix time in seconds of the last use.
+	Shown         int64 `protobuf:"varint,3,opt,name=shown,proto3" json:"shown,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OldCertificate) Reset() {
+	*x = OldCertificate{}
+	mi := &file_hub_v1_admin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OldCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OldCertificate) ProtoMessage() {}
+
+func (x *OldCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_admin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OldCertificate.ProtoReflect.Descriptor instead.
+func (*OldCertificate) Descriptor() ([]byte, []int) {
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *OldCertificate) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *OldCertificate) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *OldCertificate) GetShown() int64 {
+	if x != nil {
+		return x.Shown
+	}
+	return 0
+}
+
 type RegisterOperatorKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Ed25519, 32 bytes.
@@ -673,7 +1150,7 @@ type RegisterOperatorKeyRequest struct {
 
 func (x *RegisterOperatorKeyRequest) Reset() {
 	*x = RegisterOperatorKeyRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[13]
+	mi := &file_hub_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -685,7 +1162,7 @@ func (x *RegisterOperatorKeyRequest) String() string {
 func (*RegisterOperatorKeyRequest) ProtoMessage() {}
 
 func (x *RegisterOperatorKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[13]
+	mi := &file_hub_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -698,7 +1175,7 @@ func (x *RegisterOperatorKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterOperatorKeyRequest.ProtoReflect.Descriptor instead.
 func (*RegisterOperatorKeyRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RegisterOperatorKeyRequest) GetPublicKey() []byte {
@@ -719,7 +1196,7 @@ type RegisterOperatorKeyResponse struct {
 
 func (x *RegisterOperatorKeyResponse) Reset() {
 	*x = RegisterOperatorKeyResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[14]
+	mi := &file_hub_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -731,7 +1208,7 @@ func (x *RegisterOperatorKeyResponse) String() string {
 func (*RegisterOperatorKeyResponse) ProtoMessage() {}
 
 func (x *RegisterOperatorKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[14]
+	mi := &file_hub_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -744,7 +1221,7 @@ func (x *RegisterOperatorKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterOperatorKeyResponse.ProtoReflect.Descriptor instead.
 func (*RegisterOperatorKeyResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RegisterOperatorKeyResponse) GetOperator() string {
@@ -769,7 +1246,7 @@ type RestoreDifferenceRequest struct {
 
 func (x *RestoreDifferenceRequest) Reset() {
 	*x = RestoreDifferenceRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[15]
+	mi := &file_hub_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -781,7 +1258,7 @@ func (x *RestoreDifferenceRequest) String() string {
 func (*RestoreDifferenceRequest) ProtoMessage() {}
 
 func (x *RestoreDifferenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[15]
+	mi := &file_hub_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -794,7 +1271,7 @@ func (x *RestoreDifferenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreDifferenceRequest.ProtoReflect.Descriptor instead.
 func (*RestoreDifferenceRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 type RestoreDifferenceResponse struct {
@@ -811,7 +1288,7 @@ type RestoreDifferenceResponse struct {
 
 func (x *RestoreDifferenceResponse) Reset() {
 	*x = RestoreDifferenceResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[16]
+	mi := &file_hub_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -823,7 +1300,7 @@ func (x *RestoreDifferenceResponse) String() string {
 func (*RestoreDifferenceResponse) ProtoMessage() {}
 
 func (x *RestoreDifferenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[16]
+	mi := &file_hub_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -836,7 +1313,7 @@ func (x *RestoreDifferenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreDifferenceResponse.ProtoReflect.Descriptor instead.
 func (*RestoreDifferenceResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RestoreDifferenceResponse) GetSealed() bool {
@@ -893,7 +1370,7 @@ type Difference struct {
 
 func (x *Difference) Reset() {
 	*x = Difference{}
-	mi := &file_hub_v1_admin_proto_msgTypes[17]
+	mi := &file_hub_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -905,7 +1382,7 @@ func (x *Difference) String() string {
 func (*Difference) ProtoMessage() {}
 
 func (x *Difference) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[17]
+	mi := &file_hub_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -918,7 +1395,7 @@ func (x *Difference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Difference.ProtoReflect.Descriptor instead.
 func (*Difference) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Difference) GetCluster() string {
@@ -980,7 +1457,7 @@ type ApproveRestoreRequest struct {
 
 func (x *ApproveRestoreRequest) Reset() {
 	*x = ApproveRestoreRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[18]
+	mi := &file_hub_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1469,7 @@ func (x *ApproveRestoreRequest) String() string {
 func (*ApproveRestoreRequest) ProtoMessage() {}
 
 func (x *ApproveRestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[18]
+	mi := &file_hub_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1482,7 @@ func (x *ApproveRestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRestoreRequest.ProtoReflect.Descriptor instead.
 func (*ApproveRestoreRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ApproveRestoreRequest) GetIncarnation() uint64 {
@@ -1024,7 +1501,7 @@ type ApproveRestoreResponse struct {
 
 func (x *ApproveRestoreResponse) Reset() {
 	*x = ApproveRestoreResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[19]
+	mi := &file_hub_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1036,7 +1513,7 @@ func (x *ApproveRestoreResponse) String() string {
 func (*ApproveRestoreResponse) ProtoMessage() {}
 
 func (x *ApproveRestoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[19]
+	mi := &file_hub_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1049,7 +1526,7 @@ func (x *ApproveRestoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRestoreResponse.ProtoReflect.Descriptor instead.
 func (*ApproveRestoreResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ApproveRestoreResponse) GetApprovedBy() string {
@@ -1069,7 +1546,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[20]
+	mi := &file_hub_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1081,7 +1558,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[20]
+	mi := &file_hub_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1094,7 +1571,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StatusRequest) GetLocal() bool {
@@ -1127,7 +1604,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[21]
+	mi := &file_hub_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1139,7 +1616,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[21]
+	mi := &file_hub_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1152,7 +1629,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StatusResponse) GetMember() string {
@@ -1254,7 +1731,7 @@ type MemberStatus struct {
 
 func (x *MemberStatus) Reset() {
 	*x = MemberStatus{}
-	mi := &file_hub_v1_admin_proto_msgTypes[22]
+	mi := &file_hub_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1266,7 +1743,7 @@ func (x *MemberStatus) String() string {
 func (*MemberStatus) ProtoMessage() {}
 
 func (x *MemberStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[22]
+	mi := &file_hub_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1279,7 +1756,7 @@ func (x *MemberStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberStatus.ProtoReflect.Descriptor instead.
 func (*MemberStatus) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *MemberStatus) GetName() string {
@@ -1411,7 +1888,7 @@ type CertificatesRequest struct {
 
 func (x *CertificatesRequest) Reset() {
 	*x = CertificatesRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[23]
+	mi := &file_hub_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1423,7 +1900,7 @@ func (x *CertificatesRequest) String() string {
 func (*CertificatesRequest) ProtoMessage() {}
 
 func (x *CertificatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[23]
+	mi := &file_hub_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1436,7 +1913,7 @@ func (x *CertificatesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificatesRequest.ProtoReflect.Descriptor instead.
 func (*CertificatesRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CertificatesRequest) GetLocal() bool {
@@ -1457,7 +1934,7 @@ type CertificatesResponse struct {
 
 func (x *CertificatesResponse) Reset() {
 	*x = CertificatesResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[24]
+	mi := &file_hub_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1469,7 +1946,7 @@ func (x *CertificatesResponse) String() string {
 func (*CertificatesResponse) ProtoMessage() {}
 
 func (x *CertificatesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[24]
+	mi := &file_hub_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1482,7 +1959,7 @@ func (x *CertificatesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificatesResponse.ProtoReflect.Descriptor instead.
 func (*CertificatesResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CertificatesResponse) GetCertificates() []*Certificate {
@@ -1515,14 +1992,16 @@ type Certificate struct {
 	// Who renews it.
 	Renewal string `protobuf:"bytes,8,opt,name=renewal,proto3" json:"renewal,omitempty"`
 	// That it should have been renewed by now, in words; empty if it is well.
-	Problem       string `protobuf:"bytes,9,opt,name=problem,proto3" json:"problem,omitempty"`
+	Problem string `protobuf:"bytes,9,opt,name=problem,proto3" json:"problem,omitempty"`
+	// sha256:HEX of the CA that issued it.
+	Issuer        string `protobuf:"bytes,10,opt,name=issuer,proto3" json:"issuer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_hub_v1_admin_proto_msgTypes[25]
+	mi := &file_hub_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1534,7 +2013,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[25]
+	mi := &file_hub_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1547,7 +2026,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Certificate) GetMember() string {
@@ -1613,6 +2092,13 @@ func (x *Certificate) GetProblem() string {
 	return ""
 }
 
+func (x *Certificate) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
 type TransferLeadershipRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	To            string                 `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"` // member name; empty lets Raft choose
@@ -1622,7 +2108,7 @@ type TransferLeadershipRequest struct {
 
 func (x *TransferLeadershipRequest) Reset() {
 	*x = TransferLeadershipRequest{}
-	mi := &file_hub_v1_admin_proto_msgTypes[26]
+	mi := &file_hub_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1634,7 +2120,7 @@ func (x *TransferLeadershipRequest) String() string {
 func (*TransferLeadershipRequest) ProtoMessage() {}
 
 func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[26]
+	mi := &file_hub_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1647,7 +2133,7 @@ func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TransferLeadershipRequest) GetTo() string {
@@ -1666,7 +2152,7 @@ type TransferLeadershipResponse struct {
 
 func (x *TransferLeadershipResponse) Reset() {
 	*x = TransferLeadershipResponse{}
-	mi := &file_hub_v1_admin_proto_msgTypes[27]
+	mi := &file_hub_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1678,7 +2164,7 @@ func (x *TransferLeadershipResponse) String() string {
 func (*TransferLeadershipResponse) ProtoMessage() {}
 
 func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_admin_proto_msgTypes[27]
+	mi := &file_hub_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1691,7 +2177,7 @@ func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_hub_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TransferLeadershipResponse) GetLeader() string {
@@ -1739,7 +2225,42 @@ const file_hub_v1_admin_proto_rawDesc = "" +
 	"\x17RotateEncryptionRequest\"<\n" +
 	"\x14SetEncryptionRequest\x12$\n" +
 	"\rconfiguration\x18\x01 \x01(\fR\rconfiguration\"\x17\n" +
-	"\x15SetEncryptionResponse\";\n" +
+	"\x15SetEncryptionResponse\"`\n" +
+	"\x16RotateAuthorityRequest\x12\x14\n" +
+	"\x05begin\x18\x01 \x01(\bR\x05begin\x12\x16\n" +
+	"\x06finish\x18\x02 \x01(\bR\x06finish\x12\x18\n" +
+	"\awithout\x18\x03 \x03(\tR\awithout\"s\n" +
+	"\x17RotateAuthorityResponse\x12\x14\n" +
+	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x18\n" +
+	"\apresent\x18\x02 \x01(\tR\apresent\x12\x12\n" +
+	"\x04next\x18\x03 \x01(\tR\x04next\x12\x14\n" +
+	"\x05waits\x18\x04 \x03(\tR\x05waits\"\x14\n" +
+	"\x12AuthoritiesRequest\"9\n" +
+	"\x13AuthoritiesResponse\x12\"\n" +
+	"\fcertificates\x18\x01 \x01(\fR\fcertificates\"\x1a\n" +
+	"\x18AuthorityStandingRequest\"\xd3\x01\n" +
+	"\x19AuthorityStandingResponse\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\x19\n" +
+	"\bhas_next\x18\x02 \x01(\bR\ahasNext\x12\x14\n" +
+	"\x05shows\x18\x03 \x03(\tR\x05shows\x124\n" +
+	"\x06agents\x18\x04 \x03(\v2\x1c.tripod.hub.v1.AgentStandingR\x06agents\x12/\n" +
+	"\x03old\x18\x05 \x03(\v2\x1d.tripod.hub.v1.OldCertificateR\x03old\"\xb2\x01\n" +
+	"\rAgentStanding\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x18\n" +
+	"\areplica\x18\x02 \x01(\tR\areplica\x12\x14\n" +
+	"\x05known\x18\x03 \x01(\bR\x05known\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x04 \x01(\x04R\n" +
+	"generation\x12\x18\n" +
+	"\apending\x18\x05 \x03(\tR\apending\x12\x1d\n" +
+	"\n" +
+	"age_millis\x18\x06 \x01(\x03R\tageMillis\"R\n" +
+	"\x0eOldCertificate\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06serial\x18\x02 \x01(\tR\x06serial\x12\x14\n" +
+	"\x05shown\x18\x03 \x01(\x03R\x05shown\";\n" +
 	"\x1aRegisterOperatorKeyRequest\x12\x1d\n" +
 	"\n" +
 	"public_key\x18\x01 \x01(\fR\tpublicKey\"W\n" +
@@ -1809,7 +2330,7 @@ const file_hub_v1_admin_proto_rawDesc = "" +
 	"\x05local\x18\x01 \x01(\bR\x05local\"n\n" +
 	"\x14CertificatesResponse\x12>\n" +
 	"\fcertificates\x18\x01 \x03(\v2\x1a.tripod.hub.v1.CertificateR\fcertificates\x12\x16\n" +
-	"\x06silent\x18\x02 \x03(\tR\x06silent\"\xe9\x01\n" +
+	"\x06silent\x18\x02 \x03(\tR\x06silent\"\x81\x02\n" +
 	"\vCertificate\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -1820,11 +2341,13 @@ const file_hub_v1_admin_proto_rawDesc = "" +
 	"\tnot_after\x18\x06 \x01(\x03R\bnotAfter\x12\x14\n" +
 	"\x05shown\x18\a \x01(\x03R\x05shown\x12\x18\n" +
 	"\arenewal\x18\b \x01(\tR\arenewal\x12\x18\n" +
-	"\aproblem\x18\t \x01(\tR\aproblem\"+\n" +
+	"\aproblem\x18\t \x01(\tR\aproblem\x12\x16\n" +
+	"\x06issuer\x18\n" +
+	" \x01(\tR\x06issuer\"+\n" +
 	"\x19TransferLeadershipRequest\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\tR\x02to\"4\n" +
 	"\x1aTransferLeadershipResponse\x12\x16\n" +
-	"\x06leader\x18\x01 \x01(\tR\x06leader2\xef\t\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader2\x8f\f\n" +
 	"\x05Admin\x12E\n" +
 	"\x06Status\x12\x1c.tripod.hub.v1.StatusRequest\x1a\x1d.tripod.hub.v1.StatusResponse\x12i\n" +
 	"\x12TransferLeadership\x12(.tripod.hub.v1.TransferLeadershipRequest\x1a).tripod.hub.v1.TransferLeadershipResponse\x12W\n" +
@@ -1837,7 +2360,10 @@ const file_hub_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"Defragment\x12 .tripod.hub.v1.DefragmentRequest\x1a#.tripod.hub.v1.ChangeMemberResponse\x12_\n" +
 	"\x10RotateEncryption\x12&.tripod.hub.v1.RotateEncryptionRequest\x1a#.tripod.hub.v1.ChangeMemberResponse\x12Z\n" +
-	"\rSetEncryption\x12#.tripod.hub.v1.SetEncryptionRequest\x1a$.tripod.hub.v1.SetEncryptionResponse\x12l\n" +
+	"\rSetEncryption\x12#.tripod.hub.v1.SetEncryptionRequest\x1a$.tripod.hub.v1.SetEncryptionResponse\x12`\n" +
+	"\x0fRotateAuthority\x12%.tripod.hub.v1.RotateAuthorityRequest\x1a&.tripod.hub.v1.RotateAuthorityResponse\x12T\n" +
+	"\vAuthorities\x12!.tripod.hub.v1.AuthoritiesRequest\x1a\".tripod.hub.v1.AuthoritiesResponse\x12f\n" +
+	"\x11AuthorityStanding\x12'.tripod.hub.v1.AuthorityStandingRequest\x1a(.tripod.hub.v1.AuthorityStandingResponse\x12l\n" +
 	"\x13RegisterOperatorKey\x12).tripod.hub.v1.RegisterOperatorKeyRequest\x1a*.tripod.hub.v1.RegisterOperatorKeyResponse\x12f\n" +
 	"\x11RestoreDifference\x12'.tripod.hub.v1.RestoreDifferenceRequest\x1a(.tripod.hub.v1.RestoreDifferenceResponse\x12]\n" +
 	"\x0eApproveRestore\x12$.tripod.hub.v1.ApproveRestoreRequest\x1a%.tripod.hub.v1.ApproveRestoreResponseB&Z$tripod.dev/tripod/proto/hub/v1;hubv1b\x06proto3"
@@ -1854,7 +2380,7 @@ func file_hub_v1_admin_proto_rawDescGZIP() []byte {
 	return file_hub_v1_admin_proto_rawDescData
 }
 
-var file_hub_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_hub_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_hub_v1_admin_proto_goTypes = []any{
 	(*AddMemberRequest)(nil),            // 0: tripod.hub.v1.AddMemberRequest
 	(*PromoteMemberRequest)(nil),        // 1: tripod.hub.v1.PromoteMemberRequest
@@ -1869,62 +2395,78 @@ var file_hub_v1_admin_proto_goTypes = []any{
 	(*RotateEncryptionRequest)(nil),     // 10: tripod.hub.v1.RotateEncryptionRequest
 	(*SetEncryptionRequest)(nil),        // 11: tripod.hub.v1.SetEncryptionRequest
 	(*SetEncryptionResponse)(nil),       // 12: tripod.hub.v1.SetEncryptionResponse
-	(*RegisterOperatorKeyRequest)(nil),  // 13: tripod.hub.v1.RegisterOperatorKeyRequest
-	(*RegisterOperatorKeyResponse)(nil), // 14: tripod.hub.v1.RegisterOperatorKeyResponse
-	(*RestoreDifferenceRequest)(nil),    // 15: tripod.hub.v1.RestoreDifferenceRequest
-	(*RestoreDifferenceResponse)(nil),   // 16: tripod.hub.v1.RestoreDifferenceResponse
-	(*Difference)(nil),                  // 17: tripod.hub.v1.Difference
-	(*ApproveRestoreRequest)(nil),       // 18: tripod.hub.v1.ApproveRestoreRequest
-	(*ApproveRestoreResponse)(nil),      // 19: tripod.hub.v1.ApproveRestoreResponse
-	(*StatusRequest)(nil),               // 20: tripod.hub.v1.StatusRequest
-	(*StatusResponse)(nil),              // 21: tripod.hub.v1.StatusResponse
-	(*MemberStatus)(nil),                // 22: tripod.hub.v1.MemberStatus
-	(*CertificatesRequest)(nil),         // 23: tripod.hub.v1.CertificatesRequest
-	(*CertificatesResponse)(nil),        // 24: tripod.hub.v1.CertificatesResponse
-	(*Certificate)(nil),                 // 25: tripod.hub.v1.Certificate
-	(*TransferLeadershipRequest)(nil),   // 26: tripod.hub.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil),  // 27: tripod.hub.v1.TransferLeadershipResponse
-	nil,                                 // 28: tripod.hub.v1.StatusResponse.WaitingEntry
+	(*RotateAuthorityRequest)(nil),      // 13: tripod.hub.v1.RotateAuthorityRequest
+	(*RotateAuthorityResponse)(nil),     // 14: tripod.hub.v1.RotateAuthorityResponse
+	(*AuthoritiesRequest)(nil),          // 15: tripod.hub.v1.AuthoritiesRequest
+	(*AuthoritiesResponse)(nil),         // 16: tripod.hub.v1.AuthoritiesResponse
+	(*AuthorityStandingRequest)(nil),    // 17: tripod.hub.v1.AuthorityStandingRequest
+	(*AuthorityStandingResponse)(nil),   // 18: tripod.hub.v1.AuthorityStandingResponse
+	(*AgentStanding)(nil),               // 19: tripod.hub.v1.AgentStanding
+	(*OldCertificate)(nil),              // 20: tripod.hub.v1.OldCertificate
+	(*RegisterOperatorKeyRequest)(nil),  // 21: tripod.hub.v1.RegisterOperatorKeyRequest
+	(*RegisterOperatorKeyResponse)(nil), // 22: tripod.hub.v1.RegisterOperatorKeyResponse
+	(*RestoreDifferenceRequest)(nil),    // 23: tripod.hub.v1.RestoreDifferenceRequest
+	(*RestoreDifferenceResponse)(nil),   // 24: tripod.hub.v1.RestoreDifferenceResponse
+	(*Difference)(nil),                  // 25: tripod.hub.v1.Difference
+	(*ApproveRestoreRequest)(nil),       // 26: tripod.hub.v1.ApproveRestoreRequest
+	(*ApproveRestoreResponse)(nil),      // 27: tripod.hub.v1.ApproveRestoreResponse
+	(*StatusRequest)(nil),               // 28: tripod.hub.v1.StatusRequest
+	(*StatusResponse)(nil),              // 29: tripod.hub.v1.StatusResponse
+	(*MemberStatus)(nil),                // 30: tripod.hub.v1.MemberStatus
+	(*CertificatesRequest)(nil),         // 31: tripod.hub.v1.CertificatesRequest
+	(*CertificatesResponse)(nil),        // 32: tripod.hub.v1.CertificatesResponse
+	(*Certificate)(nil),                 // 33: tripod.hub.v1.Certificate
+	(*TransferLeadershipRequest)(nil),   // 34: tripod.hub.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil),  // 35: tripod.hub.v1.TransferLeadershipResponse
+	nil,                                 // 36: tripod.hub.v1.StatusResponse.WaitingEntry
 }
 var file_hub_v1_admin_proto_depIdxs = []int32{
 	6,  // 0: tripod.hub.v1.BackupPart.origin:type_name -> tripod.hub.v1.BackupOrigin
-	17, // 1: tripod.hub.v1.RestoreDifferenceResponse.differences:type_name -> tripod.hub.v1.Difference
-	22, // 2: tripod.hub.v1.StatusResponse.members:type_name -> tripod.hub.v1.MemberStatus
-	28, // 3: tripod.hub.v1.StatusResponse.waiting:type_name -> tripod.hub.v1.StatusResponse.WaitingEntry
-	25, // 4: tripod.hub.v1.CertificatesResponse.certificates:type_name -> tripod.hub.v1.Certificate
-	20, // 5: tripod.hub.v1.Admin.Status:input_type -> tripod.hub.v1.StatusRequest
-	26, // 6: tripod.hub.v1.Admin.TransferLeadership:input_type -> tripod.hub.v1.TransferLeadershipRequest
-	23, // 7: tripod.hub.v1.Admin.Certificates:input_type -> tripod.hub.v1.CertificatesRequest
-	0,  // 8: tripod.hub.v1.Admin.AddMember:input_type -> tripod.hub.v1.AddMemberRequest
-	1,  // 9: tripod.hub.v1.Admin.PromoteMember:input_type -> tripod.hub.v1.PromoteMemberRequest
-	2,  // 10: tripod.hub.v1.Admin.RemoveMember:input_type -> tripod.hub.v1.RemoveMemberRequest
-	4,  // 11: tripod.hub.v1.Admin.Backup:input_type -> tripod.hub.v1.BackupRequest
-	7,  // 12: tripod.hub.v1.Admin.Compact:input_type -> tripod.hub.v1.CompactRequest
-	9,  // 13: tripod.hub.v1.Admin.Defragment:input_type -> tripod.hub.v1.DefragmentRequest
-	10, // 14: tripod.hub.v1.Admin.RotateEncryption:input_type -> tripod.hub.v1.RotateEncryptionRequest
-	11, // 15: tripod.hub.v1.Admin.SetEncryption:input_type -> tripod.hub.v1.SetEncryptionRequest
-	13, // 16: tripod.hub.v1.Admin.RegisterOperatorKey:input_type -> tripod.hub.v1.RegisterOperatorKeyRequest
-	15, // 17: tripod.hub.v1.Admin.RestoreDifference:input_type -> tripod.hub.v1.RestoreDifferenceRequest
-	18, // 18: tripod.hub.v1.Admin.ApproveRestore:input_type -> tripod.hub.v1.ApproveRestoreRequest
-	21, // 19: tripod.hub.v1.Admin.Status:output_type -> tripod.hub.v1.StatusResponse
-	27, // 20: tripod.hub.v1.Admin.TransferLeadership:output_type -> tripod.hub.v1.TransferLeadershipResponse
-	24, // 21: tripod.hub.v1.Admin.Certificates:output_type -> tripod.hub.v1.CertificatesResponse
-	3,  // 22: tripod.hub.v1.Admin.AddMember:output_type -> tripod.hub.v1.ChangeMemberResponse
-	3,  // 23: tripod.hub.v1.Admin.PromoteMember:output_type -> tripod.hub.v1.ChangeMemberResponse
-	3,  // 24: tripod.hub.v1.Admin.RemoveMember:output_type -> tripod.hub.v1.ChangeMemberResponse
-	5,  // 25: tripod.hub.v1.Admin.Backup:output_type -> tripod.hub.v1.BackupPart
-	8,  // 26: tripod.hub.v1.Admin.Compact:output_type -> tripod.hub.v1.CompactResponse
-	3,  // 27: tripod.hub.v1.Admin.Defragment:output_type -> tripod.hub.v1.ChangeMemberResponse
-	3,  // 28: tripod.hub.v1.Admin.RotateEncryption:output_type -> tripod.hub.v1.ChangeMemberResponse
-	12, // 29: tripod.hub.v1.Admin.SetEncryption:output_type -> tripod.hub.v1.SetEncryptionResponse
-	14, // 30: tripod.hub.v1.Admin.RegisterOperatorKey:output_type -> tripod.hub.v1.RegisterOperatorKeyResponse
-	16, // 31: tripod.hub.v1.Admin.RestoreDifference:output_type -> tripod.hub.v1.RestoreDifferenceResponse
-	19, // 32: tripod.hub.v1.Admin.ApproveRestore:output_type -> tripod.hub.v1.ApproveRestoreResponse
-	19, // [19:33] is the sub-list for method output_type
-	5,  // [5:19] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	19, // 1: tripod.hub.v1.AuthorityStandingResponse.agents:type_name -> tripod.hub.v1.AgentStanding
+	20, // 2: tripod.hub.v1.AuthorityStandingResponse.old:type_name -> tripod.hub.v1.OldCertificate
+	25, // 3: tripod.hub.v1.RestoreDifferenceResponse.differences:type_name -> tripod.hub.v1.Difference
+	30, // 4: tripod.hub.v1.StatusResponse.members:type_name -> tripod.hub.v1.MemberStatus
+	36, // 5: tripod.hub.v1.StatusResponse.waiting:type_name -> tripod.hub.v1.StatusResponse.WaitingEntry
+	33, // 6: tripod.hub.v1.CertificatesResponse.certificates:type_name -> tripod.hub.v1.Certificate
+	28, // 7: tripod.hub.v1.Admin.Status:input_type -> tripod.hub.v1.StatusRequest
+	34, // 8: tripod.hub.v1.Admin.TransferLeadership:input_type -> tripod.hub.v1.TransferLeadershipRequest
+	31, // 9: tripod.hub.v1.Admin.Certificates:input_type -> tripod.hub.v1.CertificatesRequest
+	0,  // 10: tripod.hub.v1.Admin.AddMember:input_type -> tripod.hub.v1.AddMemberRequest
+	1,  // 11: tripod.hub.v1.Admin.PromoteMember:input_type -> tripod.hub.v1.PromoteMemberRequest
+	2,  // 12: tripod.hub.v1.Admin.RemoveMember:input_type -> tripod.hub.v1.RemoveMemberRequest
+	4,  // 13: tripod.hub.v1.Admin.Backup:input_type -> tripod.hub.v1.BackupRequest
+	7,  // 14: tripod.hub.v1.Admin.Compact:input_type -> tripod.hub.v1.CompactRequest
+	9,  // 15: tripod.hub.v1.Admin.Defragment:input_type -> tripod.hub.v1.DefragmentRequest
+	10, // 16: tripod.hub.v1.Admin.RotateEncryption:input_type -> tripod.hub.v1.RotateEncryptionRequest
+	11, // 17: tripod.hub.v1.Admin.SetEncryption:input_type -> tripod.hub.v1.SetEncryptionRequest
+	13, // 18: tripod.hub.v1.Admin.RotateAuthority:input_type -> tripod.hub.v1.RotateAuthorityRequest
+	15, // 19: tripod.hub.v1.Admin.Authorities:input_type -> tripod.hub.v1.AuthoritiesRequest
+	17, // 20: tripod.hub.v1.Admin.AuthorityStanding:input_type -> tripod.hub.v1.AuthorityStandingRequest
+	21, // 21: tripod.hub.v1.Admin.RegisterOperatorKey:input_type -> tripod.hub.v1.RegisterOperatorKeyRequest
+	23, // 22: tripod.hub.v1.Admin.RestoreDifference:input_type -> tripod.hub.v1.RestoreDifferenceRequest
+	26, // 23: tripod.hub.v1.Admin.ApproveRestore:input_type -> tripod.hub.v1.ApproveRestoreRequest
+	29, // 24: tripod.hub.v1.Admin.Status:output_type -> tripod.hub.v1.StatusResponse
+	35, // 25: tripod.hub.v1.Admin.TransferLeadership:output_type -> tripod.hub.v1.TransferLeadershipResponse
+	32, // 26: tripod.hub.v1.Admin.Certificates:output_type -> tripod.hub.v1.CertificatesResponse
+	3,  // 27: tripod.hub.v1.Admin.AddMember:output_type -> tripod.hub.v1.ChangeMemberResponse
+	3,  // 28: tripod.hub.v1.Admin.PromoteMember:output_type -> tripod.hub.v1.ChangeMemberResponse
+	3,  // 29: tripod.hub.v1.Admin.RemoveMember:output_type -> tripod.hub.v1.ChangeMemberResponse
+	5,  // 30: tripod.hub.v1.Admin.Backup:output_type -> tripod.hub.v1.BackupPart
+	8,  // 31: tripod.hub.v1.Admin.Compact:output_type -> tripod.hub.v1.CompactResponse
+	3,  // 32: tripod.hub.v1.Admin.Defragment:output_type -> tripod.hub.v1.ChangeMemberResponse
+	3,  // 33: tripod.hub.v1.Admin.RotateEncryption:output_type -> tripod.hub.v1.ChangeMemberResponse
+	12, // 34: tripod.hub.v1.Admin.SetEncryption:output_type -> tripod.hub.v1.SetEncryptionResponse
+	14, // 35: tripod.hub.v1.Admin.RotateAuthority:output_type -> tripod.hub.v1.RotateAuthorityResponse
+	16, // 36: tripod.hub.v1.Admin.Authorities:output_type -> tripod.hub.v1.AuthoritiesResponse
+	18, // 37: tripod.hub.v1.Admin.AuthorityStanding:output_type -> tripod.hub.v1.AuthorityStandingResponse
+	22, // 38: tripod.hub.v1.Admin.RegisterOperatorKey:output_type -> tripod.hub.v1.RegisterOperatorKeyResponse
+	24, // 39: tripod.hub.v1.Admin.RestoreDifference:output_type -> tripod.hub.v1.RestoreDifferenceResponse
+	27, // 40: tripod.hub.v1.Admin.ApproveRestore:output_type -> tripod.hub.v1.ApproveRestoreResponse
+	24, // [24:41] is the sub-list for method output_type
+	7,  // [7:24] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_hub_v1_admin_proto_init() }
@@ -1938,7 +2480,7 @@ func file_hub_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hub_v1_admin_proto_rawDesc), len(file_hub_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,6 +30,9 @@ const (
 	Admin_Defragment_FullMethodName          = "/tripod.hub.v1.Admin/Defragment"
 	Admin_RotateEncryption_FullMethodName    = "/tripod.hub.v1.Admin/RotateEncryption"
 	Admin_SetEncryption_FullMethodName       = "/tripod.hub.v1.Admin/SetEncryption"
+	Admin_RotateAuthority_FullMethodName     = "/tripod.hub.v1.Admin/RotateAuthority"
+	Admin_Authorities_FullMethodName         = "/tripod.hub.v1.Admin/Authorities"
+	Admin_AuthorityStanding_FullMethodName   = "/tripod.hub.v1.Admin/AuthorityStanding"
 	Admin_RegisterOperatorKey_FullMethodName = "/tripod.hub.v1.Admin/RegisterOperatorKey"
 	Admin_RestoreDifference_FullMethodName   = "/tripod.hub.v1.Admin/RestoreDifference"
 	Admin_ApproveRestore_FullMethodName      = "/tripod.hub.v1.Admin/ApproveRestore"
@@ -67,6 +70,15 @@ type AdminClient interface {
 	RotateEncryption(ctx context.Context, in *RotateEncryptionRequest, opts ...grpc.CallOption) (*ChangeMemberResponse, error)
 	// SetEncryption gives a member the keys in force. Members only.
 	SetEncryption(ctx context.Context, in *SetEncryptionRequest, opts ...grpc.CallOption) (*SetEncryptionResponse, error)
+	// RotateAuthority replaces the hub's CA, or goes on with that; it does not wait
+	// for others than the members, and answers what the next stage waits for.
+	RotateAuthority(ctx context.Context, in *RotateAuthorityRequest, opts ...grpc.CallOption) (*RotateAuthorityResponse, error)
+	// Authorities are the CAs that the hub trusts now, for whoever has a certificate
+	// of one of them.
+	Authorities(ctx context.Context, in *AuthoritiesRequest, opts ...grpc.CallOption) (*AuthoritiesResponse, error)
+	// AuthorityStanding is how far one member has come in a rotation of the CA.
+	// Members only.
+	AuthorityStanding(ctx context.Context, in *AuthorityStandingRequest, opts ...grpc.CallOption) (*AuthorityStandingResponse, error)
 	// RegisterOperatorKey registers the caller's key for statements, under the
 	// name that the server authenticated.
 	RegisterOperatorKey(ctx context.Context, in *RegisterOperatorKeyRequest, opts ...grpc.CallOption) (*RegisterOperatorKeyResponse, error)
@@ -204,6 +216,36 @@ func (c *adminClient) SetEncryption(ctx context.Context, in *SetEncryptionReques
 	return out, nil
 }
 
+func (c *adminClient) RotateAuthority(ctx context.Context, in *RotateAuthorityRequest, opts ...grpc.CallOption) (*RotateAuthorityResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateAuthorityResponse)
+	err := c.cc.Invoke(ctx, Admin_RotateAuthority_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) Authorities(ctx context.Context, in *AuthoritiesRequest, opts ...grpc.CallOption) (*AuthoritiesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AuthoritiesResponse)
+	err := c.cc.Invoke(ctx, Admin_Authorities_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) AuthorityStanding(ctx context.Context, in *AuthorityStandingRequest, opts ...grpc.CallOption) (*AuthorityStandingResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AuthorityStandingResponse)
+	err := c.cc.Invoke(ctx, Admin_AuthorityStanding_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminClient) RegisterOperatorKey(ctx context.Context, in *RegisterOperatorKeyRequest, opts ...grpc.CallOption) (*RegisterOperatorKeyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RegisterOperatorKeyResponse)
@@ -266,6 +308,15 @@ type AdminServer interface {
 	RotateEncryption(context.Context, *RotateEncryptionRequest) (*ChangeMemberResponse, error)
 	// SetEncryption gives a member the keys in force. Members only.
 	SetEncryption(context.Context, *SetEncryptionRequest) (*SetEncryptionResponse, error)
+	// RotateAuthority replaces the hub's CA, or goes on with that; it does not wait
+	// for others than the members, and answers what the next stage waits for.
+	RotateAuthority(context.Context, *RotateAuthorityRequest) (*RotateAuthorityResponse, error)
+	// Authorities are the CAs that the hub trusts now, for whoever has a certificate
+	// of one of them.
+	Authorities(context.Context, *AuthoritiesRequest) (*AuthoritiesResponse, error)
+	// AuthorityStanding is how far one member has come in a rotation of the CA.
+	// Members only.
+	AuthorityStanding(context.Context, *AuthorityStandingRequest) (*AuthorityStandingResponse, error)
 	// RegisterOperatorKey registers the caller's key for statements, under the
 	// name that the server authenticated.
 	RegisterOperatorKey(context.Context, *RegisterOperatorKeyRequest) (*RegisterOperatorKeyResponse, error)
@@ -316,6 +367,15 @@ func (UnimplementedAdminServer) RotateEncryption(context.Context, *RotateEncrypt
 }
 func (UnimplementedAdminServer) SetEncryption(context.Context, *SetEncryptionRequest) (*SetEncryptionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetEncryption not implemented")
+}
+func (UnimplementedAdminServer) RotateAuthority(context.Context, *RotateAuthorityRequest) (*RotateAuthorityResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateAuthority not implemented")
+}
+func (UnimplementedAdminServer) Authorities(context.Context, *AuthoritiesRequest) (*AuthoritiesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Authorities not implemented")
+}
+func (UnimplementedAdminServer) AuthorityStanding(context.Context, *AuthorityStandingRequest) (*AuthorityStandingResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AuthorityStanding not implemented")
 }
 func (UnimplementedAdminServer) RegisterOperatorKey(context.Context, *RegisterOperatorKeyRequest) (*RegisterOperatorKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RegisterOperatorKey not implemented")
@@ -538,6 +598,60 @@ func _Admin_SetEncryption_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_RotateAuthority_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateAuthorityRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).RotateAuthority(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_RotateAuthority_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).RotateAuthority(ctx, req.(*RotateAuthorityRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_Authorities_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AuthoritiesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Authorities(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Authorities_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Authorities(ctx, req.(*AuthoritiesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_AuthorityStanding_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AuthorityStandingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).AuthorityStanding(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_AuthorityStanding_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).AuthorityStanding(ctx, req.(*AuthorityStandingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Admin_RegisterOperatorKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RegisterOperatorKeyRequest)
 	if err := dec(in); err != nil {
@@ -638,6 +752,18 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetEncryption",
 			Handler:    _Admin_SetEncryption_Handler,
+		},
+		{
+			MethodName: "RotateAuthority",
+			Handler:    _Admin_RotateAuthority_Handler,
+		},
+		{
+			MethodName: "Authorities",
+			Handler:    _Admin_Authorities_Handler,
+		},
+		{
+			MethodName: "AuthorityStanding",
+			Handler:    _Admin_AuthorityStanding_Handler,
 		},
 		{
 			MethodName: "RegisterOperatorKey",

@@ -21,6 +21,62 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type AuthorityStage int32
+
+const (
+	// No rotation: present alone.
+	AuthorityStage_AUTHORITY_STAGE_SETTLED AuthorityStage = 0
+	// Both are trusted; everything is issued by present.
+	AuthorityStage_AUTHORITY_STAGE_TRUST AuthorityStage = 1
+	// What is asked for is issued by next; members still show certificates of present.
+	AuthorityStage_AUTHORITY_STAGE_ISSUE AuthorityStage = 2
+	// Members show certificates of next.
+	AuthorityStage_AUTHORITY_STAGE_SERVE AuthorityStage = 3
+)
+
+// Enum value maps for AuthorityStage.
+var (
+	AuthorityStage_name = map[int32]string{
+		0: "AUTHORITY_STAGE_SETTLED",
+		1: "AUTHORITY_STAGE_TRUST",
+		2: "AUTHORITY_STAGE_ISSUE",
+		3: "AUTHORITY_STAGE_SERVE",
+	}
+	AuthorityStage_value = map[string]int32{
+		"AUTHORITY_STAGE_SETTLED": 0,
+		"AUTHORITY_STAGE_TRUST":   1,
+		"AUTHORITY_STAGE_ISSUE":   2,
+		"AUTHORITY_STAGE_SERVE":   3,
+	}
+)
+
+func (x AuthorityStage) Enum() *AuthorityStage {
+	p := new(AuthorityStage)
+	*p = x
+	return p
+}
+
+func (x AuthorityStage) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AuthorityStage) Descriptor() protoreflect.EnumDescriptor {
+	return file_raftlog_v1_record_proto_enumTypes[0].Descriptor()
+}
+
+func (AuthorityStage) Type() protoreflect.EnumType {
+	return &file_raftlog_v1_record_proto_enumTypes[0]
+}
+
+func (x AuthorityStage) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AuthorityStage.Descriptor instead.
+func (AuthorityStage) EnumDescriptor() ([]byte, []int) {
+	return file_raftlog_v1_record_proto_rawDescGZIP(), []int{0}
+}
+
 // MemberRecord is one entry of the address book, under members/NAME. The Raft
 // configuration says who votes; this says where a member is found.
 type MemberRecord struct {
@@ -344,6 +400,78 @@ func (x *OperatorSignature) GetValue() []byte {
 	return nil
 }
 
+// AuthoritiesRecord says which CAs the hub trusts and which of them issues, under
+// authorities. A hub that never changed its CA has none. It holds no private key.
+type AuthoritiesRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Grows by one with every change.
+	Generation uint64         `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	Stage      AuthorityStage `protobuf:"varint,2,opt,name=stage,proto3,enum=tripod.raftlog.v1.AuthorityStage" json:"stage,omitempty"`
+	// The CA that is in force, in PEM, and in a rotation the one that follows it.
+	Present       []byte `protobuf:"bytes,3,opt,name=present,proto3" json:"present,omitempty"`
+	Next          []byte `protobuf:"bytes,4,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuthoritiesRecord) Reset() {
+	*x = AuthoritiesRecord{}
+	mi := &file_raftlog_v1_record_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuthoritiesRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuthoritiesRecord) ProtoMessage() {}
+
+func (x *AuthoritiesRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_raftlog_v1_record_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuthoritiesRecord.ProtoReflect.Descriptor instead.
+func (*AuthoritiesRecord) Descriptor() ([]byte, []int) {
+	return file_raftlog_v1_record_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AuthoritiesRecord) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *AuthoritiesRecord) GetStage() AuthorityStage {
+	if x != nil {
+		return x.Stage
+	}
+	return AuthorityStage_AUTHORITY_STAGE_SETTLED
+}
+
+func (x *AuthoritiesRecord) GetPresent() []byte {
+	if x != nil {
+		return x.Present
+	}
+	return nil
+}
+
+func (x *AuthoritiesRecord) GetNext() []byte {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
 // RaisedLevels says which levels of the command set were brought into force, in
 // order from level 2. It is no key: it lies beside the incarnation, because
 // raising the level makes no revision.
@@ -356,7 +484,7 @@ type RaisedLevels struct {
 
 func (x *RaisedLevels) Reset() {
 	*x = RaisedLevels{}
-	mi := &file_raftlog_v1_record_proto_msgTypes[5]
+	mi := &file_raftlog_v1_record_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -368,7 +496,7 @@ func (x *RaisedLevels) String() string {
 func (*RaisedLevels) ProtoMessage() {}
 
 func (x *RaisedLevels) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_record_proto_msgTypes[5]
+	mi := &file_raftlog_v1_record_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -381,7 +509,7 @@ func (x *RaisedLevels) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaisedLevels.ProtoReflect.Descriptor instead.
 func (*RaisedLevels) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_record_proto_rawDescGZIP(), []int{5}
+	return file_raftlog_v1_record_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RaisedLevels) GetLevels() []*RaisedLevel {
@@ -403,7 +531,7 @@ type RaisedLevel struct {
 
 func (x *RaisedLevel) Reset() {
 	*x = RaisedLevel{}
-	mi := &file_raftlog_v1_record_proto_msgTypes[6]
+	mi := &file_raftlog_v1_record_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -415,7 +543,7 @@ func (x *RaisedLevel) String() string {
 func (*RaisedLevel) ProtoMessage() {}
 
 func (x *RaisedLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_record_proto_msgTypes[6]
+	mi := &file_raftlog_v1_record_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -428,7 +556,7 @@ func (x *RaisedLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaisedLevel.ProtoReflect.Descriptor instead.
 func (*RaisedLevel) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_record_proto_rawDescGZIP(), []int{6}
+	return file_raftlog_v1_record_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RaisedLevel) GetLevel() uint32 {
@@ -481,13 +609,25 @@ const file_raftlog_v1_record_proto_rawDesc = "" +
 	"approvedBy\"E\n" +
 	"\x11OperatorSignature\x12\x1a\n" +
 	"\boperator\x18\x01 \x01(\tR\boperator\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value\"F\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"\x9a\x01\n" +
+	"\x11AuthoritiesRecord\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x127\n" +
+	"\x05stage\x18\x02 \x01(\x0e2!.tripod.raftlog.v1.AuthorityStageR\x05stage\x12\x18\n" +
+	"\apresent\x18\x03 \x01(\fR\apresent\x12\x12\n" +
+	"\x04next\x18\x04 \x01(\fR\x04next\"F\n" +
 	"\fRaisedLevels\x126\n" +
 	"\x06levels\x18\x01 \x03(\v2\x1e.tripod.raftlog.v1.RaisedLevelR\x06levels\"t\n" +
 	"\vRaisedLevel\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\rR\x05level\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x129\n" +
-	"\amembers\x18\x03 \x03(\v2\x1f.tripod.raftlog.v1.AnnouncementR\amembersB.Z,tripod.dev/tripod/proto/raftlog/v1;raftlogv1b\x06proto3"
+	"\amembers\x18\x03 \x03(\v2\x1f.tripod.raftlog.v1.AnnouncementR\amembers*~\n" +
+	"\x0eAuthorityStage\x12\x1b\n" +
+	"\x17AUTHORITY_STAGE_SETTLED\x10\x00\x12\x19\n" +
+	"\x15AUTHORITY_STAGE_TRUST\x10\x01\x12\x19\n" +
+	"\x15AUTHORITY_STAGE_ISSUE\x10\x02\x12\x19\n" +
+	"\x15AUTHORITY_STAGE_SERVE\x10\x03B.Z,tripod.dev/tripod/proto/raftlog/v1;raftlogv1b\x06proto3"
 
 var (
 	file_raftlog_v1_record_proto_rawDescOnce sync.Once
@@ -501,26 +641,30 @@ func file_raftlog_v1_record_proto_rawDescGZIP() []byte {
 	return file_raftlog_v1_record_proto_rawDescData
 }
 
-var file_raftlog_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_raftlog_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_raftlog_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_raftlog_v1_record_proto_goTypes = []any{
-	(*MemberRecord)(nil),      // 0: tripod.raftlog.v1.MemberRecord
-	(*OperatorKey)(nil),       // 1: tripod.raftlog.v1.OperatorKey
-	(*Seal)(nil),              // 2: tripod.raftlog.v1.Seal
-	(*IncarnationRecord)(nil), // 3: tripod.raftlog.v1.IncarnationRecord
-	(*OperatorSignature)(nil), // 4: tripod.raftlog.v1.OperatorSignature
-	(*RaisedLevels)(nil),      // 5: tripod.raftlog.v1.RaisedLevels
-	(*RaisedLevel)(nil),       // 6: tripod.raftlog.v1.RaisedLevel
-	(*Announcement)(nil),      // 7: tripod.raftlog.v1.Announcement
+	(AuthorityStage)(0),       // 0: tripod.raftlog.v1.AuthorityStage
+	(*MemberRecord)(nil),      // 1: tripod.raftlog.v1.MemberRecord
+	(*OperatorKey)(nil),       // 2: tripod.raftlog.v1.OperatorKey
+	(*Seal)(nil),              // 3: tripod.raftlog.v1.Seal
+	(*IncarnationRecord)(nil), // 4: tripod.raftlog.v1.IncarnationRecord
+	(*OperatorSignature)(nil), // 5: tripod.raftlog.v1.OperatorSignature
+	(*AuthoritiesRecord)(nil), // 6: tripod.raftlog.v1.AuthoritiesRecord
+	(*RaisedLevels)(nil),      // 7: tripod.raftlog.v1.RaisedLevels
+	(*RaisedLevel)(nil),       // 8: tripod.raftlog.v1.RaisedLevel
+	(*Announcement)(nil),      // 9: tripod.raftlog.v1.Announcement
 }
 var file_raftlog_v1_record_proto_depIdxs = []int32{
-	4, // 0: tripod.raftlog.v1.IncarnationRecord.signatures:type_name -> tripod.raftlog.v1.OperatorSignature
-	6, // 1: tripod.raftlog.v1.RaisedLevels.levels:type_name -> tripod.raftlog.v1.RaisedLevel
-	7, // 2: tripod.raftlog.v1.RaisedLevel.members:type_name -> tripod.raftlog.v1.Announcement
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	5, // 0: tripod.raftlog.v1.IncarnationRecord.signatures:type_name -> tripod.raftlog.v1.OperatorSignature
+	0, // 1: tripod.raftlog.v1.AuthoritiesRecord.stage:type_name -> tripod.raftlog.v1.AuthorityStage
+	8, // 2: tripod.raftlog.v1.RaisedLevels.levels:type_name -> tripod.raftlog.v1.RaisedLevel
+	9, // 3: tripod.raftlog.v1.RaisedLevel.members:type_name -> tripod.raftlog.v1.Announcement
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_raftlog_v1_record_proto_init() }
@@ -534,13 +678,14 @@ func file_raftlog_v1_record_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftlog_v1_record_proto_rawDesc), len(file_raftlog_v1_record_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   7,
+			NumEnums:      1,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_raftlog_v1_record_proto_goTypes,
 		DependencyIndexes: file_raftlog_v1_record_proto_depIdxs,
+		EnumInfos:         file_raftlog_v1_record_proto_enumTypes,
 		MessageInfos:      file_raftlog_v1_record_proto_msgTypes,
 	}.Build()
 	File_raftlog_v1_record_proto = out.File

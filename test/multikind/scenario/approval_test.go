@@ -137,7 +137,7 @@ func openArchive(t *testing.T, f *Fleet) *Business {
 		t.Fatal(err)
 	}
 	b.Start(t.Context())
-	t.Cleanup(func() { _ = b.Stop() })
+	measured(t, b)
 	return b
 }
 
@@ -316,9 +316,12 @@ func boundedLoss(t *testing.T, b *Business, effect fault.Effect, shown time.Dura
 		t.Errorf("%d transfers are lost, wants the 100 that were acknowledged during the cut: the scenario lost nothing", lost)
 	}
 	report := validate.Audit(records, []validate.Copy{promoted}, config.Total())
+	counted := report
+	b.audited = &counted
 	t.Logf("shown %s, lost %d of %d; audit: %+v", shown, lost, report.Acknowledged, report)
-	if report.Lost = 0; report.Err() != nil {
-		t.Error(report.Err())
+	report.Lost = 0
+	if err := report.Err(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -18,16 +19,17 @@ func (f *Fleet) await(ctx context.Context, limit time.Duration, what string, loo
 	defer cancel()
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
-	var last string
+	var last, failed string
 	for {
 		missing, err := look(ctx)
 		switch {
 		case err == nil && missing == "":
 			return nil
 		case err == nil:
-			last = missing
-		case ctx.Err() == nil || last == "":
-			last = err.Error()
+			last, failed = missing, ""
+		default:
+			// The last look may have failed for want of time alone.
+			failed = err.Error()
 			f.forget()
 		}
 		select {
@@ -35,7 +37,7 @@ func (f *Fleet) await(ctx context.Context, limit time.Duration, what string, loo
 			if errors.Is(context.Cause(ctx), context.Canceled) {
 				return fmt.Errorf("wait until %s: %w", what, context.Canceled)
 			}
-			return fmt.Errorf("wait until %s: not so after %s: %s", what, limit, last)
+			return fmt.Errorf("wait until %s: not so after %s: %s", what, limit, strings.TrimSpace(last+" "+failed))
 		case <-ticker.C:
 		}
 	}

@@ -73,7 +73,8 @@ func (b *Business) awaitAfter(ctx context.Context, fault time.Duration, limit ti
 		if time.Duration(b.ledger.Counters().LastAcknowledged.Load()) < fault {
 			return fmt.Sprintf("refused %d, unknown %d", b.ledger.Counters().Refused.Load(), b.ledger.Counters().Unknown.Load()), nil
 		}
-		_, err := b.Outage(fault)
+		outage, err := b.Outage(fault)
+		b.longest = max(b.longest, outage)
 		return "", err
 	})
 }

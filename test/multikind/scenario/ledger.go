@@ -23,6 +23,10 @@ type Business struct {
 	ledger *traffic.Ledger
 	stop   context.CancelFunc
 	done   chan error
+
+	// longest is the longest outage that was measured, audited the last audit.
+	longest time.Duration
+	audited *validate.Report
 }
 
 // Deploy applies the ledger's manifests to the hub and waits until everything
@@ -154,5 +158,7 @@ func (b *Business) Audit(ctx context.Context, gone ...string) (validate.Report, 
 		}
 		copies = append(copies, copied)
 	}
-	return validate.Audit(records, copies, config.Total()), nil
+	report := validate.Audit(records, copies, config.Total())
+	b.audited = &report
+	return report, nil
 }

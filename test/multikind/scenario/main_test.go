@@ -3,6 +3,7 @@ package scenario
 import (
 	"cmp"
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -22,7 +23,16 @@ var shared struct {
 	once  sync.Once
 	fleet *Fleet
 	err   error
+	// recorder has what came of them; played is the one that runs now.
+	recorder Recorder
+	played   *Outcome
 }
+
+// Without -run a slice of the scenarios is played, with -all every one.
+var (
+	all     = flag.Bool("all", false, "play every scenario, not only those of `make test`")
+	results = flag.String("results", "", "`folder` for result.json; the table in docs/scenarios.md is written, too")
+)
 
 // labName is the lab's name: `scenario`, or what TRIPOD_LAB_NAME says, so that
 // two people on one machine have a lab each.
@@ -31,10 +41,18 @@ func labName() string {
 }
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	shared.recorder.Folder = *results
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := m.Run()
 	stop()
-	if os.Getenv("TRIPOD_KEEP_LAB") == "" {
+	if *results != "" {
+		if err := shared.recorder.Document(page); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
+	if os.Getenv("TRIPOD_KEEP_LAB") == "" && (shared.fleet != nil || shared.err != nil) {
 		if err := lab.Down(context.WithoutCancel(ctx), "", labName(), func(string) {}); err != nil {
 			fmt.Fprintln(os.Stderr, "take the lab away:", err)
 			code = max(code, 1)
@@ -43,12 +61,32 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// record skips a scenario that is not wanted now, and writes down what comes of the
+// others when they have ended.
+func record(t *testing.T) {
+	t.Helper()
+	named := flag.Lookup("test.run").Value.String() != ""
+	switch {
+	case testing.Short():
+		t.Skip("the lab takes minutes: not with -short")
+	case !*all && !named && !InSlice(t.Name()):
+		t.Skip("only `make scenarios`, or -run, plays it")
+	}
+	start := time.Now()
+	played := &Outcome{Test: t.Name(), Round: shared.recorder.Round(t.Name())}
+	shared.played = played
+	t.Cleanup(func() {
+		played.Passed, played.Duration = !t.Failed(), seconds(time.Since(start).Round(100*time.Millisecond))
+		if err := shared.recorder.Add(*played); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // fleet returns the shared fleet with the ledger deployed, repaired.
 func fleet(t *testing.T) *Fleet {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("the lab takes minutes: not with -short")
-	}
+	record(t)
 	start := time.Now()
 	tell := func(line string) { fmt.Printf("%7.1fs  %s\n", time.Since(start).Seconds(), line) }
 	shared.once.Do(func() {
@@ -90,12 +128,20 @@ func business(t *testing.T, f *Fleet) *Business {
 		t.Fatalf("open the ledger: %v", err)
 	}
 	b.Start(t.Context())
+	measured(t, b)
+	return b
+}
+
+// measured ends the traffic with the test, and records what the clients saw.
+func measured(t *testing.T, b *Business) {
+	t.Helper()
+	played := shared.played
 	t.Cleanup(func() {
 		if err := b.Stop(); err != nil {
 			t.Errorf("stop the traffic: %v", err)
 		}
+		played.measure(b.longest, b.audited)
 	})
-	return b
 }
 
 // audit fails the test when the ledger's audit finds a violation.

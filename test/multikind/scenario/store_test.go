@@ -31,9 +31,7 @@ spec:
 // the hub's store in etcd's place: pods run, the store is killed, everything is
 // still there, and what is deleted is gone with all that it owned.
 func TestAClusterOnTheHubsStore(t *testing.T) {
-	if testing.Short() {
-		t.Skip("the lab takes minutes: not with -short")
-	}
+	record(t)
 	const center = "east-1"
 	start := time.Now()
 	tell := func(line string) { fmt.Printf("%7.1fs  %s\n", time.Since(start).Seconds(), line) }

@@ -1,0 +1,235 @@
+package apiserver
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"tripod.dev/tripod/hub/api/denial"
+)
+
+// issuer is an OIDC issuer with one key.
+type issuer struct {
+	t      *testing.T
+	server *httptest.Server
+	key    *ecdsa.PrivateKey
+}
+
+func newIssuer(t *testing.T) *issuer {
+	t.Helper()
+	i := &issuer{t: t, key: newKey(t)}
+	i.server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch r.URL.Path {
+		case "/.well-known/openid-configuration":
+			fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q,"id_token_signing_alg_values_supported":["ES256"],"response_types_supported":["id_token"],"subject_types_supported":["public"]}`, i.server.URL, i.server.URL+"/keys")
+		case "/keys":
+			x, y := i.key.X.FillBytes(make([]byte, 32)), i.key.Y.FillBytes(make([]byte, 32))
+			fmt.Fprintf(w, `{"keys":[{"kty":"EC","crv":"P-256","use":"sig","alg":"ES256","kid":"1","x":%q,"y":%q}]}`, encode64(x), encode64(y))
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	t.Cleanup(i.server.Close)
+	return i
+}
+
+func encode64(data []byte) string { return base64.RawURLEncoding.EncodeToString(data) }
+
+// jwt makes an entry of the AuthenticationConfiguration, with CEL.
+func (i *issuer) jwt(username, groups string) string {
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: i.server.Certificate().Raw})
+	return fmt.Sprintf(`- issuer:
+    url: %s
+    audiences: [tripod]
+    certificateAuthority: |
+      %s
+  claimValidationRules:
+  - {expression: "has(claims.verified) && claims.verified", message: the address must be verified}
+  claimMappings:
+    username: {expression: %q}
+    groups: {expression: %q}
+    extra:
+    - {key: example.test/tenant, valueExpression: "claims.?tenant.orValue('none')"}
+  userValidationRules:
+  - {expression: "!user.username.startsWith('bot:')", message: no robots}
+`, i.server.URL, strings.ReplaceAll(strings.TrimSpace(string(ca)), "\n", "\n      "), username, groups)
+}
+
+// claims are good, but for what changes says.
+func (i *issuer) claims(changes map[string]any) map[string]any {
+	claims := map[string]any{"iss": i.server.URL, "aud": "tripod", "sub": "ann", "verified": true, "roles": []string{"sre"}, "tenant": "pay",
+		"exp": time.Now().Add(time.Hour).Unix(), "iat": time.Now().Unix()}
+	for key, value := range changes {
+		claims[key] = value
+	}
+	return claims
+}
+
+func (i *issuer) token(claims map[string]any) string { return sign(i.t, i.key, claims) }
+
+func unsigned(t *testing.T, header string, claims map[string]any) string {
+	t.Helper()
+	body, err := json.Marshal(claims)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return encode64([]byte(header)) + "." + encode64(body)
+}
+
+func sign(t *testing.T, key *ecdsa.PrivateKey, claims map[string]any) string {
+	t.Helper()
+	text := unsigned(t, `{"alg":"ES256","kid":"1","typ":"JWT"}`, claims)
+	hash := sha256.Sum256([]byte(text))
+	r, s, err := ecdsa.Sign(rand.Reader, key, hash[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text + "." + encode64(slices.Concat(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))))
+}
+
+func (h *hub) whoIs(ctx context.Context, token string) (authenticationv1.UserInfo, error) {
+	config := &rest.Config{Host: "https://" + h.server.Address(), BearerToken: token, QPS: -1, TLSClientConfig: rest.TLSClientConfig{CAData: h.authority.pem()}}
+	review, err := kubernetes.NewForConfigOrDie(config).AuthenticationV1().SelfSubjectReviews().Create(ctx, selfReview(), metav1.CreateOptions{})
+	if err != nil {
+		return authenticationv1.UserInfo{}, err
+	}
+	return review.Status.UserInfo, nil
+}
+
+const configurationHead = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\njwt:\n"
+
+// TestIssuers: people come from the company's directories by tokens that the hub
+// verifies itself, and from nowhere else.
+func TestIssuers(t *testing.T) {
+	first, second := newIssuer(t), newIssuer(t)
+	file := filepath.Join(t.TempDir(), "authentication.yaml")
+	write := func(text string) {
+		next := file + ".next"
+		if err := os.WriteFile(next, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(next, file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one := configurationHead + first.jwt("'oidc:' + claims.sub", "dyn(claims.roles).map(r, 'oidc:' + string(r))")
+	write(one)
+	h := startHub(t, func(c *Config) { c.AuthenticationConfig = file })
+	eventually(t, "the issuer's keys are known", func(ctx context.Context) string {
+		got, err := h.whoIs(ctx, first.token(first.claims(nil)))
+		if err != nil {
+			return err.Error()
+		}
+		if got.Username != "oidc:ann" || !slices.Contains(got.Groups, "oidc:sre") || got.Extra["example.test/tenant"][0] != "pay" {
+			t.Fatalf("the hub takes ann for %+v", got)
+		}
+		return ""
+	})
+	good := first.claims(nil)
+	text := unsigned(t, `{"alg":"none","typ":"JWT"}`, good)
+	for name, token := range map[string]string{
+		"another audience":          first.token(first.claims(map[string]any{"aud": "elsewhere"})),
+		"no audience":               first.token(first.claims(map[string]any{"aud": ""})),
+		"expired":                   first.token(first.claims(map[string]any{"exp": time.Now().Add(-time.Minute).Unix()})),
+		"not yet valid":             first.token(first.claims(map[string]any{"nbf": time.Now().Add(time.Hour).Unix()})),
+		"the algorithm none":        text + ".",
+		"none with a signature":     text + "." + strings.Split(first.token(good), ".")[2],
+		"another key":               sign(t, second.key, good),
+		"an issuer that is unknown": second.token(second.claims(nil)),
+		"a claim that a rule wants": first.token(first.claims(map[string]any{"verified": false})),
+		"no signature":              unsigned(t, `{"alg":"ES256","kid":"1"}`, good),
+		"an empty signature":        unsigned(t, `{"alg":"ES256","kid":"1"}`, good) + ".",
+		"the hub's own issuer":      sign(t, first.key, first.claims(map[string]any{"iss": serviceAccountIssuer})),
+		"not a token":               "a.b.c",
+	} {
+		if got, err := h.whoIs(t.Context(), token); !apierrors.IsUnauthorized(err) {
+			t.Errorf("%s: the hub takes it for %+v, %v", name, got, err)
+		}
+	}
+
+	// A second issuer, whose claims are taken as they are, without a restart.
+	write(one + second.jwt("claims.sub", "claims.roles"))
+	eventually(t, "the second issuer is known", func(ctx context.Context) string {
+		got, err := h.whoIs(ctx, second.token(second.claims(map[string]any{"sub": "bob"})))
+		if err != nil {
+			return err.Error()
+		}
+		if got.Username != "bob" || !slices.Contains(got.Groups, "sre") {
+			t.Fatalf("the hub takes bob for %+v", got)
+		}
+		return ""
+	})
+	for name, changes := range map[string]map[string]any{
+		"the masters":            {"roles": []string{"sre", "system:masters"}},
+		"the hub's members":      {"roles": []string{"tripod:members"}},
+		"an administrator":       {"sub": "tripod:admin"},
+		"an agent":               {"sub": "tripod:agent:north-1"},
+		"a service account":      {"sub": "system:serviceaccount:kube-system:default"},
+		"a rule of the issuer's": {"sub": "bot:1"},
+	} {
+		if got, err := h.whoIs(t.Context(), second.token(second.claims(changes))); !apierrors.IsUnauthorized(err) {
+			t.Errorf("%s: the hub takes it for %+v, %v", name, got, err)
+		}
+	}
+	write("not a configuration")
+	if _, err := h.whoIs(t.Context(), first.token(first.claims(map[string]any{"sub": "cat"}))); err != nil {
+		t.Errorf("a broken file takes what is in force away: %v", err)
+	}
+	h.testDenied(t, first)
+}
+
+// testDenied: who is on the list is nobody, by whatever credential, and one
+// credential alone.
+func (h *hub) testDenied(t *testing.T, i *issuer) {
+	secrets := kubernetes.NewForConfigOrDie(h.admin()).CoreV1().Secrets(denial.Namespace)
+	dan, danToo := h.as("dan"), i.token(i.claims(map[string]any{"sub": "dan"}))
+	review := func(config *rest.Config) error {
+		_, err := kubernetes.NewForConfigOrDie(config).AuthenticationV1().SelfSubjectReviews().Create(t.Context(), selfReview(), metav1.CreateOptions{})
+		return err
+	}
+	if err := review(dan); err != nil {
+		t.Fatal(err)
+	}
+	stolen := i.token(i.claims(map[string]any{"sub": "eve", "jti": "stolen"}))
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: denial.Namespace, Name: denial.Name},
+		Data: map[string][]byte{denial.Key: []byte("# left the company\n" + denial.Line("dan", "") + "\n" + denial.Line("", "JTI=stolen") + "\n")}}
+	if _, err := secrets.Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "dan is denied", func(ctx context.Context) string {
+		if err := review(dan); !apierrors.IsUnauthorized(err) {
+			return fmt.Sprint(err)
+		}
+		return ""
+	})
+	if _, err := h.whoIs(t.Context(), stolen); !apierrors.IsUnauthorized(err) {
+		t.Errorf("a denied token: %v", err)
+	}
+	if _, err := h.whoIs(t.Context(), i.token(i.claims(map[string]any{"sub": "eve", "jti": "another"}))); err != nil {
+		t.Errorf("another token of who has a denied one: %v", err)
+	}
+	if got, err := h.whoIs(t.Context(), danToo); err != nil || got.Username != "oidc:dan" {
+		t.Errorf("another user of nearly the name: %+v, %v", got, err)
+	}
+}

@@ -1,0 +1,156 @@
+package rpc
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"math/big"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/user"
+
+	hubv1 "tripod.dev/tripod/proto/hub/v1"
+)
+
+// whoami answers Status with the caller's name.
+type whoami struct{ hubv1.UnimplementedAdminServer }
+
+func (whoami) Status(ctx context.Context, _ *hubv1.StatusRequest) (*hubv1.StatusResponse, error) {
+	name, _, err := caller(ctx)
+	return &hubv1.StatusResponse{Member: name}, err
+}
+
+// directory believes one token, and every certificate but dan's.
+func directory() authenticator.Request {
+	return authenticator.RequestFunc(func(r *http.Request) (*authenticator.Response, bool, error) {
+		if token := r.Header.Get("Authorization"); token != "" {
+			if token == "Bearer ann's" {
+				return &authenticator.Response{User: &user.DefaultInfo{Name: "ann"}}, true, nil
+			}
+			return nil, false, errors.New("no such token")
+		}
+		name := r.TLS.PeerCertificates[0].Subject.CommonName
+		if name == "dan" {
+			return nil, false, errors.New("dan is denied")
+		}
+		return &authenticator.Response{User: &user.DefaultInfo{Name: name}}, true, nil
+	})
+}
+
+type testCA struct {
+	t    *testing.T
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newTestCA(t *testing.T) *testCA {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ca"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &testCA{t, cert, key}
+}
+
+func (c *testCA) issue(name string, groups ...string) tls.Certificate {
+	c.t.Helper()
+	template := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name, Organization: groups}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		DNSNames: []string{"hub"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}}
+	der, err := x509.CreateCertificate(rand.Reader, template, c.cert, c.key.Public(), c.key)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: c.key}
+}
+
+func TestWhoCallsAdmin(t *testing.T) {
+	ca := newTestCA(t)
+	pool := x509.NewCertPool()
+	pool.AddCert(ca.cert)
+	server := grpc.NewServer(append(Authenticated(directory()), grpc.Creds(credentials.NewTLS(&tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{ca.issue("hub")}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool,
+	})))...)
+	hubv1.RegisterAdminServer(server, whoami{})
+	hubv1.RegisterPeerServer(server, hubv1.UnimplementedPeerServer{})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(listener) }()
+	t.Cleanup(func() {
+		server.Stop()
+		<-done
+	})
+	for name, test := range map[string]struct {
+		certificate string
+		groups      []string
+		tokens      []string
+		want        string
+	}{
+		"a certificate":                       {certificate: "bob", want: "bob"},
+		"a token":                             {tokens: []string{"Bearer ann's"}, want: "ann"},
+		"a token counts before a certificate": {certificate: "bob", tokens: []string{"Bearer ann's"}, want: "ann"},
+		"a wrong token":                       {tokens: []string{"Bearer nobody's"}},
+		"a wrong token beside a certificate":  {certificate: "bob", tokens: []string{"Bearer nobody's"}},
+		"two tokens":                          {tokens: []string{"Bearer ann's", "Bearer ann's"}},
+		"an empty token":                      {tokens: []string{""}},
+		"another way of showing who one is":   {tokens: []string{"Basic YW5uOg=="}},
+		"nothing":                             {},
+		"a certificate that is denied":        {certificate: "dan"},
+		"a denied name of a member":           {certificate: "dan", groups: []string{MembersOrganization}, want: "dan"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, ServerName: "hub"}
+			if test.certificate != "" {
+				config.Certificates = []tls.Certificate{ca.issue(test.certificate, test.groups...)}
+			}
+			conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(credentials.NewTLS(config)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			ctx := t.Context()
+			for _, token := range test.tokens {
+				ctx = metadata.AppendToOutgoingContext(ctx, "authorization", token)
+			}
+			answer, err := hubv1.NewAdminClient(conn).Status(ctx, &hubv1.StatusRequest{})
+			if test.want == "" {
+				if status.Code(err) != codes.Unauthenticated {
+					t.Errorf("got %q, %v; want that it is refused", answer.GetMember(), err)
+				}
+			} else if answer.GetMember() != test.want || err != nil {
+				t.Errorf("got %q, %v; want %q", answer.GetMember(), err, test.want)
+			}
+			// The services of agents and members want a certificate, and no token helps.
+			_, err = hubv1.NewPeerClient(conn).Direct(ctx, &hubv1.DirectRequest{})
+			if want := map[bool]codes.Code{true: codes.Unimplemented, false: codes.Unauthenticated}[test.certificate != ""]; status.Code(err) != want {
+				t.Errorf("another service answers %v, want %v", err, want)
+			}
+		})
+	}
+}
