@@ -83,14 +83,19 @@ bench-store: build ## Measure the hub's store beside etcd, a JSON line a row; BE
 	$(GO) build -ldflags '-X main.kineVersion=$(KINE_VERSION)' -o bin/bench ./test/bench
 	@bin/bench store $(BENCH)
 
+.PHONY: bench-failover
+bench-failover: ## Measure the failover engine in one process: the loss of a center with 1,000 applications
+	@$(GO) test ./failover/controller -run TestACenterWithManyApplicationsIsLost -count 1 -v -applications 1000 -driver 1s | grep '^{'
+
 DURATION ?= 10m
 SEED ?= 0
 
 .PHONY: robustness
 robustness: ## Faults against the store, checked; DURATION=1h SEED=7 (0: by chance) DAMAGE=200
 	$(GO) build -o bin/ ./test/robustness ./test/storemember
+	bin/robustness program --out bin/storemember-clocks
 	bin/robustness damage --seed $(SEED) --cases $(or $(DAMAGE),60)
-	bin/robustness run --seed $(SEED) --duration $(DURATION)
+	bin/robustness run --seed $(SEED) --duration $(DURATION) --clocks --member bin/storemember-clocks
 
 .PHONY: robustness-bugs
 robustness-bugs: ## Plant bugs in the store one by one: each must be found (about 15 minutes)

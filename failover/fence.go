@@ -284,6 +284,7 @@ func (x *step) resume(why string) {
 	}
 	x.enter(phase)
 	x.note(NoteDecision, x.was.Run.Name, "resumed: "+why, 0)
+	x.hooksAgain()
 	for i := range x.status().Steps {
 		if j := &x.status().Steps[i]; j.State == v1alpha1.StepRunning {
 			j.Attempt++ // what was answered before the pause no longer counts

@@ -72,6 +72,7 @@ func (x *planStep) preflight() {
 	st.Timeline.DetectedAt = x.mark()
 	x.note(NoteDecision, run.Name, fmt.Sprintf("%s of %d applications from %s, in %d waves: %s", run.Spec.Action, len(apps), placeName(run.Spec.From),
 		len(st.Waves), names(st.Applications, func(*v1alpha1.RunApplication) bool { return true })), 0)
+	x.restrain()
 	if x.ask() && run.Spec.Requester != "" {
 		x.enter(v1alpha1.RunAwaitingApproval)
 		x.wait(ReasonApproval, x.question())

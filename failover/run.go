@@ -63,6 +63,7 @@ type step struct {
 	det      Detection
 	was, now State
 	commands []Command
+	hooks    []HookCall
 	notes    []Note
 }
 
@@ -70,14 +71,26 @@ type step struct {
 // commands that the committed state st justifies; see the package comment for
 // why their order does not matter.
 func Next(s *Snapshot, det Detection, st State) (State, []Command, []Note) {
+	x := take(s, det, st)
+	return x.now, x.commands, x.notes
+}
+
+// take is Next with all that it wants, the hooks included.
+func take(s *Snapshot, det Detection, st State) *step {
 	x := &step{Snapshot: s, det: det, was: st, now: st.copy()}
 	if st.Run.Spec.Action == v1alpha1.ActionDrill {
 		x.drill()
-		return x.now, x.commands, x.notes
+		return x
 	}
-	if x.steered() {
-		return x.now, x.commands, x.notes
+	if !x.steered() {
+		x.phase()
+		x.hooked()
 	}
+	return x
+}
+
+// phase does the work of the run's phase.
+func (x *step) phase() {
 	switch x.status().Phase {
 	case v1alpha1.RunPending, v1alpha1.RunPreflight:
 		x.preflight()
@@ -98,7 +111,6 @@ func Next(s *Snapshot, det Detection, st State) (State, []Command, []Note) {
 	case v1alpha1.RunPaused:
 		x.paused()
 	}
-	return x.now, x.commands, x.notes
 }
 
 func (x *step) status() *v1alpha1.RecoveryRunStatus { return &x.now.Run.Status }

@@ -183,6 +183,7 @@ type Effects struct {
 	Services     []*v1alpha1.GlobalService
 	Applications []*v1alpha1.Application
 	Commands     []Command
+	Hooks        []HookCall
 	Notes        []Note
 	Detection    Detection
 }

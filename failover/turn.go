@@ -92,8 +92,10 @@ func (t *turn) plans() {
 
 // advance carries one run on and collects what it changed.
 func (t *turn) advance(st State) {
-	next, commands, notes := Next(t.Snapshot, t.out.Detection, st)
-	t.out.Commands = append(t.out.Commands, commands...)
+	x := take(t.Snapshot, t.out.Detection, st)
+	next, notes := x.now, x.notes
+	t.out.Commands = append(t.out.Commands, x.commands...)
+	t.out.Hooks = append(t.out.Hooks, x.hooks...)
 	if !equality.Semantic.DeepEqual(next.Run.Status, st.Run.Status) {
 		t.out.Runs = append(t.out.Runs, next.Run)
 		t.out.Notes = append(t.out.Notes, notes...)

@@ -104,6 +104,7 @@ func (x *planStep) retry() {
 // while the others go on.
 func (x *planStep) approve() {
 	st := x.status()
+	x.restrain()
 	if st.Timeline.ApprovedAt != nil || !x.ask() {
 		return
 	}

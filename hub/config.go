@@ -71,9 +71,13 @@ type Config struct {
 	// same on every member; changes act without a restart, but for anonymous. Empty
 	// believes certificates and tokens of the hub's own only.
 	AuthenticationConfigFile string `json:"authenticationConfigFile,omitempty"`
-	// AuditPolicyFile is an audit.k8s.io/v1 Policy; empty logs metadata of all
-	// requests.
+	// AuditPolicyFile is an audit.k8s.io/v1 Policy (--audit-policy-file); empty
+	// records metadata of all requests, and plans, runs and approvals with content.
 	AuditPolicyFile string `json:"auditPolicyFile,omitempty"`
+	// Audit says where audit events go.
+	Audit AuditConfig `json:"audit,omitempty,omitzero"`
+	// DirectAccess limits where clusters in mode Direct may be.
+	DirectAccess DirectAccessConfig `json:"directAccess,omitempty,omitzero"`
 }
 
 // MemberConfig is one hub member as everyone else reaches it.
@@ -186,6 +190,12 @@ func (c Config) Validate() error {
 	}
 	if quota := c.StoreQuota; quota != nil && quota.Value() < smallestQuota {
 		add("storeQuota is %v: there is no database without a limit, and one under 64Mi is full of the hub's own objects; leave it out for 8Gi", quota)
+	}
+	if err := c.Audit.validate(); err != nil {
+		wrong = append(wrong, err)
+	}
+	if _, err := c.DirectAccess.prefixes(); err != nil {
+		wrong = append(wrong, err)
 	}
 	if c.DNS.Listen != "" {
 		if _, _, err := net.SplitHostPort(c.DNS.Listen); err != nil {

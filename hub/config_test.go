@@ -50,6 +50,17 @@ func TestLoadConfig(t *testing.T) {
 			change: func(s string) string { return s + "storeHistory: 30s\n" },
 			want:   "use 10m at least",
 		},
+		"an audit log of negative size is refused": {
+			change: func(s string) string { return s + "audit: {maxSizeMB: -1}\n" },
+			want:   "negative maxSizeMB",
+		},
+		"a network for direct access may be named": {
+			change: func(s string) string { return s + "directAccess: {allow: [10.20.0.0/16]}\n" },
+		},
+		"an address for direct access that is no network is refused": {
+			change: func(s string) string { return s + "directAccess: {allow: [north-1.example.test]}\n" },
+			want:   "use networks",
+		},
 		"a quota may have a unit": {change: func(s string) string { return s + "storeQuota: 16Gi\n" }},
 		"a store without a quota is refused": {
 			change: func(s string) string { return s + "storeQuota: 0\n" },

@@ -11,6 +11,7 @@ import (
 
 	"tripod.dev/tripod/failover/lease"
 	"tripod.dev/tripod/hub/apiserver"
+	"tripod.dev/tripod/hub/audit"
 	"tripod.dev/tripod/hub/encryption"
 	"tripod.dev/tripod/hub/gateway"
 	"tripod.dev/tripod/hub/identity"
@@ -44,6 +45,7 @@ type Member struct {
 	seal         *seal
 	progress     *progress
 	senses       senses
+	audit        *audit.Log
 	routes       *gateway.Routes
 	apiserver    *apiserver.Server
 	sessions     *session.Server
@@ -78,13 +80,15 @@ func New(ctx context.Context, config Config, logger *slog.Logger) (*Member, erro
 		{"store", m.openStore},
 		// 3. What we perceive: committed state, vantages, observations, the view.
 		{"senses", m.openSenses},
-		// 4. The Kubernetes API with the gateway in it.
+		// 4. What is remembered of every request.
+		{"audit log", m.openAudit},
+		// 5. The Kubernetes API with the gateway in it.
 		{"API server", m.openAPIServer},
-		// 5. What every member does with the API: catalog, desired state, DNS.
+		// 6. What every member does with the API: catalog, desired state, DNS.
 		{"services", m.openServices},
-		// 6. The agents' door.
+		// 7. The agents' door.
 		{"sessions", m.openSessions},
-		// 7. What only the leader does.
+		// 8. What only the leader does.
 		{"leader work", m.openLeaderWork},
 	} {
 		if err := step.do(ctx); err != nil {
@@ -110,7 +114,7 @@ func (m *Member) Run(ctx context.Context) error {
 		{"sessions", m.sessions.Run},
 	}
 	parts = append(parts, m.services.parts(m)...)
-	parts = append(parts, part{"leader work", m.runner.Run}, part{"announcement", m.whenServed(m.announce)})
+	parts = append(parts, part{"leader work", m.runner.Run}, part{"audit heads", m.whenServed(m.publishAudit)}, part{"announcement", m.whenServed(m.announce)})
 	defer func() { _ = m.lock.Close() }() // nothing is written to it
 	defer m.routes.Close()
 	m.logger.Info("hub member starts", "member", m.config.Name, "version", Version)

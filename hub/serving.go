@@ -29,7 +29,10 @@ import (
 // handler asks the server's own authorizer: both are bound when first used.
 func (m *Member) openAPIServer(ctx context.Context) error {
 	var fleet http.Handler
-	var err error
+	reach, err := m.reach()
+	if err != nil {
+		return err
+	}
 	m.routes, err = gateway.New(gateway.Config{
 		Dialer:       dialer(func(ctx context.Context, cluster string) (net.Conn, error) { return m.sessions.Dial(ctx, cluster) }),
 		Clusters:     &m.senses,
@@ -38,6 +41,7 @@ func (m *Member) openAPIServer(ctx context.Context) error {
 		ClientCertificate: func() (*tls.Certificate, error) {
 			return m.identity.Certificate(), nil
 		},
+		Reach:  reach,
 		Logger: m.logger,
 	})
 	if err != nil {
@@ -59,7 +63,7 @@ func (m *Member) openAPIServer(ctx context.Context) error {
 		AuthenticationConfig: m.config.AuthenticationConfigFile,
 
 		Encryption: m.box,
-		Audit:      apiserver.Audit{PolicyFile: m.config.AuditPolicyFile},
+		Audit:      m.auditing(),
 		Hooks: apiserver.Hooks{RequestInfo: m.routes.RequestInfo, LongRunning: m.routes.LongRunning, Handler: func(next http.Handler) http.Handler {
 			return m.noteOldCertificates(m.seal.guard(m.routes.Handler(next)))
 		}},

@@ -76,7 +76,7 @@ Exit codes: 0 done, 1 failed, 2 the report was printed and something is not well
 		newRunCommand(&door),
 		newApproveCommand(&door),
 		newReportCommand(&door),
-		newEvidenceCommand(&door),
+		newEvidenceCommand(&door), newAuditCommand(&door),
 		newKubeconfigCommand(&door), newUserCertificateCommand(&door), newAccessCommand(&door),
 	)
 	sayUsage(root)

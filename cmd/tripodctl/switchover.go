@@ -149,6 +149,10 @@ func checkAbort(run *v1alpha1.RecoveryRun) error {
 		return fmt.Errorf("the run %s has moved the primary already and is %s; when it is completed, %s", run.Name, run.Status.Phase, back)
 	case v1alpha1.RunPending, v1alpha1.RunPreflight, v1alpha1.RunAwaitingApproval:
 		return nil
+	case v1alpha1.RunPaused:
+		if at := run.Status.ResumePhase; at == v1alpha1.RunPreflight || at == v1alpha1.RunAwaitingApproval {
+			return nil // paused before anything was changed
+		}
 	}
 	if !run.Spec.Action.Planned() && run.Spec.Action != v1alpha1.ActionDrill {
 		return errors.New("the run " + run.Name + " is a failover under way, which cannot be undone; when it is completed, " + back)

@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tripod.dev/tripod/failover"
+	"tripod.dev/tripod/failover/hook"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
 
@@ -39,6 +40,7 @@ type Controller struct {
 	sender    *sender
 	recorder  *recorder
 	readiness *readiness
+	hooks     *hook.Runner
 	metrics   *metrics
 
 	started   time.Time
@@ -89,6 +91,7 @@ func newController(cfg Config, cl client.Client, cached client.Reader) *Controll
 		woken: make(chan struct{}, 1), metrics: newMetrics()}
 	c.sender = newSender(cfg.Directives, c.uptime, c.Wake, c.metrics)
 	c.readiness = &readiness{metrics: c.metrics, announce: c.tellOf, known: map[types.NamespacedName]string{}}
+	c.hooks = newHooks(cl, cached)
 	c.recorder = newRecorder(cl, cfg.Member, cfg.Signer)
 	return c
 }
@@ -220,6 +223,9 @@ func (c *Controller) turn(ctx context.Context) (again bool, err error) {
 	c.detection = e.Detection
 	for _, cmd := range e.Commands {
 		c.command(ctx, s, cmd)
+	}
+	for _, call := range e.Hooks {
+		c.hook(ctx, call)
 	}
 	c.sender.forget(unfinished(s), s.Uptime)
 	return c.commit(ctx, e), nil

@@ -72,6 +72,29 @@ func (s *sender) send(ctx context.Context, c failover.Command, d *agentv1.Direct
 	return true
 }
 
+// begin is true when work on an ID is to begin: it is not in work and not answered.
+func (s *sender) begin(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, known := s.answers[id]; known || s.inWork[id] {
+		return false
+	}
+	s.inWork[id] = true
+	return true
+}
+
+// answered keeps the result of what began, unless the term has ended.
+func (s *sender) answered(ctx context.Context, id string, r failover.Result) {
+	r.At = s.uptime()
+	s.mu.Lock()
+	delete(s.inWork, id)
+	if ctx.Err() == nil {
+		s.answers[id] = r
+	}
+	s.mu.Unlock()
+	s.wake()
+}
+
 func (s *sender) carry(ctx context.Context, c failover.Command, d *agentv1.Directive) {
 	start := s.uptime()
 	bounded, cancel := context.WithTimeout(ctx, c.Bound)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"k8s.io/apiserver/pkg/audit"
 )
 
 //go:embed audit_policy.yaml
@@ -20,4 +22,12 @@ func writeDefaultAuditPolicy(dataDir string) (string, error) {
 		return "", fmt.Errorf("apiserver: write the audit policy: %w", err)
 	}
 	return path, nil
+}
+
+// withLog adds the log to what upstream was configured with, a webhook or nothing.
+func withLog(log, upstream audit.Backend) audit.Backend {
+	if upstream == nil {
+		return log
+	}
+	return audit.Union(log, upstream)
 }

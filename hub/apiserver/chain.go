@@ -21,8 +21,6 @@ import (
 	generatedopenapi "k8s.io/kubernetes/pkg/generated/openapi"
 	flowcontrolrest "k8s.io/kubernetes/pkg/registry/flowcontrol/rest"
 	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
-
-	"tripod.dev/tripod/hub/encryption"
 )
 
 // chain holds the configurations of the three servers that delegate to each
@@ -36,7 +34,8 @@ type chain struct {
 }
 
 // newChain opens no connection to the store.
-func newChain(o options.CompletedOptions, hooks Hooks, box *encryption.Box, secrets *lateSecrets) (*chain, error) {
+func newChain(o options.CompletedOptions, config Config, secrets *lateSecrets) (*chain, error) {
+	hooks, box := config.Hooks, config.Encryption
 	generic, informers, factory, err := controlplaneapiserver.BuildGenericConfig(
 		o,
 		[]*runtime.Scheme{legacyscheme.Scheme, apiextensions.Scheme, aggregatorscheme.Scheme},
@@ -52,6 +51,9 @@ func newChain(o options.CompletedOptions, hooks Hooks, box *encryption.Box, secr
 	generic.DisabledPostStartHooks.Insert("start-legacy-token-tracking-controller")
 	generic.EffectiveVersion = stampVersion(generic.EffectiveVersion)
 	install(generic, hooks)
+	if config.Audit.Log != nil {
+		generic.AuditBackend = withLog(config.Audit.Log, generic.AuditBackend)
+	}
 	who := &people{next: generic.Authentication.Authenticator, secrets: secrets.get}
 	generic.Authentication.Authenticator = who
 	if box != nil {

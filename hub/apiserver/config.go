@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"tripod.dev/tripod/hub/encryption"
@@ -44,14 +45,14 @@ type Identity struct {
 
 // Audit says what is written down about requests.
 type Audit struct {
-	// Path is the log file; the default is DataDir/audit/audit.log.
-	Path string
+	// Log takes the events; hub/audit is one. Optional.
+	Log audit.Backend
 	// PolicyFile is an audit.k8s.io/v1 Policy; the default is level Metadata
 	// for everything but the member's own reads and health checks.
 	PolicyFile string
-	// MaxSizeMB is the size at which the file is rotated, MaxBackups how many
-	// rotated files are kept, MaxAgeDays for how long.
-	MaxSizeMB, MaxBackups, MaxAgeDays int
+	// WebhookConfigFile is a kubeconfig that says where events are sent as well, in
+	// batches; empty sends nothing.
+	WebhookConfigFile string
 }
 
 // Hooks are how other parts of the hub take part in serving. All are optional.
@@ -75,7 +76,7 @@ type Config struct {
 	Listen string
 	// Advertise is the host name or IP by which clients reach this member.
 	Advertise string
-	// DataDir takes the audit log and generated configuration.
+	// DataDir takes generated configuration.
 	DataDir  string
 	Store    Store
 	Identity Identity
@@ -100,15 +101,6 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.Store.Prefix == "" {
 		c.Store.Prefix = "/registry"
-	}
-	if c.Audit.MaxSizeMB == 0 {
-		c.Audit.MaxSizeMB = 100
-	}
-	if c.Audit.MaxBackups == 0 {
-		c.Audit.MaxBackups = 10
-	}
-	if c.Audit.MaxAgeDays == 0 {
-		c.Audit.MaxAgeDays = 30
 	}
 	if len(c.Drivers) == 0 {
 		c.Drivers = []string{"postgresql"}

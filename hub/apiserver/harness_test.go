@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"tripod.dev/tripod/hub/audit"
 	"tripod.dev/tripod/hub/identity"
 )
 
@@ -91,6 +93,7 @@ type hub struct {
 	identity  *identity.Identity
 	server    *Server
 	dataDir   string
+	stop      func()
 }
 
 // as is a client configuration with a certificate for that user.
@@ -165,6 +168,13 @@ func startHub(t *testing.T, change func(*Config)) *hub {
 	t.Helper()
 	member, config := newHubConfig(t)
 	config.Store.Endpoints = []string{startEtcd(t, filepath.Join(config.DataDir, "etcd"))}
+	log, err := audit.Open(audit.Config{
+		Path: filepath.Join(config.DataDir, "audit", "audit.log"), Member: "a", Key: member.EvidenceKey(), Logger: config.Logger,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Audit.Log = log
 	if change != nil {
 		change(&config)
 	}
@@ -176,7 +186,7 @@ func startHub(t *testing.T, change func(*Config)) *hub {
 	}
 	done := make(chan error, 1)
 	go func() { done <- server.Run(ctx) }()
-	t.Cleanup(func() {
+	stop := sync.OnceFunc(func() {
 		ended := time.Now()
 		cancel()
 		if err := <-done; err != nil {
@@ -184,7 +194,8 @@ func startHub(t *testing.T, change func(*Config)) *hub {
 		}
 		t.Logf("stopped after %s", time.Since(ended).Round(time.Millisecond))
 	})
-	h := &hub{authority: openAuthority(t, member), identity: member, server: server, dataDir: config.DataDir}
+	t.Cleanup(stop)
+	h := &hub{authority: openAuthority(t, member), identity: member, server: server, dataDir: config.DataDir, stop: stop}
 	h.waitReady(t)
 	t.Logf("ready after %s", time.Since(begun).Round(time.Millisecond))
 	return h

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"path/filepath"
 	"time"
 
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
@@ -131,10 +130,6 @@ func admit(o *options.Options, c Config) {
 }
 
 func keepAudit(o *options.Options, c Config) error {
-	path := c.Audit.Path
-	if path == "" {
-		path = filepath.Join(c.DataDir, "audit", "audit.log")
-	}
 	policy := c.Audit.PolicyFile
 	if policy == "" {
 		var err error
@@ -143,9 +138,6 @@ func keepAudit(o *options.Options, c Config) error {
 		}
 	}
 	o.Audit.PolicyFile = policy
-	o.Audit.LogOptions.Path = path
-	o.Audit.LogOptions.MaxSize = c.Audit.MaxSizeMB
-	o.Audit.LogOptions.MaxBackups = c.Audit.MaxBackups
-	o.Audit.LogOptions.MaxAge = c.Audit.MaxAgeDays
+	o.Audit.WebhookOptions.ConfigFile = c.Audit.WebhookConfigFile
 	return nil
 }

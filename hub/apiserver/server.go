@@ -60,7 +60,7 @@ func newServer(ctx context.Context, config Config, listener net.Listener) (*Serv
 	if err != nil {
 		return nil, err
 	}
-	chain, err := newChain(options, config.Hooks, config.Encryption, secrets)
+	chain, err := newChain(options, config, secrets)
 	if err != nil {
 		return nil, err
 	}

@@ -41,6 +41,7 @@ func TestHub(t *testing.T) {
 		{"dependents are collected after their owner", testGarbageCollection},
 		{"an unknown dataset driver is refused with the known ones", testUnknownDriver},
 		{"an approval carries the authenticated user", testApprovals},
+		{"a plan is refused with what to mend", testPlans},
 		{"who ordered a run may withdraw it and approve nothing", testWithdrawal},
 		{"status is the hub's to write", testStatusIsTheHubs},
 		{"service account tokens authenticate", testServiceAccountTokens},

@@ -114,8 +114,10 @@ func TestThroughTheAPIServersFilters(t *testing.T) {
 	_ = conn.Close()
 	first := backend.completed()[0]
 	got := []any{first.Verb, first.ObjectRef.Resource, first.ObjectRef.Subresource, first.ObjectRef.Name, first.User.Username, first.RequestURI,
-		first.Annotations["gateway.tripod.dev/inner"], first.Annotations["gateway.tripod.dev/cluster"]}
-	want := []any{"get", "clusters", "proxy", "north-1", "ann", "/clusters/north-1/api/v1/pods", "list pods", "north-1"}
+		first.Annotations["gateway.tripod.dev/inner"], first.Annotations["gateway.tripod.dev/cluster"],
+		first.Annotations["gateway.tripod.dev/as-user"], first.Annotations["gateway.tripod.dev/as-groups"], first.Annotations["gateway.tripod.dev/decision"]}
+	want := []any{"get", "clusters", "proxy", "north-1", "ann", "/clusters/north-1/api/v1/pods", "list pods", "north-1",
+		"ann", `["dev","system:authenticated"]`, "passed"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

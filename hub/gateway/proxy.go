@@ -3,12 +3,10 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
 	"slices"
-	"strings"
 
 	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -42,32 +40,29 @@ func (g *Routes) serveCluster(w http.ResponseWriter, r *http.Request, route rout
 	if !ok || person.GetName() == "" {
 		// Without a name, the agent's own identity would be what acts.
 		g.config.Logger.Error("request without an identity reached the gateway", "cluster", route.cluster)
-		refuse(w, badGateway(route.cluster, "the hub did not tell who is asking"))
+		deny(r.Context(), w, route.cluster, badGateway(route.cluster, "the hub did not tell who is asking"))
 		return
 	}
 	if !expressible(person) {
-		refuse(w, unspeakable(person.GetName()))
+		deny(r.Context(), w, route.cluster, unspeakable(person.GetName()))
 		return
 	}
 	if !slices.Contains(methods, r.Method) {
-		refuse(w, badMethod(r.Method))
+		deny(r.Context(), w, route.cluster, badMethod(r.Method))
 		return
 	}
 	cluster, ok := g.config.Clusters.Cluster(route.cluster)
 	if !ok {
-		refuse(w, unknownCluster(route.cluster))
+		deny(r.Context(), w, route.cluster, unknownCluster(route.cluster))
 		return
 	}
 	if cluster.Spec.Admission != v1alpha1.AdmissionAccepted {
-		refuse(w, away(route.cluster, "it is not accepted yet: accept it with spec.admission: Accepted"))
+		deny(r.Context(), w, route.cluster, away(route.cluster, "it is not accepted yet: accept it with spec.admission: Accepted"))
 		return
 	}
 	auditID, _ := audit.AuditIDFrom(r.Context())
-	audit.AddAuditAnnotation(r.Context(), "gateway.tripod.dev/cluster", route.cluster)
-	if info, err := g.inner.NewRequestInfo(withURL(r, route.inner)); err == nil && info.IsResourceRequest {
-		audit.AddAuditAnnotation(r.Context(), "gateway.tripod.dev/inner", strings.TrimSuffix(fmt.Sprintf("%s %s/%s", info.Verb, info.Resource, info.Subresource), "/"))
-	}
 	p := &passage{route: route, cluster: cluster, person: person, auditID: string(auditID), upgrade: httpstream.IsUpgradeRequest(r)}
+	g.recordPassed(r, p)
 	g.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), passageKey{}, p)))
 }
 

@@ -41,6 +41,8 @@ type Config struct {
 	// ClientCertificate is the hub's, for clusters in mode Direct. Without it
 	// such clusters cannot be reached.
 	ClientCertificate func() (*tls.Certificate, error)
+	// Reach limits the addresses of clusters in mode Direct.
+	Reach Reach
 	// DialTimeout bounds how long a request waits for a connection; 5 s.
 	DialTimeout time.Duration
 	Logger      *slog.Logger

@@ -156,7 +156,7 @@ func (t *transports) newDirect(access v1alpha1.ClusterAccess) (*directTransport,
 }
 
 func (t *transports) dialDirect(ctx context.Context, network, address string) (net.Conn, error) {
-	dialer := net.Dialer{Timeout: t.config.DialTimeout}
+	dialer := net.Dialer{Timeout: t.config.DialTimeout, Control: t.config.Reach.control}
 	conn, err := dialer.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, &dialError{err}

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"tripod.dev/tripod/hub/pieces"
 	hubv1 "tripod.dev/tripod/proto/hub/v1"
 )
 
@@ -49,46 +50,12 @@ func (a *Admin) Backup(request *hubv1.BackupRequest, stream grpc.ServerStreaming
 		return err
 	}
 	hash := sha256.New()
-	out := &parts{stream: stream}
+	out := &pieces.Writer{Size: backupPart, Send: func(piece []byte) error { return stream.Send(&hubv1.BackupPart{Data: piece}) }}
 	if _, err := write(io.MultiWriter(out, hash)); err != nil {
 		return status.Errorf(codes.Aborted, "read the database of member %s: %v", a.config.Self, err)
 	}
-	if err := out.flush(); err != nil {
+	if err := out.Flush(); err != nil {
 		return err
 	}
 	return stream.Send(&hubv1.BackupPart{Sha256: hash.Sum(nil)})
-}
-
-// parts sends what is written to it in pieces. gRPC may keep what is sent, so
-// every piece has a buffer of its own.
-type parts struct {
-	stream grpc.ServerStreamingServer[hubv1.BackupPart]
-	buffer []byte
-}
-
-// Write implements io.Writer.
-func (p *parts) Write(data []byte) (int, error) {
-	written := len(data)
-	for len(data) > 0 {
-		if p.buffer == nil {
-			p.buffer = make([]byte, 0, backupPart)
-		}
-		n := min(len(data), cap(p.buffer)-len(p.buffer))
-		p.buffer, data = append(p.buffer, data[:n]...), data[n:]
-		if len(p.buffer) == cap(p.buffer) {
-			if err := p.flush(); err != nil {
-				return 0, err
-			}
-		}
-	}
-	return written, nil
-}
-
-func (p *parts) flush() error {
-	if len(p.buffer) == 0 {
-		return nil
-	}
-	err := p.stream.Send(&hubv1.BackupPart{Data: p.buffer})
-	p.buffer = nil
-	return err
 }

@@ -23,6 +23,10 @@ import (
 // or of desired state.
 const maxMessageBytes = 16 << 20
 
+// maxStreams bounds the calls under way on one connection, so that calls which are
+// begun and cancelled at once do not pile up (CVE-2023-44487).
+const maxStreams = 1 << 13
+
 // Server is the session server of one hub member. Its methods are safe for
 // concurrent use.
 type Server struct {
@@ -94,6 +98,9 @@ func (s *Server) grpcServer() *grpc.Server {
 	options := append([]grpc.ServerOption{
 		grpc.Creds(newFinishedTLS()),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
+		// Members relay a heartbeat for each cluster, an agent has one session.
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.WaitForHandlers(true),
 		// A dead agent is noticed by its missing heartbeats; this is for
 		// clients of the other services.

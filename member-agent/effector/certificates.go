@@ -68,19 +68,23 @@ func (e certifier) certify(ctx context.Context, s *site) (err error) {
 		}
 	case !bytes.Equal(data["ca.crt"], authority):
 		data = maps.Clone(data)
-		data["ca.crt"], data[guard.HubsFile] = authority, hubs
+		data["ca.crt"] = authority
+		if len(hubs) > 0 {
+			data[guard.HubsFile] = hubs
+		}
 		if err := e.put(ctx, identity, name, data); err != nil {
 			return err
 		}
 		behind = fmt.Sprintf("the guard of %s is about to be told the new CA", s.key)
-	case outdated:
-		behind = fmt.Sprintf("the guard of %s has a certificate of the old CA", s.key)
 	case len(hubs) > 0 && !bytes.Equal(hubs, data[guard.HubsFile]):
 		data = maps.Clone(data)
 		data[guard.HubsFile] = hubs
 		if err := e.put(ctx, identity, name, data); err != nil {
 			return err
 		}
+	}
+	if outdated && !due && behind == "" {
+		behind = fmt.Sprintf("the guard of %s has a certificate of the old CA", s.key)
 	}
 	s.mu.Lock()
 	s.certified = now

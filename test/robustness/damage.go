@@ -87,7 +87,7 @@ func damage(ctx context.Context, s settings, cases int, out io.Writer) error {
 }
 
 func newBench(ctx context.Context, s settings, random *rand.Rand) (*bench, error) {
-	p := newPlan(s.seed, s.members, 0)
+	p := newPlan(s.seed, s.members, 0, false)
 	p.disks = false
 	st, err := open(ctx, s.program, s.folder, p)
 	if err != nil {

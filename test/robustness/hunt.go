@@ -92,7 +92,7 @@ func (h hunt) find(ctx context.Context, b bugs.Bug) (f finding, err error) {
 	}
 	start := time.Now()
 	for time.Since(start) < h.patience && ctx.Err() == nil {
-		o := play(ctx, program, h.folder, newPlan(h.seed+uint64(f.rounds), h.members, h.faults, b.Under...))
+		o := play(ctx, program, h.folder, newPlan(h.seed+uint64(f.rounds), h.members, h.faults, b.Clocks(), b.Under...))
 		f.rounds++
 		f.after = time.Since(start)
 		if err := os.RemoveAll(o.folder); err != nil {

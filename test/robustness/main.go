@@ -18,6 +18,7 @@ import (
 
 	"tripod.dev/tripod/test/robustness/model"
 	"tripod.dev/tripod/test/robustness/validate"
+	"tripod.dev/tripod/test/robustness/wall"
 )
 
 func main() { os.Exit(run()) }
@@ -26,7 +27,7 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	root := &cobra.Command{Use: "robustness", Short: "Faults against the hub's store, and the check of what clients saw", SilenceUsage: true, SilenceErrors: true}
-	root.AddCommand(runCommand(), bugsCommand(), damageCommand(), checkCommand())
+	root.AddCommand(runCommand(), programCommand(), bugsCommand(), damageCommand(), checkCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "robustness:", err)
 		return 1
@@ -40,6 +41,8 @@ type settings struct {
 	duration        time.Duration
 	seed            uint64
 	members, faults int
+	// clocks: the program's wall clock can be moved.
+	clocks bool
 }
 
 func runCommand() *cobra.Command {
@@ -60,6 +63,7 @@ func runCommand() *cobra.Command {
 	c.Flags().Uint64Var(&s.seed, "seed", s.seed, "the seed of the first round, from which its faults follow; 0: by chance")
 	c.Flags().IntVar(&s.members, "members", s.members, "how many members; 0: three or five, by the seed")
 	c.Flags().IntVar(&s.faults, "faults", s.faults, "faults in a round")
+	c.Flags().BoolVar(&s.clocks, "clocks", s.clocks, "move wall clocks too; the program must be one of `robustness program`")
 	return c
 }
 
@@ -109,4 +113,25 @@ func checkCommand() *cobra.Command {
 			return nil
 		},
 	}
+}
+
+// programCommand builds what --clocks needs.
+func programCommand() *cobra.Command {
+	var root, out string
+	c := &cobra.Command{
+		Use: "program", Short: "Build the program of a member whose wall clock can be moved", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var paths [2]string
+			for i, path := range []string{root, out} {
+				var err error
+				if paths[i], err = filepath.Abs(path); err != nil {
+					return fmt.Errorf("find %s: %w", path, err)
+				}
+			}
+			return wall.Build(cmd.Context(), paths[0], paths[1], nil, true)
+		},
+	}
+	c.Flags().StringVar(&root, "root", ".", "the top of the repository")
+	c.Flags().StringVar(&out, "out", "storemember-clocks", "the program to write")
+	return c
 }

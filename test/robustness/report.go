@@ -20,7 +20,7 @@ func rounds(ctx context.Context, s settings, out io.Writer) error {
 	start := time.Now()
 	total := newTally()
 	for i := uint64(0); i == 0 || time.Since(start) < s.duration && ctx.Err() == nil; i++ {
-		o := play(ctx, s.program, s.folder, newPlan(s.seed+i, s.members, s.faults))
+		o := play(ctx, s.program, s.folder, newPlan(s.seed+i, s.members, s.faults, s.clocks))
 		if ctx.Err() != nil && i > 0 {
 			break // a person ended it
 		}

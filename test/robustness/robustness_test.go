@@ -43,7 +43,7 @@ func TestRounds(t *testing.T) {
 		seed    uint64
 		members int
 	}{{2, 3}, {5, 5}, {11, 3}} {
-		o := play(t.Context(), s.program, s.folder, newPlan(round.seed, round.members, 5))
+		o := play(t.Context(), s.program, s.folder, newPlan(round.seed, round.members, 5, false))
 		total.add(o)
 		t.Log(line(o))
 		if o.bad() {

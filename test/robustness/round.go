@@ -29,9 +29,10 @@ type plan struct {
 	steps   []fault.Step
 }
 
-// newPlan draws a round of n faults of the kinds with these names, or of all. How
-// many members there are is drawn unless it is given.
-func newPlan(seed uint64, members, n int, names ...string) plan {
+// newPlan draws a round of n faults of the kinds with these names, or of all; clocks
+// says that wall clocks can be moved. How many members there are is drawn unless it is
+// given.
+func newPlan(seed uint64, members, n int, clocks bool, names ...string) plan {
 	random := rand.New(rand.NewPCG(seed, 0))
 	p := plan{seed: seed, members: 3}
 	if random.IntN(4) == 0 {
@@ -47,7 +48,7 @@ func newPlan(seed uint64, members, n int, names ...string) plan {
 		SnapshotInterval: time.Duration(200+random.IntN(800)) * time.Millisecond,
 		SegmentBytes:     64 << 10, SpaceReserve: 16 << 20,
 	}
-	p.steps = fault.Schedule(random, n, p.disks, names...)
+	p.steps = fault.Schedule(random, n, p.disks, clocks, names...)
 	return p
 }
 

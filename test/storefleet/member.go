@@ -84,8 +84,14 @@ func (m *Member) Start() error {
 		return fmt.Errorf("open the log of %s: %w", m.name, err)
 	}
 	defer func() { _ = log.Close() }() // the process has its own
+	if _, err := os.Stat(m.wallFile()); err != nil {
+		if err := m.MoveWall(0); err != nil {
+			return err
+		}
+	}
 	process := exec.Command(program, arguments...)
 	process.Stdout, process.Stderr = log, log
+	process.Env = append(os.Environ(), wallVariable+"="+m.wallFile())
 	process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := process.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", m.name, err)

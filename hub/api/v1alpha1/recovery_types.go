@@ -35,7 +35,12 @@ type RecoveryPlanSpec struct {
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=map
 	// +listMapKey=name
-	Waves     []PlanWave     `json:"waves,omitempty"`
+	Waves []PlanWave `json:"waves,omitempty"`
+	// Hooks of one point run one after the other.
+	// +kubebuilder:validation:MaxItems=64
+	// +listType=map
+	// +listMapKey=name
+	Hooks     []PlanHook     `json:"hooks,omitempty"`
 	Approvals ApprovalPolicy `json:"approvals,omitempty"`
 	Safety    SafetyPolicy   `json:"safety,omitempty"`
 }
@@ -67,6 +72,13 @@ type SafetyPolicy struct {
 	// +kubebuilder:default=2
 	// +kubebuilder:validation:Minimum=1
 	MinVantageCenters int32 `json:"minVantageCenters,omitempty"`
+	// MaxLostFraction of the fleet's clusters that may be lost; with more a person
+	// decides.
+	MaxLostFraction Fraction `json:"maxLostFraction,omitempty"`
+	// MinActiveCenters with a healthy cluster; with fewer a person decides.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=64
+	MinActiveCenters int32 `json:"minActiveCenters,omitempty"`
 }
 
 // RecoveryPlanStatus has nothing but conditions yet.

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"tripod.dev/tripod/hub/pieces"
 	"tripod.dev/tripod/hub/store"
 )
 
@@ -146,49 +147,16 @@ func (s *maintenanceServer) Snapshot(_ *pb.SnapshotRequest, stream pb.Maintenanc
 			s.log.Warn("close snapshot", "error", err)
 		}
 	}()
-	sender := &snapshotSender{stream: stream, remaining: size}
+	sender := &pieces.Writer{Size: snapshotPart, Send: func(piece []byte) error {
+		size -= int64(len(piece))
+		return stream.Send(&pb.SnapshotResponse{RemainingBytes: uint64(size), Blob: piece, Version: storageVersion})
+	}}
 	hash := sha256.New()
 	if _, err := write(io.MultiWriter(sender, hash)); err != nil {
 		return store.Status(err)
 	}
-	if err := sender.flush(); err != nil {
+	if err := sender.Flush(); err != nil {
 		return err
 	}
 	return stream.Send(&pb.SnapshotResponse{Blob: hash.Sum(nil), Version: storageVersion})
-}
-
-type snapshotSender struct {
-	stream    pb.Maintenance_SnapshotServer
-	remaining int64
-	buffered  []byte
-}
-
-// Write implements io.Writer. gRPC may keep what is sent, so every part has a
-// buffer of its own.
-func (w *snapshotSender) Write(p []byte) (int, error) {
-	written := len(p)
-	for len(p) > 0 {
-		if w.buffered == nil {
-			w.buffered = make([]byte, 0, snapshotPart)
-		}
-		n := min(len(p), cap(w.buffered)-len(w.buffered))
-		w.buffered = append(w.buffered, p[:n]...)
-		p = p[n:]
-		if len(w.buffered) == cap(w.buffered) {
-			if err := w.flush(); err != nil {
-				return 0, err
-			}
-		}
-	}
-	return written, nil
-}
-
-func (w *snapshotSender) flush() error {
-	if len(w.buffered) == 0 {
-		return nil
-	}
-	w.remaining -= int64(len(w.buffered))
-	err := w.stream.Send(&pb.SnapshotResponse{RemainingBytes: uint64(w.remaining), Blob: w.buffered, Version: storageVersion})
-	w.buffered = nil
-	return err
 }

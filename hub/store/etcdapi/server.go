@@ -32,6 +32,13 @@ import (
 // administrators, who may use the API for backups and repair.
 const AdminsOrganization = "tripod:admins"
 
+// A client's connection has so many calls and watches at most; a member's API server
+// has some hundreds. It must have shaken hands in time.
+const (
+	maxStreams       = 1 << 14
+	handshakeTimeout = 10 * time.Second
+)
+
 const memberService = "/tripod.raftlog.v1.MemberService/"
 
 // Config describes the listeners of the API.
@@ -141,7 +148,10 @@ func (a *Server) newServer(secure bool) *grpc.Server {
 	opts := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(a.cfg.MaxRequestBytes + 512*1024),
 		grpc.MaxSendMsgSize(math.MaxInt32),
-		grpc.MaxConcurrentStreams(math.MaxUint32),
+		// Who has any certificate of the hub's CA comes so far: work that is begun and
+		// cancelled at once is bounded (CVE-2023-44487), and so is a silent handshake.
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		// The store may be closed when Run has returned.

@@ -6,11 +6,12 @@ package bugs
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
+
+	"tripod.dev/tripod/test/robustness/wall"
 )
 
 // Bug is a change that makes the store break a promise.
@@ -30,30 +31,14 @@ func (b Bug) Build(ctx context.Context, root, program string) error {
 	if err != nil {
 		return err
 	}
-	folder, err := os.MkdirTemp("", "bug-")
-	if err != nil {
-		return fmt.Errorf("make a folder for the changed source: %w", err)
-	}
-	defer func() { _ = os.RemoveAll(folder) }()
-	source := filepath.Join(folder, filepath.Base(b.File))
-	if err := os.WriteFile(source, changed, 0o600); err != nil {
-		return fmt.Errorf("write the changed source: %w", err)
-	}
-	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(root, b.File): source}})
-	if err != nil {
-		return fmt.Errorf("write the overlay: %w", err)
-	}
-	list := filepath.Join(folder, "overlay.json")
-	if err := os.WriteFile(list, overlay, 0o600); err != nil {
-		return fmt.Errorf("write the overlay: %w", err)
-	}
-	command := exec.CommandContext(ctx, "go", "build", "-overlay", list, "-o", program, "./test/storemember")
-	command.Dir = root
-	if out, err := command.CombinedOutput(); err != nil {
-		return fmt.Errorf("build with the bug %q: %w:\n%s", b.Name, err, out)
+	if err := wall.Build(ctx, root, program, map[string][]byte{filepath.Join(root, b.File): changed}, b.Clocks()); err != nil {
+		return fmt.Errorf("with the bug %q: %w", b.Name, err)
 	}
 	return nil
 }
+
+// Clocks says that the bug shows when wall clocks jump only.
+func (b Bug) Clocks() bool { return slices.Contains(b.Under, "wall clocks jump") }
 
 // apply returns the file with the bug.
 func (b Bug) apply(root string) ([]byte, error) {

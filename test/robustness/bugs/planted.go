@@ -67,6 +67,15 @@ var All = []Bug{
 		New: "if found := l.machine.lessor.Lookup(lease.LeaseID(id)); found != nil {\n\t\tttl, err = found.TTL(), nil\n\t} else {\n\t\terr = lease.ErrLeaseNotFound\n\t}",
 	},
 	{
+		Name: "leases end by the wall clock", File: "hub/store/leases.go",
+		Old: "func (l *Leases) run(ctx context.Context) {\n\tfor {\n\t\tselect {\n\t\tcase <-ctx.Done():\n\t\t\treturn\n",
+		New: "func (l *Leases) run(ctx context.Context) {\n\tends := map[lease.LeaseID]time.Time{}\n\tfor {\n\t\tselect {\n\t\tcase <-ctx.Done():\n\t\t\treturn\n" +
+			"\t\tcase <-time.After(50 * time.Millisecond):\n\t\t\tnow := time.Now().Round(0)\n\t\t\tfor _, e := range l.machine.lessor.Leases() {\n" +
+			"\t\t\t\tif left := e.Remaining(); ends[e.ID].IsZero() || left > time.Duration(e.TTL())*time.Second-200*time.Millisecond {\n" +
+			"\t\t\t\t\tends[e.ID] = now.Add(left)\n\t\t\t\t} else if now.After(ends[e.ID]) {\n\t\t\t\t\tl.revoke(ctx, e.ID)\n\t\t\t\t}\n\t\t\t}\n",
+		Under: []string{"wall clocks jump"},
+	},
+	{
 		Name: "the last entry of a batch is not applied", File: "hub/store/apply.go",
 		Old:   "\t\tout[i] = s.applyEntry(entry)\n",
 		New:   "\t\tif i > 5 && i == len(entries)-1 {\n\t\t\tout[i] = &Result{Index: entry.Index, Term: entry.Term}\n\t\t\tcontinue\n\t\t}\n\t\tout[i] = s.applyEntry(entry)\n",

@@ -40,6 +40,8 @@ type Kind struct {
 	Name string
 	// disk: it needs members with small disks.
 	disk bool
+	// clock: it needs members whose wall clock can be moved.
+	clock bool
 	// do makes the fault, lets it last, and may leave what Mend mends.
 	do func(ctx context.Context, f *Fleet, random *rand.Rand) error
 }
@@ -74,6 +76,7 @@ var Kinds = []Kind{
 	{Name: "disk full at follower", disk: true, do: fill(follower)},
 	{Name: "defragment", do: defragment(false)},
 	{Name: "kill in defragmentation", do: defragment(true)},
+	{Name: "wall clocks jump", clock: true, do: jump},
 }
 
 // Step is one fault of a schedule.
@@ -85,9 +88,9 @@ type Step struct {
 }
 
 // Schedule draws n faults, of those with these names or of all.
-func Schedule(random *rand.Rand, n int, disks bool, names ...string) []Step {
+func Schedule(random *rand.Rand, n int, disks, clocks bool, names ...string) []Step {
 	kinds := slices.DeleteFunc(slices.Clone(Kinds), func(k Kind) bool {
-		return k.disk && !disks || len(names) > 0 && !slices.Contains(names, k.Name)
+		return k.disk && !disks || k.clock && !clocks || len(names) > 0 && !slices.Contains(names, k.Name)
 	})
 	var steps []Step
 	for range n {
@@ -127,6 +130,9 @@ func (f *Fleet) Mend(ctx context.Context) error {
 		}
 	}
 	for _, m := range f.Members {
+		if err := m.MoveWall(0); err != nil {
+			return err
+		}
 		if m.Running() {
 			if err := m.Signal(syscall.SIGCONT); err != nil && !errors.Is(err, os.ErrProcessDone) {
 				return err

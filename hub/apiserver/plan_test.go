@@ -1,0 +1,52 @@
+package apiserver
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+var plansResource = schema.GroupVersionResource{Group: "tripod.dev", Version: "v1alpha1", Resource: "recoveryplans"}
+
+// testPlans creates plans that are right and wrong: a wrong one is refused with
+// what to mend.
+func testPlans(t *testing.T, h *hub) {
+	example, err := os.ReadFile("../../deploy/plans/city.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in(h.admin(), plansResource, "").Create(context.Background(), object(t, string(example)), metav1.CreateOptions{}); err != nil {
+		t.Errorf("deploy/plans/city.yaml: %v", err)
+	}
+	for text, want := range map[string]string{
+		"waves: [{name: data, applications: {names: [{namespace: pay, name: ledger}]}, parallelism: 3}], use: Automatic": "",
+		"waves: [{name: data, applications: {}}, {name: data, applications: {}}]":                                        "Duplicate value",
+		"waves: [{name: Data, applications: {}}]":                                                                        "spec.waves[0].name",
+		"use: Always": "supported values",
+		"safety: {maxLostFraction: 0.5, minActiveCenters: 1}": "",
+		"safety: {maxLostFraction: 1.5}":                      "less than or equal to 1",
+		"hooks: [{name: a, at: BeforePromote, http: {url: 'https://x.example.test'}}, {name: b, at: AfterRun, wait: {condition: 'true'}}]": "",
+		"hooks: [{name: a, at: BeforePromote}]":                                                 "a hook is exactly one of",
+		"hooks: [{name: a, at: AfterRoute, wait: {condition: 'true'}, grpc: {address: 'x:1'}}]": "a hook is exactly one of",
+		"hooks: [{name: a, at: Sometimes, wait: {condition: 'true'}}]":                          "supported values",
+		"hooks: [{name: a, at: AfterRun, wait: {condition: 'true'}, timeoutSeconds: 7200}]":     "less than or equal to 3600",
+		"hooks: [{name: a, at: AfterRun, message: {url: 'ftp://x'}}]":                           "hooks[0].message.url",
+	} {
+		plan := object(t, "{apiVersion: tripod.dev/v1alpha1, kind: RecoveryPlan, metadata: {generateName: p-}, spec: {applications: {}, "+text+"}}")
+		made, err := in(h.admin(), plansResource, "").Create(context.Background(), plan, metav1.CreateOptions{})
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+		if err != nil {
+			continue
+		}
+		if use, _, _ := unstructured.NestedString(made.Object, "spec", "use"); use == "" {
+			t.Errorf("%s: spec.use has no default", text)
+		}
+	}
+}
