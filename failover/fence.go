@@ -183,12 +183,15 @@ func (x *step) stopped(d *v1alpha1.Dataset, cluster string, revision int64, name
 		}
 	}
 	if class := x.det.Classes[cluster]; class == Lost || class == "" {
+		if sworn := x.sworn(d, cluster, revision); sworn.text != "" {
+			return sworn
+		}
 		if kept.text != "" {
 			return kept
 		}
 		if !guarded {
 			return finding{reason: ReasonFenceUnproven, text: fmt.Sprintf("%s is not heard and dataset %s was not fully guarded there, so nothing proves that it has stopped: "+
-				"bring %s back in reach; it is then fenced and the run goes on", cluster, key(d), cluster)}
+				"bring %s back in reach; it is then fenced and the run goes on%s", cluster, key(d), cluster, x.attestHint(cluster))}
 		}
 		return finding{text: fmt.Sprintf("waiting for the lease of %s to be surely over", cluster)}
 	}
@@ -210,7 +213,7 @@ func (x *step) proven(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset, proof v1alph
 	since := x.sinceHeard(rd.PreviousPrimary, rd.FencingRevision)
 	next := x.now.dataset(d.Name)
 	next.Status.Phase = v1alpha1.DatasetPromoting
-	next.Status.FenceProof = proof
+	next.Status.FenceProof, next.Status.Failsafe, next.Status.FormerMembers = proof, false, nil
 	rd.FenceProof = proof
 	st := x.status()
 	st.Timeline.FencedAt = x.mark()
@@ -251,6 +254,10 @@ func (x *step) paused() {
 		for _, rd := range st.Datasets {
 			if c := x.det.Classes[rd.PreviousPrimary]; c == Healthy || c == Unobservable {
 				x.resume("the source is heard again")
+				return
+			}
+			if word := x.attested(rd.PreviousPrimary); word.Enough {
+				x.resume(fmt.Sprintf("%v attest that %s is without power", word.By, rd.PreviousPrimary))
 				return
 			}
 			if d := x.was.dataset(rd.Name); d != nil && x.withholdable(d, rd.PreviousPrimary) {

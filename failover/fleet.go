@@ -29,8 +29,9 @@ type Config struct {
 	Retry time.Duration
 	// Directive bounds the work of one command at the agent.
 	Directive time.Duration
-	// Pledges is true where agents may keep a primary on pledges while no hub
-	// renews its lease: then elapsed time alone proves less (safety.md section 6).
+	// Pledges lets agents keep a primary on pledges while no hub renews its lease.
+	// It must stay on where it ever was: elapsed time alone proves less then
+	// (safety.md section 6).
 	Pledges bool
 	// SyncLagBytes is the most a standby may lag to be taken into the sync set:
 	// the primary's writes wait until it has caught up.
@@ -49,6 +50,7 @@ func DefaultConfig(tick, ttl time.Duration) Config {
 		Detach:         ttl,
 		Retry:          tick / 2,
 		Directive:      60 * time.Second,
+		Pledges:        true,
 		SyncLagBytes:   16 << 20,
 	}
 }
@@ -72,6 +74,8 @@ func (c Config) Validate() error {
 // Cluster is where a member cluster is.
 type Cluster struct {
 	Name, Region, Center string
+	// AgentAddress is where its agent answers other agents, or empty.
+	AgentAddress string
 	// Hold is why a person keeps roles away from it now, or empty.
 	Hold string
 }

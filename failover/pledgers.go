@@ -24,8 +24,8 @@ func Pledgers(f Fleet, d *v1alpha1.Dataset) []string {
 	var all, near []string
 	home, _ := f.Cluster(primary)
 	for _, m := range d.Spec.Members {
-		if m.Cluster == primary {
-			continue
+		if m.Cluster == primary || memberStatus(d, m.Cluster) == nil {
+			continue // one that was never reported could leave without a trace
 		}
 		all = append(all, m.Cluster)
 		if c, ok := f.Cluster(m.Cluster); ok && c.Region == home.Region {
@@ -36,6 +36,20 @@ func Pledgers(f Fleet, d *v1alpha1.Dataset) []string {
 		return near
 	}
 	return all
+}
+
+// failsafe is true when pledges may keep the primary of d, or what was the primary
+// before a role change that is not proven yet.
+func (s *Snapshot) failsafe(d *v1alpha1.Dataset) bool { return s.Config.Pledges && d.Status.Failsafe }
+
+// offerable is true when every pledger of d can be asked. Only then is it committed
+// that pledges may keep the primary, and only after that does a grant offer them.
+func (p *protection) offerable() bool {
+	pledgers := Pledgers(p.Fleet, p.was)
+	return p.Config.Pledges && len(pledgers) > 0 && !slices.ContainsFunc(pledgers, func(name string) bool {
+		c, ok := p.Fleet.Cluster(name)
+		return !ok || c.AgentAddress == ""
+	})
 }
 
 func without(names []string, name string) []string {
@@ -50,22 +64,26 @@ func without(names []string, name string) []string {
 // Nobody is needed when the coming primary is in it: then its own pledge is one
 // of those that the old primary needs, and it accepts the promotion only when its
 // last one is over. If the old primary was alone in it, nobody knows whose pledges
-// its last grant asked for, but at least one it needs.
+// its last grant asked for, but at least one it needs; it may be of a cluster that
+// is no member any more.
 func (s *Snapshot) withholders(d *v1alpha1.Dataset, cluster string) []string {
 	target := d.Status.Primary
 	others := without(d.Status.SyncSet, cluster)
 	switch {
-	case !s.Config.Pledges || slices.Contains(others, target):
+	case !s.failsafe(d) || slices.Contains(others, target):
 		return nil
 	case len(others) > 0:
 		return others
 	}
 	for _, m := range d.Spec.Members {
-		if m.Cluster != cluster && m.Cluster != target {
-			others = append(others, m.Cluster)
+		others = append(others, m.Cluster)
+	}
+	for _, former := range d.Status.FormerMembers {
+		if !slices.Contains(others, former) {
+			others = append(others, former)
 		}
 	}
-	return others
+	return slices.DeleteFunc(others, func(name string) bool { return name == cluster || name == target })
 }
 
 // withheld asks every withholder for its acknowledgement, all at once. The finding
@@ -91,7 +109,7 @@ func (x *step) withheld(d *v1alpha1.Dataset, cluster, name string) finding {
 	switch {
 	case len(lost) > 0:
 		return finding{reason: ReasonFenceUnproven, text: fmt.Sprintf("%s is not heard, and pledges of %s, which is not heard either, may keep it alive: "+
-			"bring one of them back in reach; the run then goes on", cluster, strings.Join(lost, ", "))}
+			"bring one of them back in reach; the run then goes on%s", cluster, strings.Join(lost, ", "), x.attestHint(cluster))}
 	case len(missing) > 0:
 		return finding{text: fmt.Sprintf("waiting until %s gives no more pledges to %s", strings.Join(missing, ", "), cluster)}
 	}
@@ -106,7 +124,7 @@ func (x *step) withheld(d *v1alpha1.Dataset, cluster, name string) finding {
 func (x *step) lossGrown(d *v1alpha1.Dataset, cluster string, revision int64) finding {
 	st := x.status()
 	since := x.sinceHeard(cluster, revision)
-	if !x.Config.Pledges || x.planned() || inSyncSet(d, d.Status.Primary) || since <= x.leaseBound() || st.Loss == nil || st.Loss.Seconds >= unknownLoss {
+	if !x.failsafe(d) || x.planned() || inSyncSet(d, d.Status.Primary) || since <= x.leaseBound() || st.Loss == nil || st.Loss.Seconds >= unknownLoss {
 		return finding{}
 	}
 	run := x.was.Run
@@ -124,7 +142,7 @@ func (x *step) lossGrown(d *v1alpha1.Dataset, cluster string, revision int64) fi
 // pledgesOver is for the evidence: why no pledge keeps cluster alive.
 func (x *step) pledgesOver(d *v1alpha1.Dataset, cluster string) string {
 	switch names := x.withholders(d, cluster); {
-	case !x.Config.Pledges:
+	case !x.failsafe(d):
 		return ""
 	case len(names) > 0:
 		return fmt.Sprintf("; %s has acknowledged the epoch, and its last pledge is over", strings.Join(names, ", "))

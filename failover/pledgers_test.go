@@ -26,6 +26,10 @@ func TestPledgers(t *testing.T) {
 			w := newWorld(t)
 			d := w.db().DeepCopy()
 			d.Status.Primary, d.Status.SyncSet = tc.primary, tc.syncSet
+			for _, m := range d.Spec.Members {
+				d.Status.Members = append(d.Status.Members, v1alpha1.DatasetMemberStatus{Cluster: m.Cluster})
+			}
+			d.Spec.Members = append(d.Spec.Members, v1alpha1.DatasetMember{Cluster: "north-9"}) // not reported yet
 			if got := strings.Join(Pledgers(w.s.Fleet, d), ","); got != tc.want {
 				t.Errorf("pledgers are %s, want %s", got, tc.want)
 			}
@@ -50,8 +54,8 @@ func TestWhoMustWithholdPledgesBeforeTimeIsAProof(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			w.s.Config.Pledges = !tc.off
 			d := w.db().DeepCopy()
+			d.Status.Failsafe = !tc.off
 			d.Status.Primary, d.Status.SyncSet = tc.target, tc.syncSet
 			if got := strings.Join(w.s.withholders(d, "north-1"), ","); got != tc.want {
 				t.Errorf("%q must withhold, want %q", got, tc.want)
@@ -66,8 +70,8 @@ func TestWhoMustWithholdPledgesBeforeTimeIsAProof(t *testing.T) {
 // is; nothing else is known.
 func TestWhoeverThePrimaryAsksIsTheTargetOrWithholds(t *testing.T) {
 	w := newWorld(t)
-	w.s.Config.Pledges = true
 	d := w.db().DeepCopy()
+	d.Status.Failsafe = true
 	d.Spec.Members = append(d.Spec.Members, v1alpha1.DatasetMember{Cluster: "south-2"})
 	others := []string{"north-2", "south-1", "south-2"}
 	subset := func(bits int) []string {
@@ -95,10 +99,56 @@ func TestWhoeverThePrimaryAsksIsTheTargetOrWithholds(t *testing.T) {
 	}
 }
 
+// livesOnPledges has the fleet's agents reach each other, and the primary's last
+// grant offer pledges.
+func (w *world) livesOnPledges() {
+	for i := range w.s.Fleet.Clusters {
+		w.s.Fleet.Clusters[i].AgentAddress = w.s.Fleet.Clusters[i].Name + ":7443"
+	}
+	w.turn()
+	if !w.db().Status.Failsafe {
+		w.t.Fatal("agents reach each other, and pledges are not offered")
+	}
+}
+
+// What a grant may offer is committed before, and stays until a stop is proven.
+func TestPledgesAreOfferedWhenAllPledgersCanBeAsked(t *testing.T) {
+	w := newWorld(t).steady()
+	w.turns(3)
+	if w.db().Status.Failsafe {
+		t.Error("pledges are offered although no agent has an address")
+	}
+	w.livesOnPledges()
+	w.s.Fleet.Clusters[1].AgentAddress = ""
+	w.turns(3)
+	if !w.db().Status.Failsafe {
+		t.Error("a grant that was given may still be lived on")
+	}
+}
+
+// A member that has left may be the one whose pledge keeps the primary.
+func TestAFormerMemberMustWithholdToo(t *testing.T) {
+	w := newWorld(t).steady()
+	w.livesOnPledges()
+	d := w.db().DeepCopy()
+	d.Spec.Members = slices.DeleteFunc(d.Spec.Members, func(m v1alpha1.DatasetMember) bool { return m.Cluster == "north-2" })
+	d.Status.SyncSet = []string{"north-1"}
+	w.s.Datasets[0] = d
+	w.turn()
+	if got := w.db().Status.FormerMembers; !slices.Equal(got, []string{"north-2"}) {
+		t.Fatalf("former members %v", got)
+	}
+	d = w.db().DeepCopy()
+	d.Status.Primary = "south-1"
+	if got := w.s.withholders(d, "north-1"); !slices.Equal(got, []string{"north-2"}) {
+		t.Errorf("%v must withhold, want the member that has left", got)
+	}
+}
+
 // remote orders a failover of a silent primary to the remote center, which is in
 // no sync set, with the given ones silent too, and has the loss approved.
 func (w *world) remote(silent ...string) {
-	w.s.Config.Pledges = true
+	w.livesOnPledges()
 	answer := w.answer
 	w.answer = func(c Command) (Result, bool) {
 		if c.Verb == VerbFence {
@@ -132,7 +182,7 @@ func (w *world) withheldBy() []string {
 
 func TestTheTargetsOwnPledgeNeedsNoOthers(t *testing.T) {
 	w := newWorld(t).steady()
-	w.s.Config.Pledges = true
+	w.livesOnPledges()
 	w.lose("north-1")
 	w.turns(4)
 	if run := w.run(); run.Status.Phase != v1alpha1.RunCompleted || run.Status.Datasets[0].FenceProof != v1alpha1.FenceElapsed {
@@ -213,7 +263,7 @@ func TestALossThatGrewOnPledgesIsAskedForAgain(t *testing.T) {
 // lossGrows plays it with the clusters that are silent at the end.
 func lossGrows(t *testing.T, atEnd ...string) {
 	w := newWorld(t).steady()
-	w.s.Config.Pledges = true
+	w.livesOnPledges()
 	fence, named := w.s.Fence, w.s.Uptime // of the last renewal that named the role
 	w.s.Fence = func(cluster string, revision int64) (bool, time.Duration) {
 		over, age := fence(cluster, 0)

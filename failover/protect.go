@@ -41,6 +41,7 @@ func Protect(s *Snapshot, det Detection, d *v1alpha1.Dataset) (*v1alpha1.Dataset
 		p.formed()
 	case d.Status.Phase == v1alpha1.DatasetSteady:
 		p.open()
+		p.now.Status.Failsafe = p.was.Status.Failsafe || p.offerable()
 		p.syncSet()
 		p.follow()
 	}

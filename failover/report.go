@@ -32,7 +32,20 @@ func (p *protection) members() {
 		}
 		next = append(next, ms)
 	}
+	p.former()
 	p.now.Status.Members = next
+}
+
+// former remembers who was a member at this epoch: the primary's last grant may name
+// it as one whose pledge is needed, until a role change has outlived that grant.
+func (p *protection) former() {
+	st := &p.now.Status
+	st.FormerMembers = slices.DeleteFunc(st.FormerMembers, func(name string) bool { return member(p.was, name) != nil })
+	for _, ms := range st.Members {
+		if member(p.was, ms.Cluster) == nil && !slices.Contains(st.FormerMembers, ms.Cluster) {
+			st.FormerMembers = append(st.FormerMembers, ms.Cluster)
+		}
+	}
 }
 
 func observed(ms v1alpha1.DatasetMemberStatus, o Observed, now time.Time) v1alpha1.DatasetMemberStatus {

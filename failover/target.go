@@ -126,20 +126,20 @@ func needsApproval(app *v1alpha1.Application, c candidate, to Cluster) string {
 // primary may have gone on acknowledging after it was last heard.
 func EstimateLoss(s *Snapshot, d *v1alpha1.Dataset, target string) v1alpha1.LossEstimate {
 	loss := v1alpha1.LossEstimate{Possible: true}
-	over, silent := s.Fence(d.Status.Primary, 0)
+	_, silent := s.Fence(d.Status.Primary, 0)
 	if silent > s.Config.Suspect && !s.guarded(d, d.Status.Primary) {
 		loss.Seconds = unknownLoss
 		loss.Message = fmt.Sprintf("unknown: not every process that can write to %s at %s is guarded, so it may go on writing", key(d), d.Status.Primary)
 		return loss
 	}
-	if s.Config.Pledges && silent > s.Config.Suspect {
+	if s.failsafe(d) && silent > s.Config.Suspect {
 		loss.Seconds = unknownLoss
 		loss.Message = fmt.Sprintf("unknown: %s is not heard, and may go on writing to %s for as long as others pledge to it", d.Status.Primary, key(d))
 		return loss
 	}
-	if over || silent > 0 {
-		loss.Seconds = int64(math.Ceil(min(silent, s.leaseBound()).Seconds())) + 1
-	}
+	// Also for one that is heard: it may fall silent in the moment in which somebody
+	// agrees, and the target follows it no longer then.
+	loss.Seconds = int64(math.Ceil(s.leaseBound().Seconds())) + 1
 	t, seen := s.Observed[Copy{key(d), target}]
 	if !seen || t.LagSeconds == nil {
 		ms := memberStatus(d, target)

@@ -404,7 +404,7 @@ func TestSensesReadWhatTheAPIServerEncrypts(t *testing.T) {
 	if _, err := m.Store.Propose(t.Context(), hubstore.Put(&pb.PutRequest{Key: []byte(at), Value: stored})); err != nil {
 		t.Fatal(err)
 	}
-	datasets, _, err := term.NewCommitted(decrypted{m.Store, box}, term.DefaultPrefix, term.Monotonic()).Datasets(t.Context())
+	datasets, _, err := term.NewCommitted(decrypted{m.Store, box}, term.DefaultPrefix, term.Monotonic(), nil).Datasets(t.Context())
 	if err != nil || len(datasets) != 1 || datasets[0].Status.Primary != "c1" {
 		t.Errorf("got %v %v", datasets, err)
 	}

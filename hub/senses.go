@@ -59,7 +59,7 @@ func (m *Member) openStore(context.Context) (err error) {
 
 func (m *Member) openSenses(context.Context) (err error) {
 	s := &m.senses
-	s.committed = term.NewCommitted(decrypted{m.store, m.box}, term.DefaultPrefix, m.clock)
+	s.committed = term.NewCommitted(decrypted{m.store, m.box}, term.DefaultPrefix, m.clock, pledgers)
 	s.vantages = term.NewVantages(missedTicks*m.lease.Tick, m.clock)
 	s.observations = term.NewObservations(missedTicks*m.lease.Tick, m.clock)
 	s.leaser = term.NewLeaser(term.LeaserConfig{

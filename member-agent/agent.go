@@ -16,6 +16,7 @@ import (
 	"tripod.dev/tripod/member-agent/applier"
 	"tripod.dev/tripod/member-agent/drill"
 	"tripod.dev/tripod/member-agent/effector"
+	"tripod.dev/tripod/member-agent/pledging"
 	"tripod.dev/tripod/member-agent/reporter"
 	"tripod.dev/tripod/member-agent/session"
 	"tripod.dev/tripod/member-agent/tunnel"
@@ -29,6 +30,7 @@ type Agent struct {
 	credentials *credentials
 	enrolment   *enrolment
 	memory      *memory
+	lastGrant   *lastGrant
 	probe       *probe
 
 	mu       sync.Mutex
@@ -50,7 +52,8 @@ func New(config Config) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent: make the client of this cluster: %w", err)
 	}
-	a := &Agent{config: config, local: client, credentials: newCredentials(guardsSettle), memory: newMemory(client, config.Namespace, config.Logger)}
+	a := &Agent{config: config, local: client, credentials: newCredentials(guardsSettle), memory: newMemory(client, config.Namespace, config.Logger),
+		lastGrant: newLastGrant(client, config.Namespace, config.Logger)}
 	a.probe = newProbe(client.CoreV1().RESTClient())
 	a.enrolment = &enrolment{
 		cluster: config.Cluster, namespace: config.Namespace, tokenFile: config.JoinTokenFile,
@@ -84,7 +87,7 @@ func (a *Agent) work(ctx context.Context) error {
 	if err := a.enrolment.join(ctx); err != nil {
 		return err
 	}
-	incarnation, revision, err := a.recall(ctx)
+	incarnation, revision, last, err := a.recall(ctx)
 	if err != nil {
 		return err
 	}
@@ -92,13 +95,16 @@ func (a *Agent) work(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if last != nil {
+		parts.recall(last)
+	}
 	a.mu.Lock()
 	a.sessions, a.election = parts.sessions, parts.election
 	a.mu.Unlock()
 	// Sessions last: what they bring finds the parts at work.
 	group, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
-		a.memory.run,
+		a.memory.run, a.lastGrant.run, parts.hall.pledges.Run,
 		parts.hall.applier.Run, parts.hall.reporter.Run, parts.hall.effector.Run,
 		parts.election.run,
 		func(ctx context.Context) error { return a.enrolment.keep(ctx, parts.election.isActive) },
@@ -111,15 +117,18 @@ func (a *Agent) work(ctx context.Context) error {
 
 // recall waits for the API server: an agent without its memory would obey an
 // older hub.
-func (a *Agent) recall(ctx context.Context) (incarnation uint64, revision int64, err error) {
+func (a *Agent) recall(ctx context.Context) (incarnation uint64, revision int64, last *agentv1.Grant, err error) {
 	for {
 		incarnation, revision, err = a.memory.load(ctx)
+		if err == nil {
+			last, err = a.lastGrant.load(ctx)
+		}
 		if err == nil || ctx.Err() != nil {
-			return incarnation, revision, err
+			return incarnation, revision, last, err
 		}
 		a.config.Logger.Warn("the agent cannot read its memory yet", "error", err)
 		if err := sleep(ctx, time.Second); err != nil {
-			return 0, 0, err
+			return 0, 0, nil, err
 		}
 	}
 }
@@ -129,13 +138,16 @@ type assembled struct {
 	sessions *session.Sessions
 	tunnel   *tunnel.Tunnel
 	election *election
+	// recall takes in the grant of an earlier life.
+	recall func(*agentv1.Grant)
 }
 
 // assemble makes the parts and ties them together.
 func (a *Agent) assemble(incarnation uint64, revision int64) (*assembled, error) {
 	config, log := a.config, a.config.Logger
-	hall := &hall{unobservable: a.probe.unobservable, progress: a.credentials.progress}
+	hall := &hall{unobservable: a.probe.unobservable, progress: a.credentials.progress, remember: a.lastGrant.granted}
 	election := &election{config: config, local: a.local, log: log, became: hall.became}
+	election.renewed.Store(never)
 	hall.active = election.isActive
 	tunnels, err := tunnel.New(tunnel.Config{
 		Members: config.Hub, Replica: config.Replica, TLS: a.credentials.clientTLS(), RESTConfig: config.RESTConfig, Logger: log,
@@ -154,13 +166,15 @@ func (a *Agent) assemble(incarnation uint64, revision int64) (*assembled, error)
 		return nil, err
 	}
 	hall.out = sessions
-	if err := a.parts(hall, sessions, incarnation, revision); err != nil {
+	made := &assembled{hall: hall, sessions: sessions, tunnel: tunnels, election: election}
+	if err := a.parts(made, incarnation, revision); err != nil {
 		return nil, err
 	}
-	return &assembled{hall, sessions, tunnels, election}, nil
+	return made, nil
 }
 
-func (a *Agent) parts(hall *hall, sessions *session.Sessions, incarnation uint64, revision int64) (err error) {
+func (a *Agent) parts(made *assembled, incarnation uint64, revision int64) (err error) {
+	hall := made.hall
 	config, log := a.config, a.config.Logger
 	applying, err := applier.New(applier.Config{
 		RESTConfig: config.RESTConfig, Log: log, Send: func(status *agentv1.AppliedStatus) { hall.applied(status) },
@@ -176,13 +190,25 @@ func (a *Agent) parts(hall *hall, sessions *session.Sessions, incarnation uint64
 	if err != nil {
 		return err
 	}
-	hall.effector, err = effector.New(effector.Config{
+	promises, err := pledging.New(pledging.Config{
+		Cluster: config.Cluster, Replicas: config.Replicas, Identity: a.credentials,
+		Record: pledging.ClusterRecord{Client: a.local, Namespace: config.Namespace}, Tenure: made.election.tenure, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	acting, err := effector.New(effector.Config{
 		Cluster: config.Cluster, Replica: config.Replica, Listen: config.GuardListen,
 		Identity: a.credentials, Certificates: a.enrolment, Secrets: effector.NewClusterSecrets(a.local), Hubs: a.knownHubs,
 		Drills: drill.NewCenter(a.local),
-		Active: hall.active, Hurry: sessions.Hurry, Log: log,
+		Pledges: promises, Serve: promises.Register,
+		Active: hall.active, Hurry: made.sessions.Hurry, Log: log,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	hall.pledges, hall.effector, made.recall = promises, acting, acting.Recall
+	return nil
 }
 
 func (a *Agent) setHubs(hubs []string) {

@@ -33,6 +33,8 @@ type Config struct {
 	// are served; an empty HealthListen serves none.
 	GuardListen  string
 	HealthListen string
+	// Replicas is HOST:PORT; the host resolves to every replica of this agent.
+	Replicas string
 	// RESTConfig reaches this cluster's own API server as the agent's service
 	// account.
 	RESTConfig *rest.Config
@@ -50,6 +52,9 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.GuardListen == "" {
 		c.GuardListen = ":7443"
+	}
+	if c.Replicas == "" {
+		c.Replicas = "tripod-agent-replicas." + c.Namespace + ".svc:7443"
 	}
 	if c.LeaseDuration == 0 {
 		c.LeaseDuration, c.RenewDeadline, c.RetryPeriod = 4*time.Second, 3*time.Second, 500*time.Millisecond

@@ -40,7 +40,7 @@ func (p *part) Subscribe(context.Context, func(*agentv1.AgentMessage) error) err
 func TestOnlyTheActiveReplicaActsAndObserves(t *testing.T) {
 	p := &part{}
 	active := false
-	h := &hall{applier: p, reporter: p, effector: p, out: p, active: func() bool { return active }, unobservable: func() string { return "" },
+	h := &hall{applier: p, reporter: p, effector: p, pledges: p, out: p, active: func() bool { return active }, unobservable: func() string { return "" },
 		progress: func([]string) *agentv1.AuthorityProgress { return nil }}
 	if beat := h.heartbeat(); beat.GetActive() || len(beat.GetDatasets()) != 0 || !beat.GetObservable() {
 		t.Errorf("the heartbeat of a passive replica is %v", beat)

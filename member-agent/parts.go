@@ -32,6 +32,12 @@ type effecting interface {
 	GuardsBehind() []string
 }
 
+// promising is what the agent needs of member-agent/pledging.
+type promising interface {
+	Run(ctx context.Context) error
+	SetActive(active bool)
+}
+
 // broadcasting is what the parts' messages go out by.
 type broadcasting interface {
 	Broadcast(message *agentv1.AgentMessage)
@@ -44,6 +50,9 @@ type hall struct {
 	applier  applying
 	reporter reporting
 	effector effecting
+	pledges  promising
+	// remember stores a grant for a later life; it does not block.
+	remember func(*agentv1.Grant)
 	active   func() bool
 	// unobservable is why the agent cannot see its cluster, or empty.
 	unobservable func() string
@@ -53,7 +62,10 @@ type hall struct {
 }
 
 // Grant implements session.Receiver.
-func (h *hall) Grant(grant *agentv1.Grant, deadline time.Time) { h.effector.Grant(grant, deadline) }
+func (h *hall) Grant(grant *agentv1.Grant, deadline time.Time) {
+	h.effector.Grant(grant, deadline)
+	h.remember(grant)
+}
 
 // Desired implements session.Receiver.
 func (h *hall) Desired(_ string, state *agentv1.DesiredState) { h.applier.Desired(state) }
@@ -87,6 +99,7 @@ func (h *hall) applied(status *agentv1.AppliedStatus) {
 
 // became takes this replica's new part.
 func (h *hall) became(active bool) {
+	h.pledges.SetActive(active)
 	h.applier.SetActive(active)
 	h.out.Hurry() // the hub should know now who acts
 }

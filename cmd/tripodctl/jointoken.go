@@ -21,13 +21,16 @@ import (
 // joining is what a person says of a cluster that is to join.
 type joining struct {
 	region, center string
-	ttl            time.Duration
-	rejoin         bool
+	// address is where the agents of other clusters reach this one's.
+	address string
+	ttl     time.Duration
+	rejoin  bool
 }
 
 func (j *joining) flags(f *pflag.FlagSet) {
 	f.StringVar(&j.region, "region", "", "region of the cluster (needed when the hub does not know the cluster yet)")
 	f.StringVar(&j.center, "center", "", "center of the cluster (needed when the hub does not know the cluster yet)")
+	f.StringVar(&j.address, "agent-address", "", "HOST:PORT where the agents of other clusters reach this cluster's: without it no database elsewhere outlives the hub on a pledge of this cluster")
 	f.DurationVar(&j.ttl, "ttl", time.Hour, "how long the token is good")
 	f.BoolVar(&j.rejoin, "rejoin", false, "let a cluster that has joined join again, with a new key")
 }
@@ -104,7 +107,7 @@ func (j *joining) accept(ctx context.Context, api client.Client, name string) er
 			ObjectMeta: metav1.ObjectMeta{Name: name},
 			Spec: v1alpha1.ClusterSpec{
 				Region: j.region, Center: j.center, Admission: v1alpha1.AdmissionAccepted,
-				Access: v1alpha1.ClusterAccess{Mode: v1alpha1.AccessTunnel},
+				Access: v1alpha1.ClusterAccess{Mode: v1alpha1.AccessTunnel}, AgentAddress: j.address,
 			},
 		}
 		if err := api.Create(ctx, &cluster); err != nil {
@@ -121,10 +124,13 @@ func (j *joining) accept(ctx context.Context, api client.Client, name string) er
 	if cluster.HasJoined() && !j.rejoin {
 		return fmt.Errorf("the name %s is taken by a cluster that has joined: choose another name, or give --rejoin if its agent lost its key", name)
 	}
-	if cluster.Spec.Admission == v1alpha1.AdmissionAccepted {
+	if cluster.Spec.Admission == v1alpha1.AdmissionAccepted && (j.address == "" || j.address == cluster.Spec.AgentAddress) {
 		return nil
 	}
 	cluster.Spec.Admission = v1alpha1.AdmissionAccepted
+	if j.address != "" {
+		cluster.Spec.AgentAddress = j.address
+	}
 	if err := api.Update(ctx, &cluster); err != nil {
 		return fmt.Errorf("accept the cluster %s: %w", name, err)
 	}

@@ -75,6 +75,7 @@ Exit codes: 0 done, 1 failed, 2 the report was printed and something is not well
 		newRunsCommand(&door),
 		newRunCommand(&door),
 		newApproveCommand(&door),
+		newAttestCommand(&door),
 		newReportCommand(&door),
 		newEvidenceCommand(&door), newAuditCommand(&door),
 		newKubeconfigCommand(&door), newUserCertificateCommand(&door), newAccessCommand(&door),

@@ -25,6 +25,10 @@ the addresses of every hub member as the hub knows them. It is a secret.
 Your nodes must be able to pull the agent's image: "make images" writes it as an
 archive, for your registry or for your nodes; name it with --image.
 
+With --agent-address the manifest also makes a Service for the agents of other
+clusters: on every node's port if PORT is one for that (30000 to 32767), else a
+load balancer's with PORT. Lead HOST to it, and let the other clusters through.
+
 The agent's rights in the cluster are a role for each feature, never cluster-admin:
 every agent sees the cluster; "datasets" keeps databases' certificates, "placement"
 applies templates, "roles" applies templates of Roles and RoleBindings, "gateway"
@@ -45,7 +49,7 @@ had it.`,
 			if err != nil {
 				return err
 			}
-			params.Token = token.String()
+			params.Token, params.Address = token.String(), j.address
 			manifest, err := agent.Render(params)
 			if err != nil {
 				return err

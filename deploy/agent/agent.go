@@ -8,7 +8,9 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"text/template"
 
@@ -41,6 +43,9 @@ type Params struct {
 	// with port 6443.
 	Hub    []string
 	HubAPI []string
+	// Address is HOST:PORT where the agents of other clusters reach this one; empty
+	// makes no Service for them.
+	Address string
 	// Token is the join token's text. It is a secret, and so is the manifest.
 	Token string
 	// Image of the agent; DefaultImage if empty.
@@ -83,6 +88,9 @@ func (p Params) Validate() error {
 	if len(p.Hub) == 0 {
 		errs = append(errs, errors.New("agent manifest: no hub member: give the address of every one"))
 	}
+	if _, err := p.peerPort(); err != nil {
+		errs = append(errs, err)
+	}
 	if p.Replicas < 0 {
 		errs = append(errs, fmt.Errorf("agent manifest: %d replicas: give 2, so that one may fail", p.Replicas))
 	}
@@ -92,6 +100,22 @@ func (p Params) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// peerPort is the port of Address, 0 if there is none.
+func (p Params) peerPort() (int, error) {
+	if p.Address == "" {
+		return 0, nil
+	}
+	_, text, err := net.SplitHostPort(p.Address)
+	if err != nil {
+		return 0, fmt.Errorf("agent manifest: address %q is not HOST:PORT: %w", p.Address, err)
+	}
+	port, err := strconv.Atoi(text)
+	if err != nil || port < 1 || port > 65535 {
+		return 0, fmt.Errorf("agent manifest: port %q of the address is not a number from 1 to 65535", text)
+	}
+	return port, nil
 }
 
 // features are those that are not left out.
@@ -105,9 +129,14 @@ func Render(p Params) ([]byte, error) {
 	if err := p.Validate(); err != nil {
 		return nil, err
 	}
+	port, err := p.peerPort()
+	if err != nil {
+		return nil, err
+	}
 	var out bytes.Buffer
-	err := manifest.Execute(&out, map[string]any{
+	err = manifest.Execute(&out, map[string]any{
 		"Features": p.features(), "Namespace": Namespace, "Cluster": p.Cluster, "Image": p.Image, "Replicas": p.Replicas, "LogLevel": p.LogLevel,
+		"PeerPort": port, "NodePort": port >= 30000 && port <= 32767,
 		"Token":  strings.TrimSpace(p.Token),
 		"Hub":    strings.Join(endpoint.Parse(strings.Join(p.Hub, ","), endpoint.RPCPort), ","),
 		"HubAPI": strings.Join(endpoint.Parse(strings.Join(p.HubAPI, ","), endpoint.APIPort), ","),

@@ -61,6 +61,7 @@ var verbs = map[failover.Verb]agentv1.Verb{
 	failover.VerbCatchUp:    agentv1.Verb_VERB_CATCH_UP,
 	failover.VerbDrillStart: agentv1.Verb_VERB_DRILL_START,
 	failover.VerbDrillStop:  agentv1.Verb_VERB_DRILL_STOP,
+	failover.VerbWithhold:   agentv1.Verb_VERB_WITHHOLD,
 }
 
 var verbRoles = map[failover.Verb]agentv1.Role{
@@ -74,6 +75,7 @@ var verbRoles = map[failover.Verb]agentv1.Role{
 	failover.VerbCatchUp:    agentv1.Role_ROLE_REPLICA,
 	failover.VerbDrillStart: agentv1.Role_ROLE_REPLICA,
 	failover.VerbDrillStop:  agentv1.Role_ROLE_REPLICA,
+	failover.VerbWithhold:   agentv1.Role_ROLE_REPLICA,
 }
 
 var protections = map[v1alpha1.Protection]agentv1.Protection{

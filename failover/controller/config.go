@@ -125,8 +125,8 @@ func (c *Config) Validate() error {
 		return errors.New("failover controller: Applied must be given: a lease book that lags proves nothing")
 	case c.Incarnation == nil || c.Term == nil:
 		return errors.New("failover controller: Incarnation and Term must be given: effectors refuse directives without them")
-	case c.Engine.Pledges:
-		return errors.New("failover controller: Engine.Pledges is set, and no agent lives on pledges or understands WITHHOLD yet: leave it off")
+	case !c.Engine.Pledges:
+		return errors.New("failover controller: Engine.Pledges is off: agents live on pledges, so elapsed time alone proves less: set it")
 	}
 	return c.Engine.Validate()
 }

@@ -93,7 +93,8 @@ func (c *Controller) fleet(clusters []*v1alpha1.Cluster, now time.Time) failover
 		if cl.Spec.Admission != v1alpha1.AdmissionAccepted || !cl.HasJoined() {
 			continue
 		}
-		f.Clusters = append(f.Clusters, failover.Cluster{Name: cl.Name, Region: cl.Spec.Region, Center: cl.Spec.Center, Hold: hold(cl.Spec.Hold, now)})
+		f.Clusters = append(f.Clusters, failover.Cluster{Name: cl.Name, Region: cl.Spec.Region, Center: cl.Spec.Center,
+			AgentAddress: cl.Spec.AgentAddress, Hold: hold(cl.Spec.Hold, now)})
 		over, silent := c.cfg.Leases.Fence(cl.Name, 0)
 		youngest = min(youngest, silent)
 		sight := c.cfg.Vantages.Sight(cl.Name)

@@ -192,7 +192,7 @@ func (s *session) ask(ctx context.Context, ended <-chan error) error {
 	tick := time.NewTicker(s.guard.cfg.Tick)
 	defer tick.Stop()
 	for {
-		if err := s.send(&agentv1.GuardMessage{Kind: &agentv1.GuardMessage_Ask{Ask: &agentv1.ProofRequest{Seq: s.next()}}}); err != nil {
+		if err := s.send(&agentv1.GuardMessage{Kind: &agentv1.GuardMessage_Ask{Ask: s.question()}}); err != nil {
 			return err
 		}
 		for asking := false; !asking; {
@@ -214,6 +214,15 @@ func (s *session) ask(ctx context.Context, ended <-chan error) error {
 			}
 		}
 	}
+}
+
+// question numbers the next one and tells whom the copy surely waits for, looked at
+// after the time of asking was noted: what is confirmed later belongs to a later
+// question.
+func (s *session) question() *agentv1.ProofRequest {
+	ask := &agentv1.ProofRequest{Seq: s.next()}
+	ask.HeldEpoch, ask.WaitsFor, ask.Running = s.guard.holds()
+	return ask
 }
 
 // next notes the time of asking before the request is sent.

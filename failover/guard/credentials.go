@@ -121,6 +121,22 @@ func (c Credentials) clientTLS(hub bool) (*tls.Config, error) {
 	}, nil
 }
 
+// VerifyAgent is nil when the peer of a connection is the agent of cluster, by a
+// certificate of pool.
+func VerifyAgent(state tls.ConnectionState, pool *x509.CertPool, cluster string) error {
+	return verifyPeer(state, pool, cluster, false)
+}
+
+// AgentOf is the cluster whose agent a certificate names. The chain is the caller's
+// to verify.
+func AgentOf(cert *x509.Certificate) (string, error) {
+	cluster, ok := strings.CutPrefix(cert.Subject.CommonName, agentPrefix)
+	if !ok || cluster == "" || !contains(cert.Subject.Organization, agentsOrganization) {
+		return "", fmt.Errorf("certificate of %q is not an agent's, expected %sCLUSTER of %s", cert.Subject.CommonName, agentPrefix, agentsOrganization)
+	}
+	return cluster, nil
+}
+
 func verifyPeer(state tls.ConnectionState, pool *x509.CertPool, cluster string, hub bool) error {
 	if len(state.PeerCertificates) == 0 {
 		return errors.New("the peer shows no certificate")

@@ -203,6 +203,15 @@ func (g *Guard) set(change func()) {
 	change()
 }
 
+// holds is the last epoch at which this copy was the primary, the standbys that it
+// surely waits for as that, and whether it runs.
+func (g *Guard) holds() (epoch int64, waitsFor []string, running bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	m := g.core.Memory()
+	return m.Held, m.WaitsFor, g.core.Mode() == primary
+}
+
 func (g *Guard) mode() agentv1.DatabaseMode {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -90,13 +90,15 @@ const (
 	// AloneIsAskedByNobody: a primary that is alone in the sync set counts as one
 	// that lives on no pledge.
 	AloneIsAskedByNobody
+	// OfferedBeforeCommit: grants offer pledges before it is committed that they may.
+	OfferedBeforeCommit
 	lastOfPledges
 )
 
 func (b Bug) String() string {
 	if b > firstOfPledges {
 		return [...]string{"NobodyAsked", "PledgeFromAnswer", "MissingPledgerTolerated", "PromotionDuringPledge", "PledgeForOlderEpoch",
-			"StartNotCounted", "PledgesIgnored", "WaitsForgotten", "EpochForgotten", "AloneIsAskedByNobody"}[b-firstOfPledges-1]
+			"StartNotCounted", "PledgesIgnored", "WaitsForgotten", "EpochForgotten", "AloneIsAskedByNobody", "OfferedBeforeCommit"}[b-firstOfPledges-1]
 	}
 	return [...]string{"None", "LeaseNotWaitedFor", "CoverageIgnored", "ShrinkBeforeCommit", "GrowWithoutConfirmation", "EffectorIgnoresEpoch",
 		"BreakerDisabled", "StepHasItsEffectTwice", "DeadlineFromAnswer", "NoConcurrencyControl", "AsynchronousIsSafe", "GuardDoesNotKill", "PromoteWithoutFencing",
@@ -138,12 +140,6 @@ func (b Bug) blind(s *failover.Snapshot) {
 		}
 	case PartLooksWhole, HoldIgnored:
 		b.blindTo(s)
-	case AloneIsAskedByNobody:
-		d := s.Datasets[0].DeepCopy()
-		if d.Status.Phase == v1alpha1.DatasetFencing && len(d.Status.SyncSet) == 1 {
-			d.Status.SyncSet = append(d.Status.SyncSet, d.Status.Primary)
-		}
-		s.Datasets[0] = d
 	case AsynchronousIsSafe:
 		d := s.Datasets[0].DeepCopy()
 		if d.Status.Phase == v1alpha1.DatasetSteady {
@@ -176,6 +172,24 @@ func (b Bug) blindTo(s *failover.Snapshot) {
 			s.Fleet.Sightings[name] = sight
 		}
 	}
+}
+
+// blindToPledges plants a bug of pledges in what the engine sees.
+func (b Bug) blindToPledges(s *failover.Snapshot) {
+	d := s.Datasets[0].DeepCopy()
+	fencing := d.Status.Phase == v1alpha1.DatasetFencing
+	switch {
+	case b == PledgesIgnored && fencing:
+		d.Status.Failsafe = false
+	case b == OfferedBeforeCommit:
+		d.Status.Failsafe = false // the commit is never made
+		s.Config.Pledges = false
+	case b == AloneIsAskedByNobody && fencing && len(d.Status.SyncSet) == 1:
+		d.Status.SyncSet = append(d.Status.SyncSet, d.Status.Primary)
+	default:
+		return
+	}
+	s.Datasets[0] = d
 }
 
 // twist plants a bug in what the engine wants, and lists its writes.

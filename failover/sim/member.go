@@ -242,6 +242,7 @@ func (m *member) snapshot() *failover.Snapshot {
 	}
 	s.Fleet = m.fleet()
 	m.w.opt.Bug.blind(s)
+	m.w.opt.Bug.blindToPledges(s)
 	return s
 }
 
@@ -249,7 +250,7 @@ func (m *member) fleet() failover.Fleet {
 	f := failover.Fleet{Sightings: map[string]failover.Sighting{}, Watching: m.now() - m.since}
 	youngest := time.Hour
 	for i, name := range places {
-		f.Clusters = append(f.Clusters, failover.Cluster{Name: name, Region: regions[i], Center: name})
+		f.Clusters = append(f.Clusters, failover.Cluster{Name: name, Region: regions[i], Center: name, AgentAddress: m.w.agentAddress(name)})
 		if m.spoke[i] {
 			f.Members = append(f.Members, failover.HubMember{Name: name, Center: name, Reported: m.now() - m.reported[i]})
 		}

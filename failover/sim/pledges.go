@@ -110,9 +110,17 @@ func (s *site) roleEnds() time.Duration {
 	return ends
 }
 
+// agentAddress is where agents reach each other.
+func (w *world) agentAddress(name string) string {
+	if w.opt.Pledges {
+		return name
+	}
+	return ""
+}
+
 // pledgers are who a grant of the role to cluster names.
 func (m *member) pledgers(cluster string) []string {
-	if d := m.state.dataset; m.w.opt.Pledges && holdsPrimary(d, cluster) {
+	if d := m.state.dataset; (d.Status.Failsafe || m.w.opt.Bug == OfferedBeforeCommit) && m.w.opt.Pledges && holdsPrimary(d, cluster) {
 		return failover.Pledgers(m.fleet(), d)
 	}
 	return nil

@@ -204,7 +204,7 @@ func newWorld(opt Options) *world {
 		third: rand.New(rand.NewPCG(opt.Seed, 0x686f6d65)), until: end, lease: lease.LAN(), leader: -1}
 	w.engine = failover.DefaultConfig(w.lease.Tick, w.lease.TTL)
 	w.engine.Directive = 10 * time.Second
-	w.engine.Pledges = opt.Pledges && opt.Bug != PledgesIgnored
+	w.engine.Pledges = opt.Pledges
 	if opt.Bug == BreakerDisabled {
 		w.engine.BreakerWindow = time.Nanosecond
 	}

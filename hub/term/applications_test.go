@@ -11,7 +11,7 @@ import (
 
 func TestAnApplicationWithWhatItNames(t *testing.T) {
 	s := &store{}
-	c := NewCommitted(s, DefaultPrefix, Monotonic())
+	c := NewCommitted(s, DefaultPrefix, Monotonic(), nil)
 	if state, err := c.Application(t.Context(), "pay", "ledger"); state != nil || err != nil {
 		t.Fatalf("an application that is not there: %v, %v", state, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -41,24 +42,27 @@ type Committed struct {
 	services     shelf[v1alpha1.GlobalService, *v1alpha1.GlobalService]
 
 	clock    Clock
+	pledgers Pledgers
 	mu       sync.Mutex
 	admitted map[string]error
 	asked    time.Duration
 	roles    map[string][]*agentv1.RoleGrant
-	// of is the generation of datasets that roles were computed from.
-	of uint64
+	// of is the generation of datasets that roles were computed from, and places
+	// where the clusters were then.
+	of     uint64
+	places []Place
 }
 
-// NewCommitted reads below prefix.
-func NewCommitted(reader Reader, prefix string, clock Clock) *Committed {
+// NewCommitted reads below prefix. Grants say what pledgers names; nil offers no
+// pledges.
+func NewCommitted(reader Reader, prefix string, clock Clock, pledgers Pledgers) *Committed {
 	return &Committed{
-		datasets: shelf[v1alpha1.Dataset, *v1alpha1.Dataset]{reader: reader, prefix: prefix + "datasets/"},
-		clusters: shelf[v1alpha1.Cluster, *v1alpha1.Cluster]{reader: reader, prefix: prefix + "clusters/"},
-
+		datasets:     shelf[v1alpha1.Dataset, *v1alpha1.Dataset]{reader: reader, prefix: prefix + "datasets/"},
+		clusters:     shelf[v1alpha1.Cluster, *v1alpha1.Cluster]{reader: reader, prefix: prefix + "clusters/"},
 		applications: shelf[v1alpha1.Application, *v1alpha1.Application]{reader: reader, prefix: prefix + "applications/"},
 		services:     shelf[v1alpha1.GlobalService, *v1alpha1.GlobalService]{reader: reader, prefix: prefix + "globalservices/"},
 
-		clock: clock,
+		clock: clock, pledgers: pledgers,
 	}
 }
 
@@ -82,13 +86,18 @@ func (c *Committed) Roles(ctx context.Context) (RoleTable, error) {
 	if err != nil {
 		return RoleTable{}, err
 	}
+	clusters, _, err := c.Clusters(ctx)
+	if err != nil {
+		return RoleTable{}, err
+	}
+	terms := Terms{places(clusters), c.pledgers}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case generation > c.of:
-		c.roles, c.of = Roles(datasets), generation
 	case generation < c.of: // another caller has read a newer state meanwhile
-		return RoleTable{revision, Roles(datasets)}, nil
+		return RoleTable{revision, Roles(datasets, terms)}, nil
+	case generation > c.of || !slices.Equal(terms.Places, c.places):
+		c.roles, c.of, c.places = Roles(datasets, terms), generation, terms.Places
 	}
 	return RoleTable{revision, c.roles}, nil
 }

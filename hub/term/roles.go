@@ -10,13 +10,16 @@ import (
 
 // Roles are what committed state gives to each cluster. It is a pure function:
 // the primary role goes to status.primary in the phases Steady, Closing and
-// Promoting and to nobody otherwise (safety.md section 6, step 1).
-func Roles(datasets []*v1alpha1.Dataset) map[string][]*agentv1.RoleGrant {
+// Promoting and to nobody otherwise (safety.md section 6, step 1). Terms add under
+// which pledges may keep it.
+func Roles(datasets []*v1alpha1.Dataset, terms Terms) map[string][]*agentv1.RoleGrant {
 	roles := map[string][]*agentv1.RoleGrant{}
 	for _, d := range datasets {
 		for i := range d.Spec.Members {
 			member := &d.Spec.Members[i]
-			roles[member.Cluster] = append(roles[member.Cluster], roleGrant(d, member))
+			grant := roleGrant(d, member)
+			terms.failsafe(d, grant)
+			roles[member.Cluster] = append(roles[member.Cluster], grant)
 		}
 	}
 	return roles

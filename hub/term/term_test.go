@@ -120,12 +120,12 @@ func TestRoles(t *testing.T) {
 	none, replica, primary := agentv1.Role_ROLE_NONE, agentv1.Role_ROLE_REPLICA, agentv1.Role_ROLE_PRIMARY
 	unopened := dataset(v1alpha1.DatasetPromoting, "north-2", "north-1", 4)
 	unopened.Status.CatchUp = &v1alpha1.CatchUp{Target: "north-2"}
-	if got := Roles([]*v1alpha1.Dataset{unopened})["north-2"][0]; got.GetRole() != primary || got.GetPrimary() != "north-2" {
+	if got := Roles([]*v1alpha1.Dataset{unopened}, Terms{})["north-2"][0]; got.GetRole() != primary || got.GetPrimary() != "north-2" {
 		t.Errorf("the target of a switchover is granted %v", got)
 	}
 	unopened.Spec.Members = append(unopened.Spec.Members[:1], unopened.Spec.Members[2])
 	for cluster, want := range map[string]agentv1.Role{"north-1": none, "south-1": replica} {
-		if got := Roles([]*v1alpha1.Dataset{unopened})[cluster][0]; got.GetRole() != want || got.GetPrimary() != "" {
+		if got := Roles([]*v1alpha1.Dataset{unopened}, Terms{})[cluster][0]; got.GetRole() != want || got.GetPrimary() != "" {
 			t.Errorf("before the target of a switchover is open %s is granted %v", cluster, got)
 		}
 	}
@@ -143,7 +143,7 @@ func TestRoles(t *testing.T) {
 		"a steady one without a primary, which is a mistake, gives nothing": {dataset(v1alpha1.DatasetSteady, "", "", 4), []agentv1.Role{none, none, none}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			table := Roles([]*v1alpha1.Dataset{tc.dataset})
+			table := Roles([]*v1alpha1.Dataset{tc.dataset}, Terms{})
 			var got []agentv1.Role
 			for _, c := range []string{"north-1", "north-2", "south-1"} {
 				grant := table[c][0]
@@ -187,7 +187,7 @@ func newDesk(t *testing.T) *desk {
 	d.store.put(t, "datasets", "pay/ledger", dataset(v1alpha1.DatasetSteady, "north-1", "", 3))
 	d.vantages = NewVantages(3*config.Tick, clock)
 	d.observations = NewObservations(2*config.Tick, clock)
-	d.committed = NewCommitted(d.store, DefaultPrefix, clock)
+	d.committed = NewCommitted(d.store, DefaultPrefix, clock, nil)
 	d.leaser = NewLeaser(LeaserConfig{
 		Steady: d.leases.Steady,
 		Lease:  config, Incarnation: func() uint64 { return 1 }, Proposer: d.store, Roster: d.committed,
@@ -409,7 +409,7 @@ func TestObservationsAreTheNewest(t *testing.T) {
 
 func TestWhatDidNotChangeIsNotDecodedAgain(t *testing.T) {
 	s := &store{}
-	c := NewCommitted(s, DefaultPrefix, Monotonic())
+	c := NewCommitted(s, DefaultPrefix, Monotonic(), nil)
 	s.put(t, "datasets", "pay/ledger", dataset(v1alpha1.DatasetSteady, "north-1", "", 3))
 	first, _, err := c.Datasets(t.Context())
 	if err != nil {

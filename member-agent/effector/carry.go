@@ -86,7 +86,15 @@ func (e *Effector) carry(ctx context.Context, d *agentv1.Directive) (*driver.Obs
 		return seen(o, err), "stopped, and a probe found nobody listening", err
 	}
 	switch d.GetVerb() {
-	case agentv1.Verb_VERB_PROMOTE, agentv1.Verb_VERB_CLOSE:
+	case agentv1.Verb_VERB_PROMOTE:
+		s.preempt()
+		if err := e.cfg.Pledges.Yield(ctx, d.GetIncarnation(), d.GetDataset(), d.GetEpoch()); err != nil {
+			return nil, "", err
+		}
+	case agentv1.Verb_VERB_WITHHOLD:
+		err := e.cfg.Pledges.Yield(ctx, d.GetIncarnation(), d.GetDataset(), d.GetEpoch())
+		return nil, "gives no more pledges for an older epoch, and none runs", err
+	case agentv1.Verb_VERB_CLOSE:
 		s.preempt()
 	case agentv1.Verb_VERB_DRILL_START:
 		return e.startDrill(ctx, d, role)

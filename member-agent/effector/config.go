@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"tripod.dev/tripod/failover/driver"
 	"tripod.dev/tripod/failover/driver/postgresql"
 	"tripod.dev/tripod/member-agent/drill"
@@ -52,6 +54,23 @@ type Drills interface {
 	Stop(ctx context.Context, o drill.Order) error
 }
 
+// Pledges are what keeps a primary role when no hub renews the lease, and what
+// this cluster has promised to others (member-agent/pledging).
+type Pledges interface {
+	// Granted takes in a grant whose lease ends in remaining.
+	Granted(g *agentv1.Grant, remaining time.Duration)
+	// Saw takes in an epoch that a guard's volume holds.
+	Saw(dataset *agentv1.DatasetKey, epoch int64)
+	// Kept is for how much longer pledges keep the primary role of the newest
+	// grant, for a copy that surely waits for waits.
+	Kept(dataset *agentv1.DatasetKey, epoch int64, waits []string) time.Duration
+	// Yield returns when this cluster may take part in epoch: it is durable here,
+	// and every pledge given for an older one is over.
+	Yield(ctx context.Context, incarnation uint64, dataset *agentv1.DatasetKey, epoch int64) error
+	// Pledgers are whose pledges are needed, and whose are not to be had.
+	Pledgers(dataset *agentv1.DatasetKey) (needed, missing []string)
+}
+
 // Config of an effector.
 type Config struct {
 	Cluster string
@@ -69,6 +88,10 @@ type Config struct {
 	Hubs func() []string
 	// Active says whether this replica carries out effects now.
 	Active func() bool
+	// Pledges is nil where roles end with the lease and nobody is promised anything.
+	Pledges Pledges
+	// Serve adds services to the port where guards attach; optional.
+	Serve func(grpc.ServiceRegistrar)
 	// Hurry asks for a heartbeat now, so that a fresh grant comes; optional.
 	Hurry func()
 	// Drivers by name; the built-in ones when nil.
@@ -83,6 +106,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Tick == 0 {
 		c.Tick = time.Second
+	}
+	if c.Pledges == nil {
+		c.Pledges = noPledges{}
+	}
+	if c.Serve == nil {
+		c.Serve = func(grpc.ServiceRegistrar) {}
 	}
 	if c.Hurry == nil {
 		c.Hurry = func() {}

@@ -68,6 +68,7 @@ func (e *Effector) Run(ctx context.Context) error {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 2 * time.Second, PermitWithoutStream: true}),
 	)
 	agentv1.RegisterGuardsServer(server, e.links)
+	e.cfg.Serve(server)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		if err := server.Serve(e.listener); !errors.Is(err, grpc.ErrServerStopped) {
@@ -141,8 +142,17 @@ func verifyChain(chain []*x509.Certificate, roots *x509.CertPool) error {
 // counted from when the agent asked.
 func (e *Effector) Grant(g *agentv1.Grant, deadline time.Time) {
 	if e.grants.take(g, deadline) {
+		e.cfg.Pledges.Granted(g, time.Until(deadline))
 		e.links.push()
 	}
+}
+
+// Recall takes in the last grant of an earlier life of the agent. Its lease is
+// over; pledges may keep the primaries in it that run. The hub is given a tick to
+// answer before anybody is asked for them. It is called before any Grant.
+func (e *Effector) Recall(g *agentv1.Grant) {
+	e.grants.recall(g, time.Now())
+	e.cfg.Pledges.Granted(g, time.Duration(g.GetTtlMillis())*time.Millisecond-e.cfg.Tick)
 }
 
 // rounds observes and reconciles every dataset each tick. A dataset that takes
@@ -175,6 +185,7 @@ func (e *Effector) Observations() []*agentv1.DatasetObservation {
 	var all []*agentv1.DatasetObservation
 	for _, role := range e.grants.roles() {
 		if o := e.site(keyOf(role.GetDataset())).observation(); o != nil {
+			o.Pledgers, o.Unpledged = e.cfg.Pledges.Pledgers(role.GetDataset())
 			all = append(all, o)
 		}
 	}

@@ -18,6 +18,7 @@ type grants struct {
 	mu        sync.Mutex
 	latest    *agentv1.Grant
 	deadline  time.Time
+	recalled  bool // latest is of an earlier life of the agent
 	promotion map[key]promotion
 	changed   chan struct{}
 }
@@ -46,7 +47,7 @@ func (s *grants) take(g *agentv1.Grant, deadline time.Time) bool {
 			return false
 		}
 	}
-	s.latest, s.deadline = g, deadline
+	s.latest, s.deadline, s.recalled = g, deadline, false
 	s.notifyLocked()
 	return true
 }

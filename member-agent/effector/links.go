@@ -45,7 +45,7 @@ type link struct {
 	status  *agentv1.GuardStatus
 	heard   time.Time
 	address string
-	seq     uint64
+	ask     *agentv1.ProofRequest // the last one
 	results map[string]chan *agentv1.GuardResult
 }
 
@@ -70,7 +70,7 @@ func (l *links) Attach(stream agentv1.Guards_AttachServer) error {
 	if h, port, err := net.SplitHostPort(n.address); err == nil && h == "" {
 		n.address = net.JoinHostPort(host, port)
 	}
-	n.hear(hello.GetStatus())
+	l.hear(k, n, hello.GetStatus())
 	l.add(k, n)
 	defer l.remove(k, n)
 	l.effector.cfg.Log.Info("guard attached", "dataset", k.String(), "address", n.address, "epoch", hello.GetStatus().GetEpoch())
@@ -135,12 +135,12 @@ func (l *links) receive(k key, n *link, stream agentv1.Guards_AttachServer) erro
 		}
 		switch m := m.GetKind().(type) {
 		case *agentv1.GuardMessage_Ask:
-			n.set(func() { n.seq = m.Ask.GetSeq() })
+			n.set(func() { n.ask = m.Ask })
 			l.prove(k, n)
 		case *agentv1.GuardMessage_Status:
-			n.hear(m.Status)
+			l.hear(k, n, m.Status)
 		case *agentv1.GuardMessage_Result:
-			n.hear(m.Result.GetStatus())
+			l.hear(k, n, m.Result.GetStatus())
 			n.answer(m.Result)
 		}
 	}
@@ -148,14 +148,12 @@ func (l *links) receive(k key, n *link, stream agentv1.Guards_AttachServer) erro
 
 // prove answers the guard's last request with what is granted now.
 func (l *links) prove(k key, n *link) {
-	n.mu.Lock()
-	seq := n.seq
-	n.mu.Unlock()
-	p := l.effector.grants.proof(k, time.Now())
-	if p == nil || seq == 0 {
+	ask := n.asked()
+	p := l.effector.proof(k, ask, time.Now())
+	if p == nil || ask.GetSeq() == 0 {
 		return
 	}
-	p.Seq = seq
+	p.Seq = ask.GetSeq()
 	n.offer(&agentv1.GuardOrder{Kind: &agentv1.GuardOrder_Proof{Proof: p}})
 }
 
@@ -192,10 +190,28 @@ func (n *link) set(change func()) {
 	change()
 }
 
-func (n *link) hear(s *agentv1.GuardStatus) {
+func (l *links) hear(k key, n *link, s *agentv1.GuardStatus) {
 	if s != nil {
 		n.set(func() { n.status, n.heard = s, time.Now() })
+		l.effector.cfg.Pledges.Saw(&agentv1.DatasetKey{Namespace: k.namespace, Name: k.name}, s.GetEpoch())
 	}
+}
+
+func (n *link) asked() *agentv1.ProofRequest {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.ask
+}
+
+// asked is the last question of a dataset's guard, nil if it is not attached.
+func (l *links) asked(k key) *agentv1.ProofRequest {
+	l.mu.Lock()
+	n := l.open[k]
+	l.mu.Unlock()
+	if n == nil {
+		return nil
+	}
+	return n.asked()
 }
 
 func (n *link) answer(r *agentv1.GuardResult) {

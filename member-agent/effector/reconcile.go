@@ -28,7 +28,7 @@ func (e reconciler) reconcile(ctx context.Context, s *site, role *agentv1.RoleGr
 	if err != nil {
 		return // the observation says so
 	}
-	p := e.grants.proof(s.key, time.Now())
+	p := e.proof(s.key, e.links.asked(s.key), time.Now())
 	if p.GetRole() == nil || s.resting(time.Now()) {
 		return
 	}

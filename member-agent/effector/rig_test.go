@@ -18,13 +18,17 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+	"k8s.io/client-go/kubernetes/fake"
 
+	"tripod.dev/tripod/failover/lease"
 	"tripod.dev/tripod/member-agent/effector"
+	"tripod.dev/tripod/member-agent/pledging"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
 
@@ -160,7 +164,10 @@ type center struct {
 	address  string
 	dir      string
 	effector *effector.Effector
-	guard    *exec.Cmd
+	pledges  *pledging.Pledges
+	// tenure is false where no replica of the agent is surely the active one.
+	tenure atomic.Bool
+	guard  *exec.Cmd
 }
 
 // fleet plays the hub: it grants what the committed state says.
@@ -177,6 +184,8 @@ type fleet struct {
 	syncSet  []string
 	revision int64
 	silent   map[string]bool
+	// failsafe: the grants of the primary role offer pledges.
+	failsafe bool
 }
 
 func newFleet(t *testing.T, names ...string) *fleet {
@@ -194,6 +203,7 @@ func newFleet(t *testing.T, names ...string) *fleet {
 	t.Cleanup(func() { cancel(); running.Wait() })
 	for _, name := range names {
 		c := f.build(name)
+		running.Go(func() { _ = c.pledges.Run(ctx) })
 		running.Go(func() {
 			if err := c.effector.Run(ctx); err != nil {
 				t.Error(err)
@@ -217,8 +227,17 @@ func (f *fleet) build(name string) *center {
 		must(f.t, os.WriteFile(filepath.Join(c.dir, "secrets", key), []byte(value), 0o600))
 	}
 	var err error
+	who := f.ca.agent(f.t, name)
+	times := lease.LAN()
+	times.Tick, times.TTL = tick, ttl
+	c.tenure.Store(true)
+	c.pledges, err = pledging.New(pledging.Config{Cluster: name, Identity: who, Tenure: c.tenure.Load, Lease: times,
+		Record: pledging.ClusterRecord{Client: fake.NewClientset(), Namespace: "tripod-system"}})
+	must(f.t, err)
+	c.pledges.SetActive(true)
 	c.effector, err = effector.New(effector.Config{
-		Cluster: name, Replica: "agent-" + name, Listen: "127.0.0.1:0", Identity: f.ca.agent(f.t, name), Certificates: f.ca,
+		Pledges: c.pledges, Serve: c.pledges.Register,
+		Cluster: name, Replica: "agent-" + name, Listen: "127.0.0.1:0", Identity: who, Certificates: f.ca,
 		Secrets: &secrets{data: map[string]map[string][]byte{"pay/ledger-db-credentials": data}, dir: filepath.Join(c.dir, "credentials")},
 		Active:  func() bool { return true }, Tick: tick,
 	})
@@ -339,6 +358,19 @@ func (f *fleet) roleLocked(name string) *agentv1.RoleGrant {
 	}
 	if name == f.primary && !f.fencing {
 		r.Role = agentv1.Role_ROLE_PRIMARY
+	}
+	for other, c := range f.centers {
+		if other != name {
+			r.Peers = append(r.Peers, &agentv1.DatasetPeer{Cluster: other, Address: c.address, AgentAddress: c.effector.Addr().String()})
+		}
+	}
+	if f.failsafe && r.Role == agentv1.Role_ROLE_PRIMARY {
+		r.Failsafe = &agentv1.Failsafe{}
+		for _, member := range f.syncSet {
+			if member != name {
+				r.Failsafe.Pledgers = append(r.Failsafe.Pledgers, member)
+			}
+		}
 	}
 	return r
 }

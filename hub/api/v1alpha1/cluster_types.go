@@ -58,6 +58,12 @@ type ClusterSpec struct {
 	// +kubebuilder:default=Pending
 	// +kubebuilder:validation:Enum=Pending;Accepted
 	Admission ClusterAdmission `json:"admission,omitempty"`
+	// AgentAddress is HOST:PORT where the agents of other clusters reach this
+	// cluster's agent, for the pledges that keep a primary while the hub is gone.
+	// Without it no primary elsewhere that needs this cluster's pledge goes on then.
+	// +kubebuilder:validation:MaxLength=260
+	// +kubebuilder:validation:Pattern=`^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$`
+	AgentAddress string `json:"agentAddress,omitempty"`
 	// Taints keep placements away.
 	// +kubebuilder:validation:MaxItems=32
 	Taints []ClusterTaint `json:"taints,omitempty"`

@@ -146,6 +146,13 @@ type DatasetStatus struct {
 	// SyncGeneration counts the changes of SyncTarget.
 	SyncGeneration int64                 `json:"syncGeneration,omitempty"`
 	Members        []DatasetMemberStatus `json:"members,omitempty"`
+	// Failsafe is true once a grant may have let pledges keep the primary while no
+	// hub renews its lease: elapsed time alone then proves no stop of it. A role
+	// change that has proven one begins anew.
+	Failsafe bool `json:"failsafe,omitempty"`
+	// FormerMembers were members at this epoch: the primary may still live on a
+	// pledge of theirs.
+	FormerMembers []string `json:"formerMembers,omitempty"`
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`

@@ -260,6 +260,8 @@ const (
 	FenceAcknowledged FenceProof = "Acknowledged"
 	FenceElapsed      FenceProof = "ElapsedTime"
 	FenceNone         FenceProof = ""
+	// FenceAttested: two people swear that the whole cluster is without power.
+	FenceAttested FenceProof = "Attested"
 	// FenceNotGranted: nobody was granted the role at the epoch before.
 	FenceNotGranted FenceProof = "NotGranted"
 )
@@ -341,6 +343,10 @@ type EvidenceHead struct {
 // abort a run that is under way.
 const StepAbort = "abort"
 
+// StepAttest is the step of an Approval by which a person swears that a cluster is
+// without power. Two of them prove that its primaries have stopped.
+const StepAttest = "attest-stopped"
+
 // Decision is Approve or Reject.
 // +kubebuilder:validation:Enum=Approve;Reject
 type Decision string
@@ -376,6 +382,7 @@ type ApprovalList struct {
 
 // ApprovalSpec never changes.
 //
+// +kubebuilder:validation:XValidation:rule="(has(self.step) && self.step == 'attest-stopped') == has(self.poweredOff)",message="step attest-stopped names in poweredOff the cluster that is without power, and no other step does: use tripodctl attest RUN"
 // +kubebuilder:validation:XValidation:rule="self == oldSelf",message="an approval never changes"
 type ApprovalSpec struct {
 	// +kubebuilder:validation:MinLength=1
@@ -387,6 +394,12 @@ type ApprovalSpec struct {
 	// +kubebuilder:validation:MaxLength=1024
 	Comment    string        `json:"comment,omitempty"`
 	AcceptLoss *AcceptedLoss `json:"acceptLoss,omitempty"`
+	// PoweredOff is the cluster of which the approver swears that every machine of it
+	// is without power, and stays so until the hub is reached from there. Only step
+	// attest-stopped has it.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	PoweredOff string `json:"poweredOff,omitempty"`
 	// Approver is stamped by the server's admission; what a client writes
 	// here is overwritten.
 	// +kubebuilder:validation:MaxLength=253

@@ -692,6 +692,11 @@ func (in *DatasetStatus) DeepCopyInto(out *DatasetStatus) {
 			(*in)[i].DeepCopyInto(&(*out)[i])
 		}
 	}
+	if in.FormerMembers != nil {
+		in, out := &in.FormerMembers, &out.FormerMembers
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.Conditions != nil {
 		in, out := &in.Conditions, &out.Conditions
 		*out = make([]v1.Condition, len(*in))

@@ -403,8 +403,18 @@ func (x *GuardWelcome) GetReplica() string {
 // ProofRequest asks for a proof. The guard notes on its own clock when it sent
 // seq.
 type ProofRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Seq   uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	// held_epoch is the epoch at which this copy is or was last the primary, and
+	// waits_for the standbys that it surely waited for, both as of after the moment
+	// of asking. Their pledges are needed to lengthen the role beyond the lease. A
+	// guard that does not tell them gets the lease and no more.
+	HeldEpoch int64    `protobuf:"varint,2,opt,name=held_epoch,json=heldEpoch,proto3" json:"held_epoch,omitempty"`
+	WaitsFor  []string `protobuf:"bytes,3,rep,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"`
+	// running is true while the copy runs as the primary. A grant that is recalled
+	// from an earlier life of the agent is worth pledges only then: it keeps what
+	// runs, and starts nothing.
+	Running       bool `protobuf:"varint,4,opt,name=running,proto3" json:"running,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -444,6 +454,27 @@ func (x *ProofRequest) GetSeq() uint64 {
 		return x.Seq
 	}
 	return 0
+}
+
+func (x *ProofRequest) GetHeldEpoch() int64 {
+	if x != nil {
+		return x.HeldEpoch
+	}
+	return 0
+}
+
+func (x *ProofRequest) GetWaitsFor() []string {
+	if x != nil {
+		return x.WaitsFor
+	}
+	return nil
+}
+
+func (x *ProofRequest) GetRunning() bool {
+	if x != nil {
+		return x.Running
+	}
+	return false
 }
 
 // Proof answers the request of the same seq, and may answer it again when the
@@ -1936,9 +1967,13 @@ const file_agent_v1_guard_proto_rawDesc = "" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x124\n" +
 	"\x06status\x18\x04 \x01(\v2\x1c.tripod.agent.v1.GuardStatusR\x06status\"(\n" +
 	"\fGuardWelcome\x12\x18\n" +
-	"\areplica\x18\x01 \x01(\tR\areplica\" \n" +
+	"\areplica\x18\x01 \x01(\tR\areplica\"v\n" +
 	"\fProofRequest\x12\x10\n" +
-	"\x03seq\x18\x01 \x01(\x04R\x03seq\"\xb2\x01\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1d\n" +
+	"\n" +
+	"held_epoch\x18\x02 \x01(\x03R\theldEpoch\x12\x1b\n" +
+	"\twaits_for\x18\x03 \x03(\tR\bwaitsFor\x12\x18\n" +
+	"\arunning\x18\x04 \x01(\bR\arunning\"\xb2\x01\n" +
 	"\x05Proof\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12)\n" +
 	"\x10remaining_millis\x18\x02 \x01(\x03R\x0fremainingMillis\x12 \n" +

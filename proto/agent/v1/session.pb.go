@@ -157,6 +157,9 @@ const (
 	// DRILL_STOP: remove all that a run's DRILL_START has made, and end it if it is
 	// under way.
 	Verb_VERB_DRILL_STOP Verb = 21
+	// WITHHOLD: remember the epoch for good, pledge for no older one, and answer
+	// when the last pledge given for an older one is over.
+	Verb_VERB_WITHHOLD Verb = 9
 )
 
 // Enum value maps for Verb.
@@ -173,6 +176,7 @@ var (
 		8:  "VERB_CATCH_UP",
 		20: "VERB_DRILL_START",
 		21: "VERB_DRILL_STOP",
+		9:  "VERB_WITHHOLD",
 	}
 	Verb_value = map[string]int32{
 		"VERB_UNSPECIFIED":  0,
@@ -186,6 +190,7 @@ var (
 		"VERB_CATCH_UP":     8,
 		"VERB_DRILL_START":  20,
 		"VERB_DRILL_STOP":   21,
+		"VERB_WITHHOLD":     9,
 	}
 )
 
@@ -1210,9 +1215,12 @@ type RoleGrant struct {
 	Primary        string `protobuf:"bytes,6,opt,name=primary,proto3" json:"primary,omitempty"`
 	PrimaryAddress string `protobuf:"bytes,7,opt,name=primary_address,json=primaryAddress,proto3" json:"primary_address,omitempty"`
 	// sync_set is committed: the clusters whose confirmation a primary waits for.
-	SyncSet       []string       `protobuf:"bytes,8,rep,name=sync_set,json=syncSet,proto3" json:"sync_set,omitempty"`
-	Protection    Protection     `protobuf:"varint,9,opt,name=protection,proto3,enum=tripod.agent.v1.Protection" json:"protection,omitempty"`
-	Peers         []*DatasetPeer `protobuf:"bytes,10,rep,name=peers,proto3" json:"peers,omitempty"`
+	SyncSet    []string       `protobuf:"bytes,8,rep,name=sync_set,json=syncSet,proto3" json:"sync_set,omitempty"`
+	Protection Protection     `protobuf:"varint,9,opt,name=protection,proto3,enum=tripod.agent.v1.Protection" json:"protection,omitempty"`
+	Peers      []*DatasetPeer `protobuf:"bytes,10,rep,name=peers,proto3" json:"peers,omitempty"`
+	// failsafe is set with the primary role where pledges may keep it when no hub
+	// renews the lease (safety.md section 7). A role without it ends with the lease.
+	Failsafe      *Failsafe `protobuf:"bytes,11,opt,name=failsafe,proto3" json:"failsafe,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1317,18 +1325,74 @@ func (x *RoleGrant) GetPeers() []*DatasetPeer {
 	return nil
 }
 
+func (x *RoleGrant) GetFailsafe() *Failsafe {
+	if x != nil {
+		return x.Failsafe
+	}
+	return nil
+}
+
+// Failsafe are the terms under which pledges keep a primary role.
+type Failsafe struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// pledgers are the clusters whose pledge is needed; the primary adds those that
+	// its copy surely waits for. Their addresses are the peers' agent_address.
+	Pledgers      []string `protobuf:"bytes,1,rep,name=pledgers,proto3" json:"pledgers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Failsafe) Reset() {
+	*x = Failsafe{}
+	mi := &file_agent_v1_session_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Failsafe) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Failsafe) ProtoMessage() {}
+
+func (x *Failsafe) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_session_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Failsafe.ProtoReflect.Descriptor instead.
+func (*Failsafe) Descriptor() ([]byte, []int) {
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Failsafe) GetPledgers() []string {
+	if x != nil {
+		return x.Pledgers
+	}
+	return nil
+}
+
 type DatasetPeer struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	Asynchronous  bool                   `protobuf:"varint,3,opt,name=asynchronous,proto3" json:"asynchronous,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Cluster      string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Address      string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Asynchronous bool                   `protobuf:"varint,3,opt,name=asynchronous,proto3" json:"asynchronous,omitempty"`
+	// agent_address is HOST:PORT where that cluster's agent answers other agents.
+	AgentAddress  string `protobuf:"bytes,4,opt,name=agent_address,json=agentAddress,proto3" json:"agent_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DatasetPeer) Reset() {
 	*x = DatasetPeer{}
-	mi := &file_agent_v1_session_proto_msgTypes[12]
+	mi := &file_agent_v1_session_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1404,7 @@ func (x *DatasetPeer) String() string {
 func (*DatasetPeer) ProtoMessage() {}
 
 func (x *DatasetPeer) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[12]
+	mi := &file_agent_v1_session_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1417,7 @@ func (x *DatasetPeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DatasetPeer.ProtoReflect.Descriptor instead.
 func (*DatasetPeer) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{12}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DatasetPeer) GetCluster() string {
@@ -1375,6 +1439,13 @@ func (x *DatasetPeer) GetAsynchronous() bool {
 		return x.Asynchronous
 	}
 	return false
+}
+
+func (x *DatasetPeer) GetAgentAddress() string {
+	if x != nil {
+		return x.AgentAddress
+	}
+	return ""
 }
 
 // DatasetObservation is what the driver saw; see v1alpha1.DatasetMemberStatus.
@@ -1406,14 +1477,19 @@ type DatasetObservation struct {
 	HeldEpoch int64 `protobuf:"varint,17,opt,name=held_epoch,json=heldEpoch,proto3" json:"held_epoch,omitempty"`
 	// held_sync_set names the standbys that surely held every write that was
 	// acknowledged at held_epoch.
-	HeldSyncSet   []string `protobuf:"bytes,18,rep,name=held_sync_set,json=heldSyncSet,proto3" json:"held_sync_set,omitempty"`
+	HeldSyncSet []string `protobuf:"bytes,18,rep,name=held_sync_set,json=heldSyncSet,proto3" json:"held_sync_set,omitempty"`
+	// pledgers are those whose pledges this primary needs to go on without the hub,
+	// and unpledged those of them that have no address or did not answer when they
+	// were last asked.
+	Pledgers      []string `protobuf:"bytes,19,rep,name=pledgers,proto3" json:"pledgers,omitempty"`
+	Unpledged     []string `protobuf:"bytes,20,rep,name=unpledged,proto3" json:"unpledged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DatasetObservation) Reset() {
 	*x = DatasetObservation{}
-	mi := &file_agent_v1_session_proto_msgTypes[13]
+	mi := &file_agent_v1_session_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1425,7 +1501,7 @@ func (x *DatasetObservation) String() string {
 func (*DatasetObservation) ProtoMessage() {}
 
 func (x *DatasetObservation) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[13]
+	mi := &file_agent_v1_session_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1438,7 +1514,7 @@ func (x *DatasetObservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DatasetObservation.ProtoReflect.Descriptor instead.
 func (*DatasetObservation) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{13}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DatasetObservation) GetDataset() *DatasetKey {
@@ -1567,6 +1643,20 @@ func (x *DatasetObservation) GetHeldSyncSet() []string {
 	return nil
 }
 
+func (x *DatasetObservation) GetPledgers() []string {
+	if x != nil {
+		return x.Pledgers
+	}
+	return nil
+}
+
+func (x *DatasetObservation) GetUnpledged() []string {
+	if x != nil {
+		return x.Unpledged
+	}
+	return nil
+}
+
 // Directive is a committed command. An agent refuses one whose incarnation or
 // epoch is older than what it has seen (invariant I5); doing it twice has the
 // effect of doing it once.
@@ -1598,7 +1688,7 @@ type Directive struct {
 
 func (x *Directive) Reset() {
 	*x = Directive{}
-	mi := &file_agent_v1_session_proto_msgTypes[14]
+	mi := &file_agent_v1_session_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1610,7 +1700,7 @@ func (x *Directive) String() string {
 func (*Directive) ProtoMessage() {}
 
 func (x *Directive) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[14]
+	mi := &file_agent_v1_session_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1623,7 +1713,7 @@ func (x *Directive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Directive.ProtoReflect.Descriptor instead.
 func (*Directive) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{14}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Directive) GetId() string {
@@ -1733,7 +1823,7 @@ type DirectiveResult struct {
 
 func (x *DirectiveResult) Reset() {
 	*x = DirectiveResult{}
-	mi := &file_agent_v1_session_proto_msgTypes[15]
+	mi := &file_agent_v1_session_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1745,7 +1835,7 @@ func (x *DirectiveResult) String() string {
 func (*DirectiveResult) ProtoMessage() {}
 
 func (x *DirectiveResult) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[15]
+	mi := &file_agent_v1_session_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1758,7 +1848,7 @@ func (x *DirectiveResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectiveResult.ProtoReflect.Descriptor instead.
 func (*DirectiveResult) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{15}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DirectiveResult) GetId() string {
@@ -1826,7 +1916,7 @@ type DesiredState struct {
 
 func (x *DesiredState) Reset() {
 	*x = DesiredState{}
-	mi := &file_agent_v1_session_proto_msgTypes[16]
+	mi := &file_agent_v1_session_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1838,7 +1928,7 @@ func (x *DesiredState) String() string {
 func (*DesiredState) ProtoMessage() {}
 
 func (x *DesiredState) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[16]
+	mi := &file_agent_v1_session_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1851,7 +1941,7 @@ func (x *DesiredState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredState.ProtoReflect.Descriptor instead.
 func (*DesiredState) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{16}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DesiredState) GetIncarnation() uint64 {
@@ -1901,7 +1991,7 @@ type ObjectKey struct {
 
 func (x *ObjectKey) Reset() {
 	*x = ObjectKey{}
-	mi := &file_agent_v1_session_proto_msgTypes[17]
+	mi := &file_agent_v1_session_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1913,7 +2003,7 @@ func (x *ObjectKey) String() string {
 func (*ObjectKey) ProtoMessage() {}
 
 func (x *ObjectKey) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[17]
+	mi := &file_agent_v1_session_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1926,7 +2016,7 @@ func (x *ObjectKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectKey.ProtoReflect.Descriptor instead.
 func (*ObjectKey) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{17}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ObjectKey) GetApiVersion() string {
@@ -1970,7 +2060,7 @@ type DesiredObject struct {
 
 func (x *DesiredObject) Reset() {
 	*x = DesiredObject{}
-	mi := &file_agent_v1_session_proto_msgTypes[18]
+	mi := &file_agent_v1_session_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1982,7 +2072,7 @@ func (x *DesiredObject) String() string {
 func (*DesiredObject) ProtoMessage() {}
 
 func (x *DesiredObject) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[18]
+	mi := &file_agent_v1_session_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1995,7 +2085,7 @@ func (x *DesiredObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredObject.ProtoReflect.Descriptor instead.
 func (*DesiredObject) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{18}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DesiredObject) GetKey() *ObjectKey {
@@ -2038,7 +2128,7 @@ type Burial struct {
 
 func (x *Burial) Reset() {
 	*x = Burial{}
-	mi := &file_agent_v1_session_proto_msgTypes[19]
+	mi := &file_agent_v1_session_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2050,7 +2140,7 @@ func (x *Burial) String() string {
 func (*Burial) ProtoMessage() {}
 
 func (x *Burial) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[19]
+	mi := &file_agent_v1_session_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2063,7 +2153,7 @@ func (x *Burial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Burial.ProtoReflect.Descriptor instead.
 func (*Burial) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{19}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Burial) GetTombstone() string {
@@ -2097,7 +2187,7 @@ type AppliedStatus struct {
 
 func (x *AppliedStatus) Reset() {
 	*x = AppliedStatus{}
-	mi := &file_agent_v1_session_proto_msgTypes[20]
+	mi := &file_agent_v1_session_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2109,7 +2199,7 @@ func (x *AppliedStatus) String() string {
 func (*AppliedStatus) ProtoMessage() {}
 
 func (x *AppliedStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[20]
+	mi := &file_agent_v1_session_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2122,7 +2212,7 @@ func (x *AppliedStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppliedStatus.ProtoReflect.Descriptor instead.
 func (*AppliedStatus) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{20}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AppliedStatus) GetObjects() []*AppliedObject {
@@ -2153,7 +2243,7 @@ type AppliedObject struct {
 
 func (x *AppliedObject) Reset() {
 	*x = AppliedObject{}
-	mi := &file_agent_v1_session_proto_msgTypes[21]
+	mi := &file_agent_v1_session_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2165,7 +2255,7 @@ func (x *AppliedObject) String() string {
 func (*AppliedObject) ProtoMessage() {}
 
 func (x *AppliedObject) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[21]
+	mi := &file_agent_v1_session_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2178,7 +2268,7 @@ func (x *AppliedObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppliedObject.ProtoReflect.Descriptor instead.
 func (*AppliedObject) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{21}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AppliedObject) GetKey() *ObjectKey {
@@ -2247,7 +2337,7 @@ type ClusterFacts struct {
 
 func (x *ClusterFacts) Reset() {
 	*x = ClusterFacts{}
-	mi := &file_agent_v1_session_proto_msgTypes[22]
+	mi := &file_agent_v1_session_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2259,7 +2349,7 @@ func (x *ClusterFacts) String() string {
 func (*ClusterFacts) ProtoMessage() {}
 
 func (x *ClusterFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[22]
+	mi := &file_agent_v1_session_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2272,7 +2362,7 @@ func (x *ClusterFacts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterFacts.ProtoReflect.Descriptor instead.
 func (*ClusterFacts) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{22}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ClusterFacts) GetVersion() string {
@@ -2368,7 +2458,7 @@ type SyncedResource struct {
 
 func (x *SyncedResource) Reset() {
 	*x = SyncedResource{}
-	mi := &file_agent_v1_session_proto_msgTypes[23]
+	mi := &file_agent_v1_session_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2380,7 +2470,7 @@ func (x *SyncedResource) String() string {
 func (*SyncedResource) ProtoMessage() {}
 
 func (x *SyncedResource) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[23]
+	mi := &file_agent_v1_session_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2393,7 +2483,7 @@ func (x *SyncedResource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncedResource.ProtoReflect.Descriptor instead.
 func (*SyncedResource) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{23}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SyncedResource) GetGroup() string {
@@ -2463,7 +2553,7 @@ type ViewSubscription struct {
 
 func (x *ViewSubscription) Reset() {
 	*x = ViewSubscription{}
-	mi := &file_agent_v1_session_proto_msgTypes[24]
+	mi := &file_agent_v1_session_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2475,7 +2565,7 @@ func (x *ViewSubscription) String() string {
 func (*ViewSubscription) ProtoMessage() {}
 
 func (x *ViewSubscription) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[24]
+	mi := &file_agent_v1_session_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2488,7 +2578,7 @@ func (x *ViewSubscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ViewSubscription.ProtoReflect.Descriptor instead.
 func (*ViewSubscription) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{24}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ViewSubscription) GetStart() bool {
@@ -2515,7 +2605,7 @@ type ViewDelta struct {
 
 func (x *ViewDelta) Reset() {
 	*x = ViewDelta{}
-	mi := &file_agent_v1_session_proto_msgTypes[25]
+	mi := &file_agent_v1_session_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2527,7 +2617,7 @@ func (x *ViewDelta) String() string {
 func (*ViewDelta) ProtoMessage() {}
 
 func (x *ViewDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[25]
+	mi := &file_agent_v1_session_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2540,7 +2630,7 @@ func (x *ViewDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ViewDelta.ProtoReflect.Descriptor instead.
 func (*ViewDelta) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{25}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ViewDelta) GetResource() *SyncedResource {
@@ -2594,7 +2684,7 @@ type ViewObject struct {
 
 func (x *ViewObject) Reset() {
 	*x = ViewObject{}
-	mi := &file_agent_v1_session_proto_msgTypes[26]
+	mi := &file_agent_v1_session_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2606,7 +2696,7 @@ func (x *ViewObject) String() string {
 func (*ViewObject) ProtoMessage() {}
 
 func (x *ViewObject) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[26]
+	mi := &file_agent_v1_session_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2619,7 +2709,7 @@ func (x *ViewObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ViewObject.ProtoReflect.Descriptor instead.
 func (*ViewObject) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{26}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ViewObject) GetObject() []byte {
@@ -2704,7 +2794,7 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\n" +
 	"DatasetKey\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\xf5\x03\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xac\x04\n" +
 	"\tRoleGrant\x125\n" +
 	"\adataset\x18\x01 \x01(\v2\x1b.tripod.agent.v1.DatasetKeyR\adataset\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12)\n" +
@@ -2720,14 +2810,18 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"protection\x18\t \x01(\x0e2\x1b.tripod.agent.v1.ProtectionR\n" +
 	"protection\x122\n" +
 	"\x05peers\x18\n" +
-	" \x03(\v2\x1c.tripod.agent.v1.DatasetPeerR\x05peers\x1a=\n" +
+	" \x03(\v2\x1c.tripod.agent.v1.DatasetPeerR\x05peers\x125\n" +
+	"\bfailsafe\x18\v \x01(\v2\x19.tripod.agent.v1.FailsafeR\bfailsafe\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"e\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"&\n" +
+	"\bFailsafe\x12\x1a\n" +
+	"\bpledgers\x18\x01 \x03(\tR\bpledgers\"\x8a\x01\n" +
 	"\vDatasetPeer\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\"\n" +
-	"\fasynchronous\x18\x03 \x01(\bR\fasynchronous\"\xfd\x04\n" +
+	"\fasynchronous\x18\x03 \x01(\bR\fasynchronous\x12#\n" +
+	"\ragent_address\x18\x04 \x01(\tR\fagentAddress\"\xb7\x05\n" +
 	"\x12DatasetObservation\x125\n" +
 	"\adataset\x18\x01 \x01(\v2\x1b.tripod.agent.v1.DatasetKeyR\adataset\x12)\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x15.tripod.agent.v1.RoleR\x04role\x12\x14\n" +
@@ -2751,7 +2845,9 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\x0eposition_bytes\x18\x10 \x01(\x03R\rpositionBytes\x12\x1d\n" +
 	"\n" +
 	"held_epoch\x18\x11 \x01(\x03R\theldEpoch\x12\"\n" +
-	"\rheld_sync_set\x18\x12 \x03(\tR\vheldSyncSetB\f\n" +
+	"\rheld_sync_set\x18\x12 \x03(\tR\vheldSyncSet\x12\x1a\n" +
+	"\bpledgers\x18\x13 \x03(\tR\bpledgers\x12\x1c\n" +
+	"\tunpledged\x18\x14 \x03(\tR\tunpledgedB\f\n" +
 	"\n" +
 	"_lag_bytesB\x0e\n" +
 	"\f_lag_seconds\"\xa5\x03\n" +
@@ -2860,7 +2956,7 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\x16PROTECTION_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14PROTECTION_ZERO_LOSS\x10\x01\x12\x1f\n" +
 	"\x1bPROTECTION_MAX_AVAILABILITY\x10\x02\x12\x1b\n" +
-	"\x17PROTECTION_ASYNCHRONOUS\x10\x03*\xd6\x01\n" +
+	"\x17PROTECTION_ASYNCHRONOUS\x10\x03*\xe9\x01\n" +
 	"\x04Verb\x12\x14\n" +
 	"\x10VERB_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -2875,7 +2971,8 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"VERB_CLOSE\x10\a\x12\x11\n" +
 	"\rVERB_CATCH_UP\x10\b\x12\x14\n" +
 	"\x10VERB_DRILL_START\x10\x14\x12\x13\n" +
-	"\x0fVERB_DRILL_STOP\x10\x15*v\n" +
+	"\x0fVERB_DRILL_STOP\x10\x15\x12\x11\n" +
+	"\rVERB_WITHHOLD\x10\t*v\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fOUTCOME_DONE\x10\x01\x12\x13\n" +
@@ -2898,7 +2995,7 @@ func file_agent_v1_session_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_agent_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_agent_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_agent_v1_session_proto_goTypes = []any{
 	(Role)(0),                  // 0: tripod.agent.v1.Role
 	(Protection)(0),            // 1: tripod.agent.v1.Protection
@@ -2916,70 +3013,72 @@ var file_agent_v1_session_proto_goTypes = []any{
 	(*Grant)(nil),              // 13: tripod.agent.v1.Grant
 	(*DatasetKey)(nil),         // 14: tripod.agent.v1.DatasetKey
 	(*RoleGrant)(nil),          // 15: tripod.agent.v1.RoleGrant
-	(*DatasetPeer)(nil),        // 16: tripod.agent.v1.DatasetPeer
-	(*DatasetObservation)(nil), // 17: tripod.agent.v1.DatasetObservation
-	(*Directive)(nil),          // 18: tripod.agent.v1.Directive
-	(*DirectiveResult)(nil),    // 19: tripod.agent.v1.DirectiveResult
-	(*DesiredState)(nil),       // 20: tripod.agent.v1.DesiredState
-	(*ObjectKey)(nil),          // 21: tripod.agent.v1.ObjectKey
-	(*DesiredObject)(nil),      // 22: tripod.agent.v1.DesiredObject
-	(*Burial)(nil),             // 23: tripod.agent.v1.Burial
-	(*AppliedStatus)(nil),      // 24: tripod.agent.v1.AppliedStatus
-	(*AppliedObject)(nil),      // 25: tripod.agent.v1.AppliedObject
-	(*ClusterFacts)(nil),       // 26: tripod.agent.v1.ClusterFacts
-	(*SyncedResource)(nil),     // 27: tripod.agent.v1.SyncedResource
-	(*ViewSubscription)(nil),   // 28: tripod.agent.v1.ViewSubscription
-	(*ViewDelta)(nil),          // 29: tripod.agent.v1.ViewDelta
-	(*ViewObject)(nil),         // 30: tripod.agent.v1.ViewObject
-	nil,                        // 31: tripod.agent.v1.RoleGrant.ParametersEntry
+	(*Failsafe)(nil),           // 16: tripod.agent.v1.Failsafe
+	(*DatasetPeer)(nil),        // 17: tripod.agent.v1.DatasetPeer
+	(*DatasetObservation)(nil), // 18: tripod.agent.v1.DatasetObservation
+	(*Directive)(nil),          // 19: tripod.agent.v1.Directive
+	(*DirectiveResult)(nil),    // 20: tripod.agent.v1.DirectiveResult
+	(*DesiredState)(nil),       // 21: tripod.agent.v1.DesiredState
+	(*ObjectKey)(nil),          // 22: tripod.agent.v1.ObjectKey
+	(*DesiredObject)(nil),      // 23: tripod.agent.v1.DesiredObject
+	(*Burial)(nil),             // 24: tripod.agent.v1.Burial
+	(*AppliedStatus)(nil),      // 25: tripod.agent.v1.AppliedStatus
+	(*AppliedObject)(nil),      // 26: tripod.agent.v1.AppliedObject
+	(*ClusterFacts)(nil),       // 27: tripod.agent.v1.ClusterFacts
+	(*SyncedResource)(nil),     // 28: tripod.agent.v1.SyncedResource
+	(*ViewSubscription)(nil),   // 29: tripod.agent.v1.ViewSubscription
+	(*ViewDelta)(nil),          // 30: tripod.agent.v1.ViewDelta
+	(*ViewObject)(nil),         // 31: tripod.agent.v1.ViewObject
+	nil,                        // 32: tripod.agent.v1.RoleGrant.ParametersEntry
 }
 var file_agent_v1_session_proto_depIdxs = []int32{
 	9,  // 0: tripod.agent.v1.AgentMessage.hello:type_name -> tripod.agent.v1.Hello
 	11, // 1: tripod.agent.v1.AgentMessage.heartbeat:type_name -> tripod.agent.v1.Heartbeat
-	29, // 2: tripod.agent.v1.AgentMessage.view:type_name -> tripod.agent.v1.ViewDelta
-	24, // 3: tripod.agent.v1.AgentMessage.applied:type_name -> tripod.agent.v1.AppliedStatus
-	19, // 4: tripod.agent.v1.AgentMessage.result:type_name -> tripod.agent.v1.DirectiveResult
-	26, // 5: tripod.agent.v1.AgentMessage.facts:type_name -> tripod.agent.v1.ClusterFacts
+	30, // 2: tripod.agent.v1.AgentMessage.view:type_name -> tripod.agent.v1.ViewDelta
+	25, // 3: tripod.agent.v1.AgentMessage.applied:type_name -> tripod.agent.v1.AppliedStatus
+	20, // 4: tripod.agent.v1.AgentMessage.result:type_name -> tripod.agent.v1.DirectiveResult
+	27, // 5: tripod.agent.v1.AgentMessage.facts:type_name -> tripod.agent.v1.ClusterFacts
 	10, // 6: tripod.agent.v1.HubMessage.welcome:type_name -> tripod.agent.v1.Welcome
 	13, // 7: tripod.agent.v1.HubMessage.grant:type_name -> tripod.agent.v1.Grant
-	20, // 8: tripod.agent.v1.HubMessage.desired:type_name -> tripod.agent.v1.DesiredState
-	18, // 9: tripod.agent.v1.HubMessage.directive:type_name -> tripod.agent.v1.Directive
-	28, // 10: tripod.agent.v1.HubMessage.subscription:type_name -> tripod.agent.v1.ViewSubscription
+	21, // 8: tripod.agent.v1.HubMessage.desired:type_name -> tripod.agent.v1.DesiredState
+	19, // 9: tripod.agent.v1.HubMessage.directive:type_name -> tripod.agent.v1.Directive
+	29, // 10: tripod.agent.v1.HubMessage.subscription:type_name -> tripod.agent.v1.ViewSubscription
 	7,  // 11: tripod.agent.v1.HubMessage.members:type_name -> tripod.agent.v1.HubMembers
 	6,  // 12: tripod.agent.v1.HubMessage.authorities:type_name -> tripod.agent.v1.HubAuthorities
 	8,  // 13: tripod.agent.v1.HubMembers.members:type_name -> tripod.agent.v1.HubMember
-	17, // 14: tripod.agent.v1.Heartbeat.datasets:type_name -> tripod.agent.v1.DatasetObservation
+	18, // 14: tripod.agent.v1.Heartbeat.datasets:type_name -> tripod.agent.v1.DatasetObservation
 	12, // 15: tripod.agent.v1.Heartbeat.authorities:type_name -> tripod.agent.v1.AuthorityProgress
 	15, // 16: tripod.agent.v1.Grant.roles:type_name -> tripod.agent.v1.RoleGrant
 	14, // 17: tripod.agent.v1.RoleGrant.dataset:type_name -> tripod.agent.v1.DatasetKey
 	0,  // 18: tripod.agent.v1.RoleGrant.role:type_name -> tripod.agent.v1.Role
-	31, // 19: tripod.agent.v1.RoleGrant.parameters:type_name -> tripod.agent.v1.RoleGrant.ParametersEntry
+	32, // 19: tripod.agent.v1.RoleGrant.parameters:type_name -> tripod.agent.v1.RoleGrant.ParametersEntry
 	1,  // 20: tripod.agent.v1.RoleGrant.protection:type_name -> tripod.agent.v1.Protection
-	16, // 21: tripod.agent.v1.RoleGrant.peers:type_name -> tripod.agent.v1.DatasetPeer
-	14, // 22: tripod.agent.v1.DatasetObservation.dataset:type_name -> tripod.agent.v1.DatasetKey
-	0,  // 23: tripod.agent.v1.DatasetObservation.role:type_name -> tripod.agent.v1.Role
-	14, // 24: tripod.agent.v1.Directive.dataset:type_name -> tripod.agent.v1.DatasetKey
-	2,  // 25: tripod.agent.v1.Directive.verb:type_name -> tripod.agent.v1.Verb
-	15, // 26: tripod.agent.v1.Directive.role:type_name -> tripod.agent.v1.RoleGrant
-	3,  // 27: tripod.agent.v1.DirectiveResult.outcome:type_name -> tripod.agent.v1.Outcome
-	17, // 28: tripod.agent.v1.DirectiveResult.observation:type_name -> tripod.agent.v1.DatasetObservation
-	22, // 29: tripod.agent.v1.DesiredState.objects:type_name -> tripod.agent.v1.DesiredObject
-	23, // 30: tripod.agent.v1.DesiredState.burials:type_name -> tripod.agent.v1.Burial
-	21, // 31: tripod.agent.v1.DesiredObject.key:type_name -> tripod.agent.v1.ObjectKey
-	21, // 32: tripod.agent.v1.Burial.key:type_name -> tripod.agent.v1.ObjectKey
-	25, // 33: tripod.agent.v1.AppliedStatus.objects:type_name -> tripod.agent.v1.AppliedObject
-	21, // 34: tripod.agent.v1.AppliedObject.key:type_name -> tripod.agent.v1.ObjectKey
-	27, // 35: tripod.agent.v1.ClusterFacts.resources:type_name -> tripod.agent.v1.SyncedResource
-	27, // 36: tripod.agent.v1.ViewDelta.resource:type_name -> tripod.agent.v1.SyncedResource
-	30, // 37: tripod.agent.v1.ViewDelta.upserts:type_name -> tripod.agent.v1.ViewObject
-	21, // 38: tripod.agent.v1.ViewDelta.deletes:type_name -> tripod.agent.v1.ObjectKey
-	4,  // 39: tripod.agent.v1.Sessions.Session:input_type -> tripod.agent.v1.AgentMessage
-	5,  // 40: tripod.agent.v1.Sessions.Session:output_type -> tripod.agent.v1.HubMessage
-	40, // [40:41] is the sub-list for method output_type
-	39, // [39:40] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	17, // 21: tripod.agent.v1.RoleGrant.peers:type_name -> tripod.agent.v1.DatasetPeer
+	16, // 22: tripod.agent.v1.RoleGrant.failsafe:type_name -> tripod.agent.v1.Failsafe
+	14, // 23: tripod.agent.v1.DatasetObservation.dataset:type_name -> tripod.agent.v1.DatasetKey
+	0,  // 24: tripod.agent.v1.DatasetObservation.role:type_name -> tripod.agent.v1.Role
+	14, // 25: tripod.agent.v1.Directive.dataset:type_name -> tripod.agent.v1.DatasetKey
+	2,  // 26: tripod.agent.v1.Directive.verb:type_name -> tripod.agent.v1.Verb
+	15, // 27: tripod.agent.v1.Directive.role:type_name -> tripod.agent.v1.RoleGrant
+	3,  // 28: tripod.agent.v1.DirectiveResult.outcome:type_name -> tripod.agent.v1.Outcome
+	18, // 29: tripod.agent.v1.DirectiveResult.observation:type_name -> tripod.agent.v1.DatasetObservation
+	23, // 30: tripod.agent.v1.DesiredState.objects:type_name -> tripod.agent.v1.DesiredObject
+	24, // 31: tripod.agent.v1.DesiredState.burials:type_name -> tripod.agent.v1.Burial
+	22, // 32: tripod.agent.v1.DesiredObject.key:type_name -> tripod.agent.v1.ObjectKey
+	22, // 33: tripod.agent.v1.Burial.key:type_name -> tripod.agent.v1.ObjectKey
+	26, // 34: tripod.agent.v1.AppliedStatus.objects:type_name -> tripod.agent.v1.AppliedObject
+	22, // 35: tripod.agent.v1.AppliedObject.key:type_name -> tripod.agent.v1.ObjectKey
+	28, // 36: tripod.agent.v1.ClusterFacts.resources:type_name -> tripod.agent.v1.SyncedResource
+	28, // 37: tripod.agent.v1.ViewDelta.resource:type_name -> tripod.agent.v1.SyncedResource
+	31, // 38: tripod.agent.v1.ViewDelta.upserts:type_name -> tripod.agent.v1.ViewObject
+	22, // 39: tripod.agent.v1.ViewDelta.deletes:type_name -> tripod.agent.v1.ObjectKey
+	4,  // 40: tripod.agent.v1.Sessions.Session:input_type -> tripod.agent.v1.AgentMessage
+	5,  // 41: tripod.agent.v1.Sessions.Session:output_type -> tripod.agent.v1.HubMessage
+	41, // [41:42] is the sub-list for method output_type
+	40, // [40:41] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_session_proto_init() }
@@ -3004,14 +3103,14 @@ func file_agent_v1_session_proto_init() {
 		(*HubMessage_Members)(nil),
 		(*HubMessage_Authorities)(nil),
 	}
-	file_agent_v1_session_proto_msgTypes[13].OneofWrappers = []any{}
+	file_agent_v1_session_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_session_proto_rawDesc), len(file_agent_v1_session_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -18,6 +18,8 @@ const (
 	EtcdPort      = 12379
 	EtcdPeerPort  = 12380
 	HubPort       = 6443
+	// AgentPort is a node port, where the agents of the other centers ask.
+	AgentPort = 30743
 )
 
 // MaxCenters is how many centers a lab can have.

@@ -166,7 +166,8 @@ func (l *Lab) join(ctx context.Context, plan center.Plan) error {
 	if _, err := os.Stat(record); err == nil {
 		return nil
 	}
-	manifest, err := l.tripodctl(ctx, "agent-manifest", plan.Name, "--region", plan.Region, "--center", plan.Name)
+	manifest, err := l.tripodctl(ctx, "agent-manifest", plan.Name, "--region", plan.Region, "--center", plan.Name,
+		"--agent-address", fmt.Sprintf("%s:%d", plan.Address, center.AgentPort))
 	if err != nil {
 		return fmt.Errorf("join %s: %w", plan.Name, err)
 	}

@@ -98,14 +98,12 @@ func unmoved(f *Fleet, before *v1alpha1.Dataset, avoid ...string) func(context.C
 	}
 }
 
-// S10 without failsafe: all hub members die. Primaries may stop, nothing is
-// lost or moved; after the restart nothing is deleted.
+// S10: all hub members die. Primaries go on for as long as their standbys pledge, and
+// end at their deadline when a pledge is missing; after the restart nothing is lost,
+// moved or deleted.
 func TestS10AllHubMembersDie(t *testing.T) {
 	f := fleet(t)
-	before, err := f.Dataset(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	before := awaitPledges(t, f)
 	b := business(t, f)
 	if err := b.AwaitTransfers(t.Context(), 50, time.Minute); err != nil {
 		t.Fatal(err)
@@ -114,15 +112,21 @@ func TestS10AllHubMembersDie(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range f.Lab.Centers() {
-		if _, err := f.Inject(t.Context(), fault.Fault{Kind: fault.Kill, Process: "hub", Center: c.Name}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// Longer than a lease: every role has ended by the guards' own clocks.
-	if err := f.outlive(t.Context(), 10*time.Second); err != nil {
+	// The hub's DNS dies with it: a session that is open needs none.
+	session, err := b.OpenSession(t.Context(), before.Status.Primary)
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer session.Close()
+	for _, c := range f.Lab.Centers() {
+		f.inject(t, fault.Fault{Kind: fault.Kill, Process: "hub", Center: c.Name})
+	}
+	if err := f.Throughout(t.Context(), 5*leaseTTL, "the primary acknowledges without a hub", session.acknowledges); err != nil {
+		t.Error(err)
+	}
+	f.inject(t, fault.Fault{Kind: fault.Cut, Center: before.Status.Primary, Peer: standbyOf(before)})
+	mustEnd(t, b, before.Status.Primary)
+	f.inject(t, fault.Fault{Kind: fault.Heal})
 	if err := f.Repair(t.Context()); err != nil {
 		t.Fatalf("repair the hub: %v", err)
 	}
@@ -135,19 +139,69 @@ func TestS10AllHubMembersDie(t *testing.T) {
 	if wrong, err := unmoved(f, before)(t.Context()); err != nil || wrong != "" {
 		t.Errorf("after the restart: %s %v", wrong, err)
 	}
-	after, err := f.placedObjects(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for uid, object := range placed {
-		if after[uid] == "" {
-			t.Errorf("%s was deleted (or made anew) after the hub's restart", object)
-		}
-	}
+	nothingDeleted(t, f, placed)
 	if err := f.AwaitApplication(t.Context(), 2*time.Minute); err != nil {
 		t.Error(err)
 	}
 	audit(t, b)
+}
+
+// leaseTTL is the lease's in the default profile.
+const leaseTTL = 5 * time.Second
+
+// awaitPledges waits until it is committed that pledges may keep the primary, and a
+// moment longer, so that a grant has told it.
+func awaitPledges(t *testing.T, f *Fleet) *v1alpha1.Dataset {
+	t.Helper()
+	var d *v1alpha1.Dataset
+	err := f.await(t.Context(), time.Minute, "pledges may keep the primary, which has a standby", func(ctx context.Context) (missing string, err error) {
+		if d, err = f.Dataset(ctx); err != nil {
+			return "", err
+		}
+		if !d.Status.Failsafe || standbyOf(d) == "" {
+			return fmt.Sprintf("failsafe %t, sync set %v", d.Status.Failsafe, d.Status.SyncSet), nil
+		}
+		return "", nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.outlive(t.Context(), leaseTTL); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// standbyOf is the member of the sync set beside the primary.
+func standbyOf(d *v1alpha1.Dataset) string {
+	for _, name := range d.Status.SyncSet {
+		if name != d.Status.Primary {
+			return name
+		}
+	}
+	return ""
+}
+
+// mustEnd waits until the database of a center takes no connection any more, which
+// must be within a lease's length.
+func mustEnd(t *testing.T, b *Business, center string) {
+	t.Helper()
+	began := time.Now()
+	err := b.fleet.await(t.Context(), 3*leaseTTL, "the primary has stopped", func(ctx context.Context) (string, error) {
+		conn, err := b.dial(ctx, center)
+		if err != nil {
+			return "", nil
+		}
+		return "it takes connections", conn.Close(ctx)
+	})
+	if err != nil {
+		t.Errorf("without a hub and without a pledge: %v", err)
+		return
+	}
+	if took := time.Since(began); took > leaseTTL+time.Second {
+		t.Errorf("the primary stopped %v after its standby was cut off, a pledge is for %v", took, leaseTTL)
+	}
+	t.Logf("the primary stopped %v after its standby was cut off", time.Since(began))
 }
 
 // S15: the old primary returns with sessions that were open before. None of its

@@ -87,19 +87,30 @@ type session struct{ conn *pgx.Conn }
 
 // OpenSession opens a session straight to one center's copy.
 func (b *Business) OpenSession(ctx context.Context, center string) (*session, error) {
+	conn, err := b.dial(ctx, center)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{conn: conn}
+	return s, s.Write(ctx)
+}
+
+func (b *Business) dial(ctx context.Context, center string) (*pgx.Conn, error) {
 	config := b.ledger.Config()
 	for _, c := range b.fleet.Lab.Centers() {
-		if c.Name != center {
-			continue
+		if c.Name == center {
+			return traffic.Dial(ctx, net.JoinHostPort(c.Address.String(), ledger.Port), config.User, config.Password, config.Database, 2*time.Second)
 		}
-		conn, err := traffic.Dial(ctx, net.JoinHostPort(c.Address.String(), ledger.Port), config.User, config.Password, config.Database, 2*time.Second)
-		if err != nil {
-			return nil, err
-		}
-		s := &session{conn: conn}
-		return s, s.Write(ctx)
 	}
 	return nil, fmt.Errorf("there is no center %q", center)
+}
+
+// acknowledges says what is wrong when a write is not.
+func (s *session) acknowledges(ctx context.Context) (string, error) {
+	if err := s.Write(ctx); err != nil {
+		return "a write was not acknowledged: " + err.Error(), nil
+	}
+	return "", nil
 }
 
 // Write commits something through the session, in a table of its own.
