@@ -102,6 +102,15 @@ robustness-bugs: ## Plant bugs in the store one by one: each must be found (abou
 	$(GO) build -o bin/ ./test/robustness
 	bin/robustness bugs
 
+.PHONY: fuzz
+fuzz: ## Fuzz the gateway's path router and header filter; DURATION=10m each
+	$(GO) test ./hub/gateway -run '^$$' -fuzz FuzzParse -fuzztime $(DURATION)
+	$(GO) test ./hub/gateway -run '^$$' -fuzz FuzzClean -fuzztime $(DURATION)
+
+.PHONY: differential
+differential: ## A million random (user, rules, request) triples against Kubernetes' RBAC; SEED=7
+	$(GO) test ./hub/apiserver -run TestWhoMayAgreesWithRBAC -triples 1000000 -seed $(SEED) -v -timeout 60m
+
 .PHONY: verify
 verify: deps lint ## What CI runs beside the tests: formatting, vet, lint, generated code up to date
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w on these'; exit 1; }
