@@ -83,6 +83,11 @@ bench-store: build ## Measure the hub's store beside etcd, a JSON line a row; BE
 	$(GO) build -ldflags '-X main.kineVersion=$(KINE_VERSION)' -o bin/bench ./test/bench
 	@bin/bench store $(BENCH)
 
+.PHONY: bench-gateway
+bench-gateway: build ## Measure gateway and tunnel beside bare proxies and TLS, a JSON line a row; BENCH="--only '^tunnel/'" chooses
+	$(GO) build -o bin/bench ./test/bench
+	@bin/bench gateway $(BENCH)
+
 .PHONY: bench-failover
 bench-failover: deps build ## Failovers and switchovers under traffic, a JSON line a row; ROUNDS=10
 	@bin/multikind --name bench bench --rounds $(ROUNDS); code=$$?; bin/multikind --name bench down >/dev/null; exit $$code

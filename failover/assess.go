@@ -21,7 +21,7 @@ func Assess(s *Snapshot, det Detection, app *v1alpha1.Application, datasets []*v
 	st.Active = active(datasets, services, st.Active)
 	assessCondition(s, app, v1alpha1.ConditionAvailable, datasets, "every dataset has a primary that serves")
 	assessCondition(s, app, v1alpha1.ConditionProtected, datasets, "every dataset is protected as declared")
-	st.Preflight = preflightChecks(s, det, datasets)
+	st.Preflight = preflightChecks(s, det, app, datasets, services)
 	ready, reason, message := readiness(st.Preflight, run, blocked, len(datasets))
 	setCondition(s, app, v1alpha1.ConditionReady, ready, reason, message)
 	if last := s.lastRun(app); last != nil {
@@ -31,6 +31,7 @@ func Assess(s *Snapshot, det Detection, app *v1alpha1.Application, datasets []*v
 		}
 		st.LastRun = &lr
 	}
+	st.LastDrill = s.lastDrill(app)
 }
 
 func active(datasets []*v1alpha1.Dataset, services []*v1alpha1.GlobalService, old []string) []string {
@@ -96,8 +97,9 @@ func transition(conditions []metav1.Condition, kind string, status metav1.Condit
 }
 
 // preflightChecks asks of every other member what a recovery to it would need.
-func preflightChecks(s *Snapshot, det Detection, datasets []*v1alpha1.Dataset) []v1alpha1.PreflightCheck {
+func preflightChecks(s *Snapshot, det Detection, app *v1alpha1.Application, datasets []*v1alpha1.Dataset, services []*v1alpha1.GlobalService) []v1alpha1.PreflightCheck {
 	var checks []v1alpha1.PreflightCheck
+	asked := map[string]bool{}
 	for _, d := range datasets {
 		if d.Status.Primary == "" {
 			continue
@@ -107,7 +109,12 @@ func preflightChecks(s *Snapshot, det Detection, datasets []*v1alpha1.Dataset) [
 			if m.Cluster == d.Status.Primary {
 				continue
 			}
-			checks = append(checks, reachable(det, m.Cluster), syncMember(d, m), lag(d, m.Cluster))
+			checks = append(checks, reachable(det, m.Cluster), syncMember(d, m), lag(s, d, m.Cluster))
+			if !asked[m.Cluster] {
+				asked[m.Cluster] = true
+				checks = append(checks, s.heldCheck(app, d, m.Cluster))
+				checks = append(checks, s.needs(app, services, d.Status.Primary, m.Cluster)...)
+			}
 		}
 	}
 	return checks
@@ -149,12 +156,14 @@ func syncMember(d *v1alpha1.Dataset, m v1alpha1.DatasetMember) v1alpha1.Prefligh
 	return c
 }
 
-func lag(d *v1alpha1.Dataset, cluster string) v1alpha1.PreflightCheck {
+func lag(s *Snapshot, d *v1alpha1.Dataset, cluster string) v1alpha1.PreflightCheck {
 	c := v1alpha1.PreflightCheck{Check: "ReplicationLag", Target: cluster, Result: v1alpha1.PreflightPassed}
 	ms := memberStatus(d, cluster)
 	switch {
 	case ms == nil || ms.State == v1alpha1.StateUnknown:
 		c.Result, c.Message = v1alpha1.PreflightFailed, "not observed"
+	case s.incomplete(d, cluster) != "":
+		c.Result, c.Message = v1alpha1.PreflightFailed, s.incomplete(d, cluster)
 	case ms.State != v1alpha1.StateStreaming:
 		c.Result, c.Message = v1alpha1.PreflightFailed, fmt.Sprintf("is %s, not Streaming", ms.State)
 	}

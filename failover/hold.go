@@ -68,3 +68,16 @@ func (p *protection) holds() {
 		}
 	}
 }
+
+// heldCheck is the preflight's word: a held target is taken only by a person.
+func (s *Snapshot) heldCheck(app *v1alpha1.Application, d *v1alpha1.Dataset, cluster string) v1alpha1.PreflightCheck {
+	c := check("Hold", cluster)
+	if held, ok := s.Fleet.Cluster(cluster); ok && held.Hold != "" {
+		c.Result, c.Message = v1alpha1.PreflightWarning, s.held(app, []*v1alpha1.Dataset{d}, cluster)
+	} else if ms := memberStatus(d, cluster); ms != nil && ms.HeldSince != nil {
+		// No time left: it would change the status each second.
+		c.Result = v1alpha1.PreflightWarning
+		c.Message = fmt.Sprintf("%s is held after a change until it has been stable for %v", cluster, holdTime(app))
+	}
+	return c
+}

@@ -136,11 +136,17 @@ func (s *Snapshot) servicesOf(app *v1alpha1.Application) []*v1alpha1.GlobalServi
 	return all
 }
 
-// activeRun is the oldest unfinished run of an application: one at a time.
+// activeRun is the oldest unfinished move of an application: one at a time. A
+// drill is none.
 func (s *Snapshot) activeRun(app *v1alpha1.Application) *v1alpha1.RecoveryRun {
+	return s.oldest(app, func(r *v1alpha1.RecoveryRun) bool { return r.Spec.Action != v1alpha1.ActionDrill })
+}
+
+// oldest is the first of an application's unfinished runs of a kind.
+func (s *Snapshot) oldest(app *v1alpha1.Application, kind func(*v1alpha1.RecoveryRun) bool) *v1alpha1.RecoveryRun {
 	var oldest *v1alpha1.RecoveryRun
 	for _, r := range s.indexed().runsOf[key(app)] {
-		if Finished(r.Status.Phase) {
+		if Finished(r.Status.Phase) || !kind(r) {
 			continue
 		}
 		if oldest == nil || r.CreationTimestamp.Before(&oldest.CreationTimestamp) ||
@@ -151,10 +157,13 @@ func (s *Snapshot) activeRun(app *v1alpha1.Application) *v1alpha1.RecoveryRun {
 	return oldest
 }
 
-// lastRun is the newest run of an application.
+// lastRun is the newest move of an application.
 func (s *Snapshot) lastRun(app *v1alpha1.Application) *v1alpha1.RecoveryRun {
 	var last *v1alpha1.RecoveryRun
 	for _, r := range s.indexed().runsOf[key(app)] {
+		if r.Spec.Action == v1alpha1.ActionDrill {
+			continue
+		}
 		if last == nil || last.CreationTimestamp.Before(&r.CreationTimestamp) || last.CreationTimestamp.Equal(&r.CreationTimestamp) && last.Name < r.Name {
 			last = r
 		}

@@ -15,10 +15,6 @@ import (
 // it may also end here without a trace on the datasets.
 func (x *step) preflight() {
 	run := x.was.Run
-	if run.Spec.Action != v1alpha1.ActionFailover && !x.planned() {
-		x.abort(ReasonUnsupported, fmt.Sprintf("action %s is not carried out yet: use Failover, Switchover or Failback", run.Spec.Action))
-		return
-	}
 	if x.resumeCommitted() || x.withdrawn() {
 		return
 	}

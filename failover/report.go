@@ -50,7 +50,7 @@ func (p *protection) former() {
 
 func observed(ms v1alpha1.DatasetMemberStatus, o Observed, now time.Time) v1alpha1.DatasetMemberStatus {
 	old := ms
-	ms.State, ms.Epoch, ms.Guarded = o.State, o.Epoch, o.Guarded
+	ms.State, ms.Epoch, ms.Guarded, ms.Copy = o.State, o.Epoch, o.Guarded, copyState(ms.Copy, o)
 	ms.Acknowledges, ms.Message, ms.Timeline = slices.Clone(o.Acknowledges), o.Message, o.Timeline
 	at := metav1.NewMicroTime(now.Add(-o.Age).Truncate(time.Microsecond))
 	changed := !equality.Semantic.DeepEqual(ms, old)
@@ -62,6 +62,38 @@ func observed(ms v1alpha1.DatasetMemberStatus, o Observed, now time.Time) v1alph
 	}
 	ms.Position, ms.LagBytes, ms.LagSeconds, ms.ObservedAt = o.Position, o.LagBytes, o.LagSeconds, at
 	return ms
+}
+
+// copyState is what an observation says of a volume. A copy that does not run
+// says nothing: it may be a torn one.
+func copyState(was v1alpha1.CopyState, o Observed) v1alpha1.CopyState {
+	switch o.State {
+	case v1alpha1.StateCopying:
+		return v1alpha1.CopyPartial
+	case v1alpha1.StateRunning, v1alpha1.StateStreaming, v1alpha1.StateCatchingUp, v1alpha1.StateDetached:
+		return v1alpha1.CopyWhole
+	}
+	return was
+}
+
+// incomplete says why the copy of d at cluster is none to promote, or is empty. The
+// committed word outlives the leader that saw the copy being made; the newest
+// observation may be ahead of it.
+func (s *Snapshot) incomplete(d *v1alpha1.Dataset, cluster string) string {
+	var state v1alpha1.CopyState
+	if ms := memberStatus(d, cluster); ms != nil {
+		state = ms.Copy
+	}
+	if o, ok := s.Observed[Copy{key(d), cluster}]; ok {
+		state = copyState(state, o)
+	}
+	switch {
+	case state == v1alpha1.CopyPartial:
+		return "holds a part of a copy of dataset " + key(d).String() + " that is being made anew"
+	case state == "" && !inSyncSet(d, cluster):
+		return "was never seen with a whole copy of dataset " + key(d).String()
+	}
+	return ""
 }
 
 // reportEvery is how often positions alone are written to a dataset's status.

@@ -78,6 +78,10 @@ func Next(s *Snapshot, det Detection, st State) (State, []Command, []Note) {
 // take is Next with all that it wants, the hooks included.
 func take(s *Snapshot, det Detection, st State) *step {
 	x := &step{Snapshot: s, det: det, was: st, now: st.copy()}
+	if st.Run.Spec.Action == v1alpha1.ActionDrill {
+		x.drill()
+		return x
+	}
 	if !x.steered() {
 		x.phase()
 		x.hooked()

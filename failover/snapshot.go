@@ -54,6 +54,9 @@ type Snapshot struct {
 	Runs         []*v1alpha1.RecoveryRun
 	Plans        []*v1alpha1.RecoveryPlan
 	Approvals    []*v1alpha1.Approval
+	Placements   []*v1alpha1.Placement
+	// Kubernetes is what each cluster's agent last told of it.
+	Kubernetes map[string]*v1alpha1.KubernetesStatus
 
 	Observed map[Copy]Observed
 	// Fence answers for the time fence of one dataset's old primary: the
@@ -79,6 +82,8 @@ const (
 	VerbDiscard    Verb = "DISCARD"
 	VerbClose      Verb = "CLOSE"
 	VerbCatchUp    Verb = "CATCH_UP"
+	VerbDrillStart Verb = "DRILL_START"
+	VerbDrillStop  Verb = "DRILL_STOP"
 	// VerbWithhold: remember the epoch for good, give no more pledges for an
 	// older one, and answer when the last one is over.
 	VerbWithhold Verb = "WITHHOLD"

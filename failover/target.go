@@ -91,6 +91,9 @@ func weigh(s *Snapshot, det Detection, app *v1alpha1.Application, datasets []*v1
 		if o, ok := s.Observed[Copy{key(d), name}]; ok && o.State == v1alpha1.StateDiverged {
 			return c, "has diverged"
 		}
+		if why := s.incomplete(d, name); why != "" {
+			return c, why
+		}
 		from, known := s.Fleet.Cluster(d.Status.Primary)
 		c.sameRegion = c.sameRegion && known && from.Region == to.Region
 		if !inSyncSet(d, name) {

@@ -63,6 +63,9 @@ func (t *turn) application(app *v1alpha1.Application, services []*v1alpha1.Globa
 		}
 		t.serve(app, datasets, services)
 	}
+	if drill := t.activeDrill(app); drill != nil {
+		t.advance(State{Run: drill, App: app, Datasets: datasets})
+	}
 	next := app.DeepCopy()
 	Assess(t.Snapshot, t.out.Detection, next, datasets, services, run, blocked)
 	if !equality.Semantic.DeepEqual(next.Status, app.Status) {

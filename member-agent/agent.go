@@ -14,6 +14,7 @@ import (
 
 	"tripod.dev/tripod/hub/api/jointoken"
 	"tripod.dev/tripod/member-agent/applier"
+	"tripod.dev/tripod/member-agent/drill"
 	"tripod.dev/tripod/member-agent/effector"
 	"tripod.dev/tripod/member-agent/pledging"
 	"tripod.dev/tripod/member-agent/reporter"
@@ -199,6 +200,7 @@ func (a *Agent) parts(made *assembled, incarnation uint64, revision int64) (err 
 	acting, err := effector.New(effector.Config{
 		Cluster: config.Cluster, Replica: config.Replica, Listen: config.GuardListen,
 		Identity: a.credentials, Certificates: a.enrolment, Secrets: effector.NewClusterSecrets(a.local), Hubs: a.knownHubs,
+		Drills: drill.NewCenter(a.local),
 		Pledges: promises, Serve: promises.Register,
 		Active: hall.active, Hurry: made.sessions.Hurry, Log: log,
 	})

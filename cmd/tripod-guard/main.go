@@ -38,7 +38,7 @@ func main() {
 		Use: "tripod-guard", Short: "Runs a database and can always stop it", Long: help,
 		Version: version, SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(installCommand(), runCommand())
+	root.AddCommand(installCommand(), runCommand(), drillCommand())
 	if err := root.Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, "tripod-guard:", err)
 		os.Exit(1)

@@ -71,6 +71,7 @@ Exit codes: 0 done, 1 failed, 2 the report was printed and something is not well
 		newFailoverCommand(&door),
 		newFailbackCommand(&door),
 		newHoldCommand(&door),
+		newDrillCommand(&door),
 		newRunsCommand(&door),
 		newRunCommand(&door),
 		newApproveCommand(&door),

@@ -154,7 +154,7 @@ func checkAbort(run *v1alpha1.RecoveryRun) error {
 			return nil // paused before anything was changed
 		}
 	}
-	if !run.Spec.Action.Planned() {
+	if !run.Spec.Action.Planned() && run.Spec.Action != v1alpha1.ActionDrill {
 		return errors.New("the run " + run.Name + " is a failover under way, which cannot be undone; when it is completed, " + back)
 	}
 	return nil

@@ -59,6 +59,8 @@ var verbs = map[failover.Verb]agentv1.Verb{
 	failover.VerbDiscard:    agentv1.Verb_VERB_DISCARD,
 	failover.VerbClose:      agentv1.Verb_VERB_CLOSE,
 	failover.VerbCatchUp:    agentv1.Verb_VERB_CATCH_UP,
+	failover.VerbDrillStart: agentv1.Verb_VERB_DRILL_START,
+	failover.VerbDrillStop:  agentv1.Verb_VERB_DRILL_STOP,
 	failover.VerbWithhold:   agentv1.Verb_VERB_WITHHOLD,
 }
 
@@ -71,6 +73,8 @@ var verbRoles = map[failover.Verb]agentv1.Role{
 	failover.VerbDiscard:    agentv1.Role_ROLE_REPLICA,
 	failover.VerbClose:      agentv1.Role_ROLE_PRIMARY,
 	failover.VerbCatchUp:    agentv1.Role_ROLE_REPLICA,
+	failover.VerbDrillStart: agentv1.Role_ROLE_REPLICA,
+	failover.VerbDrillStop:  agentv1.Role_ROLE_REPLICA,
 	failover.VerbWithhold:   agentv1.Role_ROLE_REPLICA,
 }
 

@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -31,15 +32,16 @@ const Namespace = "tripod-system"
 // Controller is described in the package comment. Run must not be called again
 // before it has returned.
 type Controller struct {
-	cfg      Config
-	log      *slog.Logger
-	client   client.Client
-	cache    cache.Cache // nil in tests that read directly
-	objects  *objects
-	sender   *sender
-	recorder *recorder
-	hooks    *hook.Runner
-	metrics  *metrics
+	cfg       Config
+	log       *slog.Logger
+	client    client.Client
+	cache     cache.Cache // nil in tests that read directly
+	objects   *objects
+	sender    *sender
+	recorder  *recorder
+	readiness *readiness
+	hooks     *hook.Runner
+	metrics   *metrics
 
 	started   time.Time
 	woken     chan struct{}
@@ -88,6 +90,7 @@ func newController(cfg Config, cl client.Client, cached client.Reader) *Controll
 	c := &Controller{cfg: cfg, log: cfg.Log, client: cl, objects: newObjects(cached, cl), started: time.Now(),
 		woken: make(chan struct{}, 1), metrics: newMetrics()}
 	c.sender = newSender(cfg.Directives, c.uptime, c.Wake, c.metrics)
+	c.readiness = &readiness{metrics: c.metrics, announce: c.tellOf, known: map[types.NamespacedName]string{}}
 	c.hooks = newHooks(cl, cached)
 	c.recorder = newRecorder(cl, cfg.Member, cfg.Signer)
 	return c
@@ -110,7 +113,7 @@ func (c *Controller) Wake() {
 // Warm keeps the caches filled on every member, leader or not, until ctx ends.
 func (c *Controller) Warm(ctx context.Context) error {
 	for _, obj := range []client.Object{&v1alpha1.Cluster{}, &v1alpha1.Application{}, &v1alpha1.Dataset{}, &v1alpha1.GlobalService{},
-		&v1alpha1.RecoveryRun{}, &v1alpha1.RecoveryPlan{}, &v1alpha1.Approval{}} {
+		&v1alpha1.RecoveryRun{}, &v1alpha1.RecoveryPlan{}, &v1alpha1.Approval{}, &v1alpha1.Placement{}} {
 		if err := c.watch(ctx, obj); err != nil {
 			return err
 		}
@@ -147,6 +150,8 @@ func (c *Controller) Run(ctx context.Context) error {
 	defer c.sender.running.Wait()
 	c.sender.reset()
 	c.recorder.reset()
+	c.readiness.begin()
+	defer c.readiness.begin() // a follower says nothing about readiness
 	c.detection, c.since, c.afterOutage = failover.Detection{}, c.uptime(), nil
 	if err := c.prepare(ctx); err != nil {
 		return err
@@ -214,6 +219,7 @@ func (c *Controller) turn(ctx context.Context) (again bool, err error) {
 	e := failover.Turn(s)
 	c.metrics.turns.Observe(time.Since(begin).Seconds())
 	c.report(e)
+	c.readiness.tell(ctx, s.Applications, e.Applications)
 	c.detection = e.Detection
 	for _, cmd := range e.Commands {
 		c.command(ctx, s, cmd)

@@ -8,9 +8,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
+
+// maxEventMessage is what the API takes.
+const maxEventMessage = 1024
 
 // announce writes a Kubernetes event when a run enters a phase. Events are for
 // people: one that cannot be written is dropped.
@@ -29,6 +33,18 @@ func (c *Controller) announce(ctx context.Context, run *v1alpha1.RecoveryRun) {
 	if run.Spec.ForPlan() {
 		about = corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "RecoveryRun", Name: run.Name}
 	}
+	c.record(ctx, about, kind, "Recovery"+string(phase),
+		fmt.Sprintf("run %s: %s -> %s is %s %s %s", run.Name, orPlace(run.Spec.From), orPlace(run.Spec.To), phase, run.Status.Reason, run.Status.Message))
+}
+
+// tellOf records an event about an application.
+func (c *Controller) tellOf(ctx context.Context, app types.NamespacedName, kind, reason, message string) {
+	c.record(ctx, corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Application",
+		Namespace: app.Namespace, Name: app.Name}, kind, reason, message)
+}
+
+// record writes one event, beside the turn.
+func (c *Controller) record(ctx context.Context, about corev1.ObjectReference, kind, reason, message string) {
 	namespace := about.Namespace
 	if namespace == "" {
 		namespace = Namespace
@@ -37,15 +53,15 @@ func (c *Controller) announce(ctx context.Context, run *v1alpha1.RecoveryRun) {
 	event := &corev1.Event{
 		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, GenerateName: about.Name + "."},
 		InvolvedObject: about,
-		Reason:         "Recovery" + string(phase), Type: kind, Count: 1, FirstTimestamp: now, LastTimestamp: now,
-		Message: fmt.Sprintf("run %s: %s -> %s is %s %s %s", run.Name, orPlace(run.Spec.From), orPlace(run.Spec.To), phase, run.Status.Reason, run.Status.Message),
+		Reason:         reason, Type: kind, Count: 1, FirstTimestamp: now, LastTimestamp: now,
+		Message: message[:min(len(message), maxEventMessage)],
 		Source:  corev1.EventSource{Component: "tripod-failover", Host: c.cfg.Member},
 	}
 	c.sender.running.Go(func() {
 		bounded, cancel := context.WithTimeout(ctx, c.cfg.WriteTimeout)
 		defer cancel()
 		if err := c.client.Create(bounded, event); err != nil && ctx.Err() == nil {
-			c.log.Debug("event dropped", "run", run.Name, "error", err)
+			c.log.Debug("event dropped", "about", about.Name, "error", err)
 		}
 	})
 }

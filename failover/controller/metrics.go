@@ -13,6 +13,8 @@ type metrics struct {
 	classes      *prometheus.GaugeVec
 	breaker      prometheus.Gauge
 	failedWrites prometheus.Counter
+	ready        *prometheus.GaugeVec
+	preflight    *prometheus.GaugeVec
 }
 
 func newMetrics() *metrics {
@@ -29,11 +31,15 @@ func newMetrics() *metrics {
 			Help: "1 while losses in several centers stop every automatic action."}),
 		failedWrites: prometheus.NewCounter(prometheus.CounterOpts{Name: "tripod_failover_failed_writes_total",
 			Help: "Writes of the engine that failed other than by a conflict."}),
+		ready: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tripod_application_ready",
+			Help: "1 while a recovery of the application would succeed now without a person. Told by the leader."}, []string{"namespace", "application"}),
+		preflight: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tripod_preflight_result",
+			Help: "0 for a check that passed, 1 for a warning, 2 for a failure. Told by the leader."}, []string{"namespace", "application", "check", "target"}),
 	}
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.turns, m.directives, m.phases, m.classes, m.breaker, m.failedWrites}
+	return []prometheus.Collector{m.turns, m.directives, m.phases, m.classes, m.breaker, m.failedWrites, m.ready, m.preflight}
 }
 
 func (m *metrics) class(cluster string, was, is failover.Class) {

@@ -33,6 +33,7 @@ func (c *Controller) snapshot(ctx context.Context) (*failover.Snapshot, error) {
 	var rl v1alpha1.RecoveryRunList
 	var pl v1alpha1.RecoveryPlanList
 	var vl v1alpha1.ApprovalList
+	var ml v1alpha1.PlacementList
 	read(func() (e error) { clusters, e = list(ctx, c.objects, &cl, pointers(&cl.Items)); return })
 	read(func() (e error) { s.Applications, e = list(ctx, c.objects, &al, pointers(&al.Items)); return })
 	read(func() (e error) { s.Datasets, e = list(ctx, c.objects, &dl, pointers(&dl.Items)); return })
@@ -40,6 +41,7 @@ func (c *Controller) snapshot(ctx context.Context) (*failover.Snapshot, error) {
 	read(func() (e error) { s.Runs, e = list(ctx, c.objects, &rl, pointers(&rl.Items)); return })
 	read(func() (e error) { s.Plans, e = list(ctx, c.objects, &pl, pointers(&pl.Items)); return })
 	read(func() (e error) { s.Approvals, e = list(ctx, c.objects, &vl, pointers(&vl.Items)); return })
+	read(func() (e error) { s.Placements, e = list(ctx, c.objects, &ml, pointers(&ml.Items)); return })
 	if err != nil {
 		return nil, fmt.Errorf("gather the engine's snapshot: %w", err)
 	}
@@ -48,6 +50,11 @@ func (c *Controller) snapshot(ctx context.Context) (*failover.Snapshot, error) {
 	byName(s.Services)
 	byName(s.Runs)
 	byName(clusters)
+	byName(s.Placements)
+	s.Kubernetes = map[string]*v1alpha1.KubernetesStatus{}
+	for _, cl := range clusters {
+		s.Kubernetes[cl.Name] = cl.Status.Kubernetes
+	}
 	s.Fleet = c.fleet(clusters, s.Now)
 	s.Observed = c.observed()
 	return s, nil

@@ -60,6 +60,8 @@ const (
 	ReturnAfterOpen
 	// HoldIgnored: nobody is ever held, however short a time it has been heard.
 	HoldIgnored
+	// PartLooksWhole: a part of a copy is taken for one that stands still.
+	PartLooksWhole
 	bugs
 )
 
@@ -100,7 +102,7 @@ func (b Bug) String() string {
 	}
 	return [...]string{"None", "LeaseNotWaitedFor", "CoverageIgnored", "ShrinkBeforeCommit", "GrowWithoutConfirmation", "EffectorIgnoresEpoch",
 		"BreakerDisabled", "StepHasItsEffectTwice", "DeadlineFromAnswer", "NoConcurrencyControl", "AsynchronousIsSafe", "GuardDoesNotKill", "PromoteWithoutFencing",
-		"CatchUpNotProven", "ClosedRestarts", "CloseAtOlderEpoch", "ReturnWithinEpoch", "ReturnWithoutFence", "PromotedOpen", "ReturnAfterOpen", "HoldIgnored"}[b]
+		"CatchUpNotProven", "ClosedRestarts", "CloseAtOlderEpoch", "ReturnWithinEpoch", "ReturnWithoutFence", "PromotedOpen", "ReturnAfterOpen", "HoldIgnored", "PartLooksWhole"}[b]
 }
 
 // blind plants a bug in what the engine sees.
@@ -136,22 +138,39 @@ func (b Bug) blind(s *failover.Snapshot) {
 				s.Datasets[0].Status.Phase, s.Datasets[0].Status.Run = v1alpha1.DatasetPromoting, r.Name
 			}
 		}
-	case HoldIgnored:
-		d := s.Datasets[0].DeepCopy()
-		for i := range d.Status.Members {
-			d.Status.Members[i].HeldSince = nil
-		}
-		for name, sight := range s.Fleet.Sightings {
-			sight.Stable = time.Hour
-			s.Fleet.Sightings[name] = sight
-		}
-		s.Datasets[0] = d
+	case PartLooksWhole, HoldIgnored:
+		b.blindTo(s)
 	case AsynchronousIsSafe:
 		d := s.Datasets[0].DeepCopy()
 		if d.Status.Phase == v1alpha1.DatasetSteady {
 			d.Status.SyncSet = slices.Clone(places[:])
 		}
 		s.Datasets[0] = d
+	}
+}
+
+// blindTo plants a bug in what is known of the members.
+func (b Bug) blindTo(s *failover.Snapshot) {
+	d := s.Datasets[0].DeepCopy()
+	s.Datasets[0] = d
+	for i := range d.Status.Members {
+		if b == PartLooksWhole {
+			d.Status.Members[i].Copy = v1alpha1.CopyWhole
+		} else {
+			d.Status.Members[i].HeldSince = nil
+		}
+	}
+	for c, o := range s.Observed {
+		if b == PartLooksWhole && o.State == v1alpha1.StateCopying {
+			o.State = v1alpha1.StateStopped
+			s.Observed[c] = o
+		}
+	}
+	for name, sight := range s.Fleet.Sightings {
+		if b == HoldIgnored {
+			sight.Stable = time.Hour
+			s.Fleet.Sightings[name] = sight
+		}
 	}
 }
 

@@ -194,6 +194,7 @@ func (c *checker) dataset(o, n *v1alpha1.Dataset) {
 	}
 	c.planned(a, b)
 	c.homeward(a, b)
+	c.whole(a, b)
 }
 
 // legal are the changes of a dataset's phase, with by how much the epoch grows.

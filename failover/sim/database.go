@@ -21,9 +21,12 @@ type database struct {
 	// log ends where it says.
 	closing, orderly bool
 	diverged         bool
-	epoch            int64
-	log              []write
-	waits            []string // standbys whose confirmation a commit needs
+	// partial: a copy is being made, or was torn; copying is its end.
+	partial bool
+	copying time.Duration
+	epoch   int64
+	log     []write
+	waits   []string // standbys whose confirmation a commit needs
 
 	// of a primary, by standby
 	flushed [centers]int
@@ -131,11 +134,41 @@ func (s *site) follow(primary *site, epoch int64) bool {
 		db.diverged = true
 		return false
 	}
+	anew := n < len(db.log) || db.partial || epoch > 1 && s.w.third.IntN(3) > 0
+	if s.w.copies() && s.w.now != db.copying && anew {
+		s.seed(primary, epoch, n)
+		return true
+	}
 	db.stop()
-	db.log = slices.Clone(db.log[:n])
+	db.log, db.partial = slices.Clone(db.log[:n]), false
 	s.closed = 0
 	db.primary, db.fenced, db.formed, db.waits = false, false, true, nil
 	db.epoch, db.follows = epoch, primary.id
 	db.start()
 	return true
+}
+
+// copies is true in the schedules in which copies are made anew, which takes its time:
+// wherever something has to be taken back, and often when there is a new primary.
+func (w *world) copies() bool { return w.opt.Seed%3 == 0 || w.opt.Bug == PartLooksWhole }
+
+// seed copies a primary afresh: from its first moment on, and until it is through,
+// the volume holds a part of a copy.
+func (s *site) seed(primary *site, epoch int64, common int) {
+	db := &s.db
+	db.stop()
+	db.log, db.partial, db.primary, db.formed = slices.Clone(db.log[:common]), true, false, false
+	db.copying = s.w.now + s.w.between(2*time.Second, 12*time.Second)
+	boot := db.boot
+	s.w.trace("%s is copied anew from %s", s.name(), primary.name())
+	s.w.after(db.copying-s.w.now, func() {
+		p := &primary.db
+		if db.boot != boot || !s.w.power[s.id] {
+			return
+		}
+		if s.w.linked(s.id, primary.id) && p.running && p.primary && p.epoch == epoch && s.seenEpoch == epoch {
+			s.follow(primary, epoch)
+		}
+		db.copying = 0
+	})
 }

@@ -182,6 +182,9 @@ func (s *site) resync(c failover.Command) failover.Result {
 	if s.db.running && !s.db.primary && s.db.follows == p.id && s.db.epoch == c.Epoch {
 		return failover.Result{Outcome: failover.Done, Message: "follows already"}
 	}
+	if s.db.copying > s.w.now {
+		return failover.Result{Outcome: failover.Failed, Message: "the copy is under way"}
+	}
 	if !s.follow(p, c.Epoch) {
 		return failover.Result{Outcome: failover.Failed, Message: "diverged"}
 	}

@@ -73,3 +73,10 @@ func (c *checker) homeward(a, b v1alpha1.DatasetStatus) {
 		c.violate("hold", "%s goes home to %s, which came back %v ago", r.Name, home, since)
 	}
 }
+
+// whole judges a decision: no part of a copy is made primary.
+func (c *checker) whole(a, b v1alpha1.DatasetStatus) {
+	if b.Epoch > a.Epoch && b.Epoch > 1 && c.w.sites[siteOf(b.Primary)].db.partial {
+		c.violate("leg", "%s is to be the primary of epoch %d and holds a part of a copy", b.Primary, b.Epoch)
+	}
+}

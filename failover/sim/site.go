@@ -174,6 +174,7 @@ func (s *site) sees(epoch int64) {
 func (s *site) powerOff() {
 	s.stopAgent()
 	s.db.stop()
+	s.db.copying = 0
 	s.proof, s.deadline = grant{}, 0
 }
 
@@ -190,6 +191,8 @@ func (s *site) observe() failover.Observed {
 	switch {
 	case db.diverged:
 		o.State = v1alpha1.StateDiverged
+	case db.copying > s.w.now:
+		o.State = v1alpha1.StateCopying
 	case s.closed != 0 && !db.running:
 		o.State = v1alpha1.StateClosed
 	case db.running && db.primary:

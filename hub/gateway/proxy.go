@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"slices"
+	"sync"
 
 	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -73,6 +74,7 @@ func newProxy(through http.RoundTripper, logger *slog.Logger) *httputil.ReverseP
 	return &httputil.ReverseProxy{
 		Transport:      through,
 		FlushInterval:  -1, // a watch's event must not wait for the next
+		BufferPool:     &buffers{},
 		Rewrite:        rewrite,
 		ModifyResponse: inspect,
 		ErrorHandler:   explain,
@@ -137,3 +139,19 @@ func explain(w http.ResponseWriter, r *http.Request, err error) {
 		refuse(w, badGateway(name, err.Error()))
 	}
 }
+
+// buffers are what bodies are copied through; ReverseProxy makes one for each request.
+type buffers struct{ free sync.Pool }
+
+const bufferBytes = 32 << 10
+
+// Get implements httputil.BufferPool.
+func (b *buffers) Get() []byte {
+	if free, ok := b.free.Get().(*[bufferBytes]byte); ok {
+		return free[:]
+	}
+	return make([]byte, bufferBytes)
+}
+
+// Put implements httputil.BufferPool.
+func (b *buffers) Put(buffer []byte) { b.free.Put((*[bufferBytes]byte)(buffer)) }

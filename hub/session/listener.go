@@ -30,6 +30,8 @@ type splitter struct {
 
 func newSplitter(listener net.Listener, base *tls.Config, roots func() *x509.CertPool, userTimeout time.Duration, log *slog.Logger) *splitter {
 	config := base.Clone()
+	// Small records at the beginning are for browsers; here they are more work.
+	config.DynamicRecordSizingDisabled = true
 	config.NextProtos = nil
 	if roots != nil {
 		config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {

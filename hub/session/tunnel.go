@@ -14,6 +14,8 @@ import (
 
 	"github.com/hashicorp/yamux"
 	"google.golang.org/grpc/status"
+
+	"tripod.dev/tripod/proto/agent/frames"
 )
 
 // ErrNoTunnel is what Dial wraps when no agent of the cluster is connected to
@@ -45,7 +47,7 @@ func (s *Server) serveTunnel(ctx context.Context, conn *tls.Conn) {
 		s.config.Logger.Info("tunnel refused", "cluster", cluster, "error", err)
 		return
 	}
-	tunnel, err := yamux.Client(conn, s.tunnelConfig())
+	tunnel, err := yamux.Client(frames.Joined(conn), s.tunnelConfig())
 	if err != nil {
 		s.config.Logger.Error("tunnel cannot start", "cluster", cluster, "error", err)
 		return

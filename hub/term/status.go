@@ -263,7 +263,21 @@ func kubernetesStatus(f *agentv1.ClusterFacts) *v1alpha1.KubernetesStatus {
 		Version: f.GetVersion(), Nodes: f.GetNodes(), ReadyNodes: f.GetReadyNodes(),
 		Allocatable: v1alpha1.Resources{CPU: quantity(f.GetAllocatableCpu()), Memory: quantity(f.GetAllocatableMemory())},
 		Requested:   v1alpha1.Resources{CPU: quantity(f.GetRequestedCpu()), Memory: quantity(f.GetRequestedMemory())},
+
+		StorageClasses: f.GetStorageClasses(), CustomKinds: customKinds(f), MissingImages: f.GetMissingImages(), Crowded: f.GetCrowded(),
 	}
+}
+
+// customKinds are the kinds that a cluster serves and that are not Kubernetes' own.
+func customKinds(f *agentv1.ClusterFacts) []string {
+	var kinds []string
+	for _, r := range f.GetResources() {
+		if v1alpha1.IsCustomGroup(r.GetGroup()) {
+			kinds = append(kinds, r.GetKind()+"."+r.GetGroup())
+		}
+	}
+	slices.Sort(kinds)
+	return slices.Compact(kinds)
 }
 
 // quantity of a value that an agent reported; one that does not parse is none.

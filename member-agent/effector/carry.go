@@ -68,8 +68,11 @@ func (e *Effector) carry(ctx context.Context, d *agentv1.Directive) (*driver.Obs
 	}
 	s := e.site(keyOf(d.GetDataset()))
 	revision := d.GetRevision()
-	if d.GetVerb() == agentv1.Verb_VERB_PROBE || d.GetVerb() == agentv1.Verb_VERB_CATCH_UP {
+	if question(d.GetVerb()) {
 		revision = 0 // a question undoes nothing
+	}
+	if d.GetVerb() == agentv1.Verb_VERB_DRILL_STOP {
+		return e.stopDrill(ctx, d, role) // also of an older epoch: what is left must go
 	}
 	if err := s.admit(d.GetIncarnation(), d.GetEpoch(), revision); err != nil {
 		return nil, "", err
@@ -93,6 +96,8 @@ func (e *Effector) carry(ctx context.Context, d *agentv1.Directive) (*driver.Obs
 		return nil, "gives no more pledges for an older epoch, and none runs", err
 	case agentv1.Verb_VERB_CLOSE:
 		s.preempt()
+	case agentv1.Verb_VERB_DRILL_START:
+		return e.startDrill(ctx, d, role)
 	case agentv1.Verb_VERB_CATCH_UP:
 		return e.catchUp(ctx, drv, c, d.GetPositionBytes())
 	case agentv1.Verb_VERB_FOLLOW, agentv1.Verb_VERB_DISCARD:

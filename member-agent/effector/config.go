@@ -14,6 +14,7 @@ import (
 
 	"tripod.dev/tripod/failover/driver"
 	"tripod.dev/tripod/failover/driver/postgresql"
+	"tripod.dev/tripod/member-agent/drill"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
 
@@ -47,6 +48,12 @@ type Secrets interface {
 	PutSecret(ctx context.Context, namespace, name string, data map[string][]byte) error
 }
 
+// Drills are carried out by member-agent/drill.
+type Drills interface {
+	Start(ctx context.Context, o drill.Order) (string, error)
+	Stop(ctx context.Context, o drill.Order) error
+}
+
 // Pledges are what keeps a primary role when no hub renews the lease, and what
 // this cluster has promised to others (member-agent/pledging).
 type Pledges interface {
@@ -74,6 +81,8 @@ type Config struct {
 	Identity     Identity
 	Certificates CertificateSource
 	Secrets      Secrets
+	// Drills makes copies apart from production; without it drills are refused.
+	Drills Drills
 	// Hubs are HOST:PORT of the hub's members as known now: guards that no agent
 	// answers ask them. Optional.
 	Hubs func() []string

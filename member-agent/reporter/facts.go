@@ -20,8 +20,9 @@ import (
 )
 
 var (
-	nodes = schema.GroupResource{Resource: "nodes"}
-	pods  = schema.GroupResource{Resource: "pods"}
+	nodes   = schema.GroupResource{Resource: "nodes"}
+	pods    = schema.GroupResource{Resource: "pods"}
+	classes = schema.GroupResource{Group: "storage.k8s.io", Resource: "storageclasses"}
 )
 
 // factsheet sums up the cluster as its objects come and go.
@@ -31,9 +32,11 @@ type factsheet struct {
 	resources []*agentv1.SyncedResource
 	nodes     map[syncer.Key]node
 	pods      map[syncer.Key]amount
+	wants     map[syncer.Key]wants
+	classes   map[syncer.Key]bool
 	published *agentv1.ClusterFacts
 
-	nodesListed, podsListed bool
+	nodesListed, podsListed, classesListed bool
 }
 
 type node struct {
@@ -51,7 +54,7 @@ func amountOf(list corev1.ResourceList) amount {
 }
 
 func newFactsheet() *factsheet {
-	return &factsheet{nodes: map[syncer.Key]node{}, pods: map[syncer.Key]amount{}}
+	return &factsheet{nodes: map[syncer.Key]node{}, pods: map[syncer.Key]amount{}, wants: map[syncer.Key]wants{}, classes: map[syncer.Key]bool{}}
 }
 
 // served notes the API server's version and the synced resources.
@@ -76,6 +79,10 @@ func (f *factsheet) note(r syncer.Resource, key syncer.Key, object *unstructured
 		f.noteNode(key, object)
 	case pods:
 		f.notePod(key, object)
+	case classes:
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.classes[key] = true
 	}
 }
 
@@ -103,6 +110,11 @@ func (f *factsheet) notePod(key syncer.Key, object *unstructured.Unstructured) {
 	requested := amountOf(podresource.PodRequests(&p, podresource.PodResourcesOptions{}))
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if w := wantsOf(&p); !ended && !w.nothing() {
+		f.wants[key] = w
+	} else {
+		delete(f.wants, key)
+	}
 	if ended || p.Spec.NodeName == "" {
 		delete(f.pods, key)
 		return
@@ -118,13 +130,16 @@ func (f *factsheet) forget(r syncer.Resource, key syncer.Key) {
 		delete(f.nodes, key)
 	case pods:
 		delete(f.pods, key)
+		delete(f.wants, key)
+	case classes:
+		delete(f.classes, key)
 	}
 }
 
 // listed notes that a list was taken in whole and forgets what is not in it.
 func (f *factsheet) listed(r syncer.Resource, objects []syncer.Object) {
 	name := r.GroupVersionResource.GroupResource()
-	if name != nodes && name != pods {
+	if name != nodes && name != pods && name != classes {
 		return
 	}
 	keep := make(map[syncer.Key]bool, len(objects))
@@ -133,6 +148,11 @@ func (f *factsheet) listed(r syncer.Resource, objects []syncer.Object) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if name == classes {
+		f.classesListed = true
+		maps.DeleteFunc(f.classes, func(key syncer.Key, _ bool) bool { return !keep[key] })
+		return
+	}
 	if name == nodes {
 		f.nodesListed = true
 		maps.DeleteFunc(f.nodes, func(key syncer.Key, _ node) bool { return !keep[key] })
@@ -140,15 +160,16 @@ func (f *factsheet) listed(r syncer.Resource, objects []syncer.Object) {
 	}
 	f.podsListed = true
 	maps.DeleteFunc(f.pods, func(key syncer.Key, _ amount) bool { return !keep[key] })
+	maps.DeleteFunc(f.wants, func(key syncer.Key, _ wants) bool { return !keep[key] })
 }
 
 // publish makes the present facts current and reports whether they are new.
-// There are none before the version is known and nodes and pods have been listed:
+// There are none before the version is known and what is counted has been listed:
 // a count that is still growing would look like a cluster without capacity.
 func (f *factsheet) publish() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.version == "" || !f.nodesListed || !f.podsListed {
+	if f.version == "" || !f.nodesListed || !f.podsListed || !f.classesListed && f.servesClassesLocked() {
 		return false
 	}
 	facts := &agentv1.ClusterFacts{Version: f.version, Nodes: int32(len(f.nodes)), Resources: f.resources}
@@ -166,6 +187,7 @@ func (f *factsheet) publish() bool {
 	}
 	facts.AllocatableCpu, facts.AllocatableMemory = allocatable.quantities()
 	facts.RequestedCpu, facts.RequestedMemory = requested.quantities()
+	f.wantedLocked(facts)
 	if proto.Equal(facts, f.published) {
 		return false
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
@@ -23,6 +24,7 @@ type proxy struct {
 	upgrade http.RoundTripper // HTTP/1.1, because SPDY and WebSocket take over a connection
 	target  *url.URL
 	log     *slog.Logger
+	buffers buffers
 }
 
 func newProxy(config *rest.Config, log *slog.Logger) (*proxy, error) {
@@ -45,6 +47,7 @@ func newProxy(config *rest.Config, log *slog.Logger) (*proxy, error) {
 		Rewrite:       p.rewrite,
 		Transport:     p,
 		FlushInterval: -1, // a watch event is sent when it comes
+		BufferPool:    &p.buffers,
 		ErrorHandler:  p.unreachable,
 		ErrorLog:      errorLog(log),
 	}
@@ -111,12 +114,30 @@ func closeIdleConnections(t http.RoundTripper) {
 	}
 }
 
+// buffers are what bodies are copied through; ReverseProxy makes one for each request.
+type buffers struct{ free sync.Pool }
+
+const bufferBytes = 32 << 10
+
+// Get implements httputil.BufferPool.
+func (b *buffers) Get() []byte {
+	if free, ok := b.free.Get().(*[bufferBytes]byte); ok {
+		return free[:]
+	}
+	return make([]byte, bufferBytes)
+}
+
+// Put implements httputil.BufferPool.
+func (b *buffers) Put(buffer []byte) { b.free.Put((*[bufferBytes]byte)(buffer)) }
+
 func errorLog(l *slog.Logger) *log.Logger { return slog.NewLogLogger(l.Handler(), slog.LevelDebug) }
 
 // tunnelTLS asks for the tunnel protocol and nothing else.
 func tunnelTLS(base *tls.Config, host string) *tls.Config {
 	config := base.Clone()
 	config.NextProtos = []string{Protocol}
+	// Small records at the beginning are for browsers; here they are more work.
+	config.DynamicRecordSizingDisabled = true
 	if config.ServerName == "" {
 		config.ServerName = host
 	}

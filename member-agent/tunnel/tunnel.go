@@ -16,6 +16,8 @@ import (
 	"github.com/hashicorp/yamux"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/util/wait"
+
+	"tripod.dev/tripod/proto/agent/frames"
 )
 
 const maxAnswer = 1024
@@ -119,7 +121,7 @@ func (t *Tunnel) once(ctx context.Context, address string) (opened bool, err err
 	if err != nil {
 		return false, err
 	}
-	session, err := yamux.Server(conn, t.yamuxConfig())
+	session, err := yamux.Server(frames.Joined(conn), t.yamuxConfig())
 	if err != nil {
 		_ = conn.Close()
 		return false, fmt.Errorf("start the tunnel to hub member %q: %w", address, err)

@@ -51,6 +51,7 @@ func (c *Controller) describe(p *v1alpha1.Placement, picked selection) {
 		clusters = append(clusters, c.clusterStatus(p, share.Cluster, refused[share.Cluster]))
 	}
 	p.Status.Clusters = clusters
+	p.Status.Needs = needs(p.Status.Decisions, picked.objects)
 	c.summarize(p)
 }
 

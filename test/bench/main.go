@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tripod.dev/tripod/test/bench/api"
+	"tripod.dev/tripod/test/bench/gateway"
 	"tripod.dev/tripod/test/bench/report"
 	"tripod.dev/tripod/test/bench/store"
 	"tripod.dev/tripod/test/storefleet"
@@ -32,7 +33,7 @@ func run() int {
 	root := &cobra.Command{
 		Use: "bench", Short: "Measure Tripod beside its peers", SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(benchStore())
+	root.AddCommand(benchStore(), benchGateway(), farEnd())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return 1
@@ -86,6 +87,49 @@ func benchStore() *cobra.Command {
 	command.Flags().IntVar(&plan.Rounds, "rounds", plan.Rounds, "how often each row is measured; the median counts")
 	command.Flags().IntVar(&kills, "kills", kills, "how often the leader is killed for store/leader-kill-gap/p99")
 	return command
+}
+
+func benchGateway() *cobra.Command {
+	plan := report.Plan{Rounds: 3, Progress: os.Stderr}
+	var only, folder string
+	duration := 3 * time.Second
+	command := &cobra.Command{
+		Use: "gateway", Short: "The gateway beside the API server behind it, a bare reverse proxy and kubectl proxy; the tunnel beside TLS", Args: cobra.NoArgs,
+		Example: "  bench gateway --only tunnel/ --rounds 1",
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			rows := &lines{to: cmd.OutOrStdout()}
+			plan.Out = rows
+			if plan.Only, err = regexp.Compile(only); err != nil {
+				return fmt.Errorf("--only is not a regular expression: %w", err)
+			}
+			self, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("find own program: %w", err)
+			}
+			if folder == "" {
+				if folder, err = os.MkdirTemp("", "tripod-bench-"); err != nil {
+					return fmt.Errorf("make a folder for the data: %w", err)
+				}
+				defer func() { _ = os.RemoveAll(folder) }()
+			}
+			err = gateway.Run(cmd.Context(), gateway.Config{Plan: plan, Self: self, BinDir: filepath.Dir(self), Folder: folder, Duration: duration})
+			if err == nil && rows.n == 0 {
+				err = fmt.Errorf("no row matches %q", only)
+			}
+			return err
+		},
+	}
+	command.Flags().StringVar(&only, "only", only, "run only the rows whose name matches this regular expression")
+	command.Flags().StringVar(&folder, "folder", folder, "where the servers keep their data; default: a temporary folder, removed at the end")
+	command.Flags().DurationVar(&duration, "duration", duration, "how long a row is measured in each round")
+	command.Flags().IntVar(&plan.Rounds, "rounds", plan.Rounds, "how often each row is measured; the median counts")
+	return command
+}
+
+// farEnd is a process of the gateway's benchmark, not for people.
+func farEnd() *cobra.Command {
+	return &cobra.Command{Use: "far CONFIG", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return gateway.RunFar(cmd.Context(), args[0]) }}
 }
 
 // lines counts what is printed: one write a row.

@@ -117,13 +117,18 @@ func (g *guarded) do(ctx context.Context, cmd *agentv1.GuardCommand) (*agentv1.G
 }
 
 func (g *guarded) settings() *agentv1.DatabaseSettings {
-	s := &agentv1.DatabaseSettings{Cluster: g.call.Dataset.Cluster, Options: map[string]string{}}
+	return &agentv1.DatabaseSettings{Cluster: g.call.Dataset.Cluster, Options: Options(g.call.Dataset.Parameters)}
+}
+
+// Options are the settings of the database among a dataset's parameters.
+func Options(parameters map[string]string) map[string]string {
+	out := map[string]string{}
 	for _, name := range options {
-		if v := g.call.Dataset.Parameters[name]; v != "" {
-			s.Options[name] = v
+		if v := parameters[name]; v != "" {
+			out[name] = v
 		}
 	}
-	return s
+	return out
 }
 
 // waits is the call's sync set without this copy.

@@ -120,6 +120,9 @@ func (p *place) writeConfiguration(s *agentv1.DatabaseSettings, replica bool) er
 		}
 		text += fmt.Sprintf("%s = '%s'\n", name, quote(value))
 	}
+	if p.cfg.Apart {
+		text += apart
+	}
 	password, err := p.secret("replication-password")
 	if err != nil {
 		return err

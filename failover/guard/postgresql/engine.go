@@ -33,6 +33,8 @@ type Config struct {
 	// replication-password.
 	Secrets string
 	Port    int
+	// Apart: a drill's copy, which nobody may notice.
+	Apart bool
 	// User runs the database; nil when the guard has no privileges to drop.
 	User *syscall.Credential
 }

@@ -129,6 +129,18 @@ type ApplicationStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 	Preflight  []PreflightCheck   `json:"preflight,omitempty"`
 	LastRun    *LastRun           `json:"lastRun,omitempty"`
+	LastDrill  *LastDrill         `json:"lastDrill,omitempty"`
+}
+
+// LastDrill sums up the latest drill.
+type LastDrill struct {
+	Name    string `json:"name"`
+	Phase   string `json:"phase,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+	Cluster string `json:"cluster,omitempty"`
+	// Result is what each copy answered, or why there is none.
+	Result     string            `json:"result,omitempty"`
+	FinishedAt *metav1.MicroTime `json:"finishedAt,omitempty"`
 }
 
 // LastRun sums up the latest recovery run.

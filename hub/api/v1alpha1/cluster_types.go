@@ -2,6 +2,7 @@ package v1alpha1
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -166,6 +167,20 @@ type KubernetesStatus struct {
 	ReadyNodes  int32     `json:"readyNodes"`
 	Allocatable Resources `json:"allocatable,omitempty"`
 	Requested   Resources `json:"requested,omitempty"`
+	// StorageClasses are those that claims can name.
+	StorageClasses []string `json:"storageClasses,omitempty"`
+	// CustomKinds are the kinds served that are not Kubernetes' own, as
+	// KIND.GROUP.
+	CustomKinds []string `json:"customKinds,omitempty"`
+	// MissingImages are those that pods wait for in vain.
+	MissingImages []string `json:"missingImages,omitempty"`
+	// Crowded are the namespaces with pods for which there is no room.
+	Crowded []string `json:"crowded,omitempty"`
+}
+
+// IsCustomGroup is false for the API groups of Kubernetes itself.
+func IsCustomGroup(group string) bool {
+	return strings.Contains(group, ".") && !strings.HasSuffix(group, ".k8s.io")
 }
 
 // Resources is an amount of cpu and memory.

@@ -219,6 +219,15 @@ const (
 	StateUnknown    MemberState = "Unknown"
 )
 
+// CopyState is Whole or Partial; empty if the copy was never seen.
+type CopyState string
+
+// States of what a volume holds.
+const (
+	CopyWhole   CopyState = "Whole"
+	CopyPartial CopyState = "Partial"
+)
+
 // DatasetMemberStatus is the last observation of one copy.
 type DatasetMemberStatus struct {
 	Cluster string      `json:"cluster"`
@@ -232,6 +241,10 @@ type DatasetMemberStatus struct {
 	LagBytes   *int64        `json:"lagBytes,omitempty"`
 	LagSeconds *int64        `json:"lagSeconds,omitempty"`
 	Guarded    GuardCoverage `json:"guarded,omitempty"`
+	// Copy says whether the volume holds a whole copy. It stays Partial from
+	// the first sight of a copy that is being made until the copy was seen to
+	// run, however often the cluster or the hub's leader is lost in between.
+	Copy CopyState `json:"copy,omitempty"`
 	// Acknowledges names the standbys this member waits for, when primary.
 	Acknowledges []string         `json:"acknowledges,omitempty"`
 	Message      string           `json:"message,omitempty"`

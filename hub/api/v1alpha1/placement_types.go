@@ -201,9 +201,28 @@ type PlacementStatus struct {
 	// when it was decided. A hub member renders only what it sees to match.
 	Digest   string                   `json:"digest,omitempty"`
 	Clusters []PlacementClusterStatus `json:"clusters,omitempty"`
+	// Needs is what the templates ask of a cluster.
+	Needs *PlacementNeeds `json:"needs,omitempty"`
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// PlacementNeeds is what a cluster must have to run a share.
+type PlacementNeeds struct {
+	// Shares are the requests of each cluster's share, without overrides.
+	Shares []ShareRequests `json:"shares,omitempty"`
+	// StorageClasses that claims name.
+	StorageClasses []string `json:"storageClasses,omitempty"`
+	// CustomKinds as KIND.GROUP.
+	CustomKinds []string `json:"customKinds,omitempty"`
+	Images      []string `json:"images,omitempty"`
+}
+
+// ShareRequests are what the pods of one cluster's share request.
+type ShareRequests struct {
+	Cluster  string    `json:"cluster"`
+	Requests Resources `json:"requests,omitempty"`
 }
 
 // PlacementDecision gives a cluster its share. Replicas is nil where the

@@ -124,7 +124,7 @@ type RecoveryRunList struct {
 // +kubebuilder:validation:Enum=Failover;Switchover;Failback;Drill
 type Action string
 
-// Actions of a run. A Drill is not carried out yet.
+// Actions of a run.
 const (
 	ActionFailover   Action = "Failover"
 	ActionSwitchover Action = "Switchover"
@@ -196,6 +196,10 @@ const (
 	RunReturning RunPhase = "Returning"
 	RunPaused    RunPhase = "Paused"
 	RunAborted   RunPhase = "Aborted"
+	// RunDrilling: copies of the standbys' data are promoted and probed apart
+	// from production; RunCleaning: nothing of them may be left.
+	RunDrilling RunPhase = "Drilling"
+	RunCleaning RunPhase = "Cleaning"
 )
 
 // RecoveryRunStatus is the journal of a run: the engine resumes from it after

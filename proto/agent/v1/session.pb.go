@@ -151,6 +151,12 @@ const (
 	// CATCH_UP: answer when this replica holds position_bytes of the log. Changes
 	// nothing.
 	Verb_VERB_CATCH_UP Verb = 8
+	// DRILL_START: promote and probe a copy of this replica's data apart from
+	// production; done when that was measured. Changes nothing of the dataset.
+	Verb_VERB_DRILL_START Verb = 20
+	// DRILL_STOP: remove all that a run's DRILL_START has made, and end it if it is
+	// under way.
+	Verb_VERB_DRILL_STOP Verb = 21
 	// WITHHOLD: remember the epoch for good, pledge for no older one, and answer
 	// when the last pledge given for an older one is over.
 	Verb_VERB_WITHHOLD Verb = 9
@@ -159,16 +165,18 @@ const (
 // Enum value maps for Verb.
 var (
 	Verb_name = map[int32]string{
-		0: "VERB_UNSPECIFIED",
-		1: "VERB_FENCE",
-		2: "VERB_PROMOTE",
-		3: "VERB_FOLLOW",
-		4: "VERB_SET_SYNC_SET",
-		5: "VERB_PROBE",
-		6: "VERB_DISCARD",
-		7: "VERB_CLOSE",
-		8: "VERB_CATCH_UP",
-		9: "VERB_WITHHOLD",
+		0:  "VERB_UNSPECIFIED",
+		1:  "VERB_FENCE",
+		2:  "VERB_PROMOTE",
+		3:  "VERB_FOLLOW",
+		4:  "VERB_SET_SYNC_SET",
+		5:  "VERB_PROBE",
+		6:  "VERB_DISCARD",
+		7:  "VERB_CLOSE",
+		8:  "VERB_CATCH_UP",
+		20: "VERB_DRILL_START",
+		21: "VERB_DRILL_STOP",
+		9:  "VERB_WITHHOLD",
 	}
 	Verb_value = map[string]int32{
 		"VERB_UNSPECIFIED":  0,
@@ -180,6 +188,8 @@ var (
 		"VERB_DISCARD":      6,
 		"VERB_CLOSE":        7,
 		"VERB_CATCH_UP":     8,
+		"VERB_DRILL_START":  20,
+		"VERB_DRILL_STOP":   21,
 		"VERB_WITHHOLD":     9,
 	}
 )
@@ -2314,7 +2324,13 @@ type ClusterFacts struct {
 	RequestedCpu      string                 `protobuf:"bytes,6,opt,name=requested_cpu,json=requestedCpu,proto3" json:"requested_cpu,omitempty"`
 	RequestedMemory   string                 `protobuf:"bytes,7,opt,name=requested_memory,json=requestedMemory,proto3" json:"requested_memory,omitempty"`
 	// resources served and synced, for the view's discovery.
-	Resources     []*SyncedResource `protobuf:"bytes,8,rep,name=resources,proto3" json:"resources,omitempty"`
+	Resources []*SyncedResource `protobuf:"bytes,8,rep,name=resources,proto3" json:"resources,omitempty"`
+	// storage_classes by name, sorted.
+	StorageClasses []string `protobuf:"bytes,9,rep,name=storage_classes,json=storageClasses,proto3" json:"storage_classes,omitempty"`
+	// missing_images are those that pods wait for in vain, sorted.
+	MissingImages []string `protobuf:"bytes,10,rep,name=missing_images,json=missingImages,proto3" json:"missing_images,omitempty"`
+	// crowded are the namespaces with pods for which there is no room, sorted.
+	Crowded       []string `protobuf:"bytes,11,rep,name=crowded,proto3" json:"crowded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2401,6 +2417,27 @@ func (x *ClusterFacts) GetRequestedMemory() string {
 func (x *ClusterFacts) GetResources() []*SyncedResource {
 	if x != nil {
 		return x.Resources
+	}
+	return nil
+}
+
+func (x *ClusterFacts) GetStorageClasses() []string {
+	if x != nil {
+		return x.StorageClasses
+	}
+	return nil
+}
+
+func (x *ClusterFacts) GetMissingImages() []string {
+	if x != nil {
+		return x.MissingImages
+	}
+	return nil
+}
+
+func (x *ClusterFacts) GetCrowded() []string {
+	if x != nil {
+		return x.Crowded
 	}
 	return nil
 }
@@ -2867,7 +2904,7 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x18\n" +
 	"\aapplied\x18\x04 \x01(\bR\aapplied\x12\x18\n" +
 	"\ahealthy\x18\x05 \x01(\bR\ahealthy\x12\x18\n" +
-	"\amessage\x18\x06 \x01(\tR\amessage\"\xc6\x02\n" +
+	"\amessage\x18\x06 \x01(\tR\amessage\"\xb0\x03\n" +
 	"\fClusterFacts\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
 	"\x05nodes\x18\x02 \x01(\x05R\x05nodes\x12\x1f\n" +
@@ -2877,7 +2914,11 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\x12allocatable_memory\x18\x05 \x01(\tR\x11allocatableMemory\x12#\n" +
 	"\rrequested_cpu\x18\x06 \x01(\tR\frequestedCpu\x12)\n" +
 	"\x10requested_memory\x18\a \x01(\tR\x0frequestedMemory\x12=\n" +
-	"\tresources\x18\b \x03(\v2\x1f.tripod.agent.v1.SyncedResourceR\tresources\"\xed\x01\n" +
+	"\tresources\x18\b \x03(\v2\x1f.tripod.agent.v1.SyncedResourceR\tresources\x12'\n" +
+	"\x0fstorage_classes\x18\t \x03(\tR\x0estorageClasses\x12%\n" +
+	"\x0emissing_images\x18\n" +
+	" \x03(\tR\rmissingImages\x12\x18\n" +
+	"\acrowded\x18\v \x03(\tR\acrowded\"\xed\x01\n" +
 	"\x0eSyncedResource\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1a\n" +
@@ -2915,7 +2956,7 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\x16PROTECTION_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14PROTECTION_ZERO_LOSS\x10\x01\x12\x1f\n" +
 	"\x1bPROTECTION_MAX_AVAILABILITY\x10\x02\x12\x1b\n" +
-	"\x17PROTECTION_ASYNCHRONOUS\x10\x03*\xbe\x01\n" +
+	"\x17PROTECTION_ASYNCHRONOUS\x10\x03*\xe9\x01\n" +
 	"\x04Verb\x12\x14\n" +
 	"\x10VERB_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -2928,7 +2969,9 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\fVERB_DISCARD\x10\x06\x12\x0e\n" +
 	"\n" +
 	"VERB_CLOSE\x10\a\x12\x11\n" +
-	"\rVERB_CATCH_UP\x10\b\x12\x11\n" +
+	"\rVERB_CATCH_UP\x10\b\x12\x14\n" +
+	"\x10VERB_DRILL_START\x10\x14\x12\x13\n" +
+	"\x0fVERB_DRILL_STOP\x10\x15\x12\x11\n" +
 	"\rVERB_WITHHOLD\x10\t*v\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x10\n" +

@@ -28,6 +28,8 @@ type Config struct {
 	Folder string
 	// Duration of one measurement.
 	Duration time.Duration
+	// Trusted is a further authority, PEM, whose clients the peer knows. Optional.
+	Trusted []byte
 }
 
 const namespace = "default"
@@ -37,17 +39,17 @@ const listed = 500
 
 // Run measures all rows that are asked for.
 func Run(ctx context.Context, c Config) (err error) {
-	rows := slices.DeleteFunc(c.rows(), func(r report.Measured[*server]) bool { return !c.Wants(r.Name) })
+	rows := slices.DeleteFunc(c.rows(), func(r report.Measured[*Server]) bool { return !c.Wants(r.Name) })
 	if len(rows) == 0 {
 		return nil
 	}
-	var servers []*server
+	var servers []*Server
 	defer func() {
 		for _, s := range servers {
-			err = errors.Join(err, s.stop())
+			err = errors.Join(err, s.Stop())
 		}
 	}()
-	for _, start := range []func(context.Context, Config) (*server, error){startHub, startPeer} {
+	for _, start := range []func(context.Context, Config) (*Server, error){StartHub, StartPeer} {
 		s, err := start(ctx, c)
 		if s != nil {
 			servers = append(servers, s)
@@ -67,20 +69,20 @@ func Run(ctx context.Context, c Config) (err error) {
 	return nil
 }
 
-func (c Config) rows() []report.Measured[*server] {
-	var rows []report.Measured[*server]
-	add := func(name string, clients int, do func(s *server) operation) {
-		rows = append(rows, report.Measured[*server]{Name: fmt.Sprintf("api/%s/c=%d", name, clients), Unit: "op/s", Better: report.Higher,
-			Measure: func(ctx context.Context, s *server) (float64, error) {
+func (c Config) rows() []report.Measured[*Server] {
+	var rows []report.Measured[*Server]
+	add := func(name string, clients int, do func(s *Server) operation) {
+		rows = append(rows, report.Measured[*Server]{Name: fmt.Sprintf("api/%s/c=%d", name, clients), Unit: "op/s", Better: report.Higher,
+			Measure: func(ctx context.Context, s *Server) (float64, error) {
 				return s.throughput(ctx, c.Duration, clients, do(s))
 			}})
 	}
 	for _, clients := range []int{1, 16, 256} {
-		add("create", clients, (*server).create)
-		add("get", clients, (*server).get)
+		add("create", clients, (*Server).create)
+		add("get", clients, (*Server).get)
 	}
 	for _, clients := range []int{1, 16} {
-		add("list", clients, (*server).list)
+		add("list", clients, (*Server).list)
 	}
 	return rows
 }
@@ -88,7 +90,7 @@ func (c Config) rows() []report.Measured[*server] {
 // operation is one request.
 type operation func(ctx context.Context, c kubernetes.Interface, client, n int) error
 
-func (s *server) throughput(ctx context.Context, duration time.Duration, clients int, do operation) (float64, error) {
+func (s *Server) throughput(ctx context.Context, duration time.Duration, clients int, do operation) (float64, error) {
 	open, closeAll, err := s.connect(min(clients, 32))
 	if err != nil {
 		return 0, err
@@ -100,7 +102,7 @@ func (s *server) throughput(ctx context.Context, duration time.Duration, clients
 }
 
 // fill makes the objects that get and list read.
-func (s *server) fill(ctx context.Context) error {
+func (s *Server) fill(ctx context.Context) error {
 	open, closeAll, err := s.connect(1)
 	if err != nil {
 		return err
@@ -125,7 +127,7 @@ var payload = string(slices.Repeat([]byte("0123456789abcdef"), 60))
 
 var created atomic.Int64
 
-func (s *server) create() operation {
+func (s *Server) create() operation {
 	return func(ctx context.Context, c kubernetes.Interface, _, _ int) error {
 		_, err := c.CoreV1().ConfigMaps(namespace).Create(ctx, object(fmt.Sprintf("made-%08d", created.Add(1))), metav1.CreateOptions{})
 		return err
@@ -133,7 +135,7 @@ func (s *server) create() operation {
 }
 
 // get reads from the store, as every get without a resource version does.
-func (s *server) get() operation {
+func (s *Server) get() operation {
 	return func(ctx context.Context, c kubernetes.Interface, client, n int) error {
 		_, err := c.CoreV1().ConfigMaps(namespace).Get(ctx, fmt.Sprintf("read-%04d", (client*7919+n)%listed), metav1.GetOptions{})
 		return err
@@ -141,7 +143,7 @@ func (s *server) get() operation {
 }
 
 // list reads a page of the namespace, consistently.
-func (s *server) list() operation {
+func (s *Server) list() operation {
 	return func(ctx context.Context, c kubernetes.Interface, _, _ int) error {
 		l, err := c.CoreV1().ConfigMaps(namespace).List(ctx, metav1.ListOptions{Limit: listed})
 		if err == nil && len(l.Items) != listed {

@@ -23,19 +23,26 @@ import (
 	"tripod.dev/tripod/test/multikind/center/pki"
 )
 
-// server is a Kubernetes API and the processes behind it.
-type server struct {
-	name      string
-	config    *rest.Config
+// Server is a Kubernetes API and the processes behind it.
+type Server struct {
+	name string
+	// Config reaches it as its administrator.
+	Config    *rest.Config
 	processes []*exec.Cmd
 	ended     chan error
 }
 
 // Name implements report.Bench.
-func (s *server) Name() string { return s.name }
+func (s *Server) Name() string { return s.name }
 
 // hubAddress is the member's: its ports are fixed.
 const hubAddress = "127.0.0.93"
+
+// HubData is the data directory of the hub below a configuration's folder.
+func HubData(folder string) string { return filepath.Join(folder, hubFolder, "data") }
+
+// HubSessions is where agents reach the hub.
+const HubSessions = hubAddress + ":6444"
 
 // startLimit bounds how long a server may take to be ready.
 const startLimit = 2 * time.Minute
@@ -46,9 +53,10 @@ const (
 	peerFolder = "api-peer"
 )
 
-func startHub(ctx context.Context, c Config) (*server, error) {
+// StartHub runs a hub of one member.
+func StartHub(ctx context.Context, c Config) (*Server, error) {
 	folder := filepath.Join(c.Folder, hubFolder)
-	s := &server{name: "tripod", ended: make(chan error, 1)}
+	s := &Server{name: "tripod", ended: make(chan error, 1)}
 	token := filepath.Join(folder, "token")
 	if err := writeFile(token, []byte(strings.Repeat("0123456789abcdef", 4)+"\n")); err != nil {
 		return nil, err
@@ -63,23 +71,25 @@ func startHub(ctx context.Context, c Config) (*server, error) {
 	if err := writeFile(file, text); err != nil {
 		return nil, err
 	}
-	if err := s.run(folder, filepath.Join(c.BinDir, "tripod-hub"), "--config", file, "--log-level", "warn"); err != nil {
+	if err := s.Run(folder, filepath.Join(c.BinDir, "tripod-hub"), "--config", file, "--log-level", "warn"); err != nil {
 		return s, err
 	}
 	kubeconfig := filepath.Join(data, "admin.kubeconfig")
-	err = s.await(ctx, func(context.Context) error {
-		s.config, err = clientcmd.BuildConfigFromFlags("", kubeconfig)
+	err = s.Await(ctx, func(context.Context) error {
+		s.Config, err = clientcmd.BuildConfigFromFlags("", kubeconfig)
 		return err
 	})
 	if err != nil {
 		return s, err
 	}
-	return s, s.await(ctx, s.ready)
+	return s, s.Await(ctx, s.ready)
 }
 
-func startPeer(ctx context.Context, c Config) (*server, error) {
+// StartPeer runs a kube-apiserver with one etcd, and with the policy of the hub that
+// runs from the same configuration.
+func StartPeer(ctx context.Context, c Config) (*Server, error) {
 	folder := filepath.Join(c.Folder, peerFolder)
-	s := &server{name: "kube-apiserver v1.36.3 with etcd 3.6.8", ended: make(chan error, 2)}
+	s := &Server{name: "kube-apiserver v1.36.3 with etcd 3.6.8", ended: make(chan error, 2)}
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, fmt.Errorf("make the peer's folder: %w", err)
 	}
@@ -93,28 +103,32 @@ func startPeer(ctx context.Context, c Config) (*server, error) {
 	}
 	etcd, peer := "https://127.0.0.1:"+ports[0], "http://127.0.0.1:"+ports[1]
 	kubernode := filepath.Join(c.BinDir, "kubernode")
-	err = s.run(folder, kubernode, "etcd", "--data-dir", filepath.Join(folder, "etcd"), "--log-level", "warn",
+	err = s.Run(folder, kubernode, "etcd", "--data-dir", filepath.Join(folder, "etcd"), "--log-level", "warn",
 		"--listen-client-urls", etcd, "--advertise-client-urls", etcd, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
 		"--initial-cluster", "default="+peer, "--client-cert-auth",
 		"--trusted-ca-file", files("ca.crt"), "--cert-file", files("server.crt"), "--key-file", files("server.key"))
 	if err != nil {
 		return s, err
 	}
+	clients, err := trusted(folder, files("ca.crt"), c.Trusted)
+	if err != nil {
+		return s, err
+	}
 	// The hub's own policy.
-	policy := filepath.Join(c.Folder, hubFolder, "data", "apiserver", "audit", "policy.yaml")
-	err = s.run(folder, kubernode, "kube-apiserver", "--etcd-servers", etcd, "--etcd-cafile", files("ca.crt"),
+	policy := filepath.Join(HubData(c.Folder), "apiserver", "audit", "policy.yaml")
+	err = s.Run(folder, kubernode, "kube-apiserver", "--etcd-servers", etcd, "--etcd-cafile", files("ca.crt"),
 		"--etcd-certfile", files("admin.crt"), "--etcd-keyfile", files("admin.key"),
 		"--bind-address", "127.0.0.1", "--secure-port", ports[2], "--tls-cert-file", files("server.crt"), "--tls-private-key-file", files("server.key"),
-		"--client-ca-file", files("ca.crt"), "--authorization-mode", "RBAC",
+		"--client-ca-file", clients, "--authorization-mode", "RBAC",
 		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", files("accounts.pub"),
 		"--service-account-signing-key-file", files("accounts.key"), "--service-cluster-ip-range", "10.96.0.0/16",
 		"--audit-log-path", filepath.Join(folder, "audit.log"), "--audit-policy-file", policy)
 	if err != nil {
 		return s, err
 	}
-	s.config = &rest.Config{Host: "https://127.0.0.1:" + ports[2], TLSClientConfig: rest.TLSClientConfig{
+	s.Config = &rest.Config{Host: "https://127.0.0.1:" + ports[2], TLSClientConfig: rest.TLSClientConfig{
 		CAFile: files("ca.crt"), CertFile: files("admin.crt"), KeyFile: files("admin.key")}}
-	return s, s.await(ctx, s.ready)
+	return s, s.Await(ctx, s.ready)
 }
 
 // issue makes the peer's certificates; files names one of them.
@@ -133,6 +147,16 @@ func issue(folder string) (files func(string) string, err error) {
 		return nil, err
 	}
 	return func(name string) string { return filepath.Join(folder, name) }, nil
+}
+
+// trusted is a file with the authorities of clients: its own and another.
+func trusted(folder, own string, other []byte) (string, error) {
+	text, err := os.ReadFile(own)
+	if err != nil {
+		return "", fmt.Errorf("read the authority: %w", err)
+	}
+	file := filepath.Join(folder, "clients.crt")
+	return file, writeFile(file, append(text, other...))
 }
 
 func writeFile(path string, text []byte) error {
@@ -158,7 +182,8 @@ func freePorts(n int) ([]string, error) {
 	return ports, nil
 }
 
-func (s *server) run(folder, program string, arguments ...string) error {
+// Run starts a process, which ends with this one or with Stop.
+func (s *Server) Run(folder, program string, arguments ...string) error {
 	log, err := os.Create(filepath.Join(folder, arguments[0]+".log"))
 	if err != nil {
 		return fmt.Errorf("open a log: %w", err)
@@ -177,7 +202,8 @@ func (s *server) run(folder, program string, arguments ...string) error {
 	return nil
 }
 
-func (s *server) stop() error {
+// Stop kills the processes.
+func (s *Server) Stop() error {
 	var failed []error
 	for _, p := range s.processes {
 		if err := p.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -188,7 +214,8 @@ func (s *server) stop() error {
 	return errors.Join(failed...)
 }
 
-func (s *server) await(ctx context.Context, try func(context.Context) error) error {
+// Await tries until it works, or a process ends, or the server should long be ready.
+func (s *Server) Await(ctx context.Context, try func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	ticker := time.NewTicker(100 * time.Millisecond)
@@ -210,7 +237,7 @@ func (s *server) await(ctx context.Context, try func(context.Context) error) err
 }
 
 // ready wants the server's word and the namespace that the objects go to.
-func (s *server) ready(ctx context.Context) error {
+func (s *Server) ready(ctx context.Context) error {
 	open, closeAll, err := s.connect(1)
 	if err != nil {
 		return err
@@ -224,7 +251,7 @@ func (s *server) ready(ctx context.Context) error {
 }
 
 // connect opens n connections; client-go would share one among all clients.
-func (s *server) connect(n int) (open []kubernetes.Interface, closeAll func(), err error) {
+func (s *Server) connect(n int) (open []kubernetes.Interface, closeAll func(), err error) {
 	var transports []*http.Transport
 	closeAll = func() {
 		for _, t := range transports {
@@ -232,7 +259,7 @@ func (s *server) connect(n int) (open []kubernetes.Interface, closeAll func(), e
 		}
 	}
 	for range n {
-		config := rest.CopyConfig(s.config)
+		config := rest.CopyConfig(s.Config)
 		config.QPS, config.ContentType, config.AcceptContentTypes = -1, "application/vnd.kubernetes.protobuf", "application/vnd.kubernetes.protobuf,application/json"
 		tls, err := rest.TLSConfigFor(config)
 		if err != nil {

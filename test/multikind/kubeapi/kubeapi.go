@@ -28,8 +28,8 @@ const startLimit = 180 * time.Second
 
 // Start boots an API server that lives as long as the test and returns how to
 // reach it as an administrator. Nothing else of Kubernetes runs: no controller
-// and no node.
-func Start(t testing.TB) *rest.Config {
+// and no node. More are further flags of the API server.
+func Start(t testing.TB, more ...string) *rest.Config {
 	t.Helper()
 	program := Program(t)
 	dir := t.TempDir()
@@ -45,11 +45,11 @@ func Start(t testing.TB) *rest.Config {
 		t.Fatal(err)
 	}
 	_, securePort, _ := net.SplitHostPort(secure)
-	start(t, dir, program, "kube-apiserver", "--etcd-servers", "http://"+etcd, "--bind-address", "127.0.0.1",
+	start(t, dir, program, append([]string{"kube-apiserver", "--etcd-servers", "http://"+etcd, "--bind-address", "127.0.0.1",
 		"--secure-port", securePort, "--cert-dir", filepath.Join(dir, "certs"), "--token-auth-file", tokens,
 		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", key,
 		"--service-account-signing-key-file", key, "--authorization-mode", "RBAC",
-		"--service-cluster-ip-range", "10.96.0.0/16", "--disable-admission-plugins", "ServiceAccount")
+		"--service-cluster-ip-range", "10.96.0.0/16", "--disable-admission-plugins", "ServiceAccount"}, more...)...)
 	config := &rest.Config{
 		Host: "https://" + secure, BearerToken: "admin",
 		TLSClientConfig: rest.TLSClientConfig{Insecure: true},

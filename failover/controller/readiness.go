@@ -1,0 +1,89 @@
+package controller
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+// readiness tells metrics and events whether recoveries would succeed now. It
+// belongs to the controller's loop.
+type readiness struct {
+	metrics  *metrics
+	announce func(ctx context.Context, app types.NamespacedName, kind, reason, message string)
+	// known is what was last told, by application: a resource version.
+	known map[types.NamespacedName]string
+}
+
+// begin forgets what an earlier term told.
+func (r *readiness) begin() {
+	clear(r.known)
+	r.metrics.ready.Reset()
+	r.metrics.preflight.Reset()
+}
+
+// tell tells of every application that it has not told of in its present state,
+// and of those that are about to be changed what they become.
+func (r *readiness) tell(ctx context.Context, apps, changed []*v1alpha1.Application) {
+	present := make(map[types.NamespacedName]*v1alpha1.Application, len(apps))
+	for _, app := range apps {
+		name := types.NamespacedName{Namespace: app.Namespace, Name: app.Name}
+		present[name] = app
+		if r.known[name] != app.ResourceVersion {
+			r.known[name] = app.ResourceVersion
+			r.measure(app)
+		}
+	}
+	for name := range r.known {
+		if present[name] == nil {
+			delete(r.known, name)
+			r.metrics.ready.DeleteLabelValues(name.Namespace, name.Name)
+			r.metrics.preflight.DeletePartialMatch(map[string]string{"namespace": name.Namespace, "application": name.Name})
+		}
+	}
+	for _, next := range changed {
+		name := types.NamespacedName{Namespace: next.Namespace, Name: next.Name}
+		is, was := readyOf(next), readyOf(present[name])
+		if is == nil || was != nil && was.Status == is.Status {
+			continue
+		}
+		kind, reason := corev1.EventTypeWarning, "RecoveryNotReady"
+		if is.Status == metav1.ConditionTrue {
+			kind, reason = corev1.EventTypeNormal, "RecoveryReady"
+		}
+		r.announce(ctx, name, kind, reason, is.Reason+": "+is.Message)
+	}
+}
+
+func readyOf(app *v1alpha1.Application) *metav1.Condition {
+	if app == nil {
+		return nil
+	}
+	return meta.FindStatusCondition(app.Status.Conditions, v1alpha1.ConditionReady)
+}
+
+var resultValues = map[v1alpha1.PreflightResult]float64{v1alpha1.PreflightPassed: 0, v1alpha1.PreflightWarning: 1, v1alpha1.PreflightFailed: 2}
+
+// measure sets the gauges of one application. Of several datasets with one check
+// and target the worst counts.
+func (r *readiness) measure(app *v1alpha1.Application) {
+	ready := r.metrics.ready.WithLabelValues(app.Namespace, app.Name)
+	ready.Set(0)
+	if c := readyOf(app); c != nil && c.Status == metav1.ConditionTrue {
+		ready.Set(1)
+	}
+	r.metrics.preflight.DeletePartialMatch(map[string]string{"namespace": app.Namespace, "application": app.Name})
+	worst := map[[2]string]float64{}
+	for _, c := range app.Status.Preflight {
+		k := [2]string{c.Check, c.Target}
+		worst[k] = max(worst[k], resultValues[c.Result])
+	}
+	for k, v := range worst {
+		r.metrics.preflight.WithLabelValues(app.Namespace, app.Name, k[0], k[1]).Set(v)
+	}
+}

@@ -1,0 +1,111 @@
+package failover
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+// see sets what the agent of a cluster reports of its copy.
+func (w *world) see(cluster string, role v1alpha1.Role, state v1alpha1.MemberState, epoch int64) {
+	w.s.Observed[Copy{ledger, cluster}] = Observed{Role: role, State: state, Epoch: epoch, Guarded: v1alpha1.Guarded}
+}
+
+// A metro failover while the remote leg is being copied anew: neither then, nor
+// after its cluster or the hub's leader was lost, does the part of a copy look as
+// if it could take over.
+func TestALegThatIsBeingCopiedIsNoTarget(t *testing.T) {
+	w := newWorld(t).steady()
+	w.see("south-1", v1alpha1.RoleNone, v1alpha1.StateCopying, 1)
+	w.turn()
+	w.lose("north-1")
+	w.turns(4)
+	if st := w.db().Status; st.Primary != "north-2" || st.Phase != v1alpha1.DatasetSteady {
+		t.Fatalf("the metro failover: %+v", st)
+	}
+	for name, after := range map[string]func(){
+		"while it is copied":                         func() {},
+		"its copy was torn, it does not run":         func() { w.see("south-1", v1alpha1.RoleNone, v1alpha1.StateStopped, 1) },
+		"its agent came back and saw nothing yet":    func() { w.see("south-1", v1alpha1.RoleNone, v1alpha1.StateUnknown, 0) },
+		"a new leader has not heard its agent yet":   func() { delete(w.s.Observed, Copy{ledger, "south-1"}) },
+		"it was fenced, as a copy of an old primary": func() { w.see("south-1", v1alpha1.RoleNone, v1alpha1.StateFenced, 2) },
+	} {
+		after()
+		w.turn()
+		if _, why := weigh(&w.s, w.det, w.app(), w.s.Datasets, "south-1"); !strings.Contains(why, "being made anew") {
+			t.Errorf("%s: %q", name, why)
+		}
+		if c := checkOf(w.app(), "ReplicationLag", "south-1"); c.Result != v1alpha1.PreflightFailed {
+			t.Errorf("%s: the preflight says %+v", name, c)
+		}
+	}
+	w.ordered("north-2", "south-1")
+	w.turns(2)
+	if run := w.run(); run.Status.Phase != v1alpha1.RunPreflight || w.db().Status.Epoch != 2 {
+		t.Errorf("an ordered failover to it is %s: %s", run.Status.Phase, run.Status.Message)
+	}
+}
+
+// The third leg follows the new primary as soon as that is proven by a write, and is
+// a target again when its copy runs. It never is in the sync set.
+func TestTheThirdLegIsProtectedAnewInOrder(t *testing.T) {
+	w := newWorld(t).steady()
+	w.see("south-1", v1alpha1.RoleNone, v1alpha1.StateCopying, 1)
+	w.turn()
+	w.lose("north-1")
+	w.sent = nil
+	w.turns(4)
+	w.see("north-2", v1alpha1.RolePrimary, v1alpha1.StateRunning, 2)
+	w.see("south-1", v1alpha1.RoleNone, v1alpha1.StateStopped, 1)
+	w.pass(100*time.Millisecond, "north-1")
+	w.turns(2)
+	for _, c := range w.sent {
+		if c.Verb == VerbFollow && (c.Epoch != 2 || c.Cluster != "south-1") {
+			t.Errorf("told to follow before the new primary was proven: %+v", c)
+		}
+	}
+	if w.count(VerbFollow) != 1 {
+		t.Errorf("the third leg was told to follow %d times", w.count(VerbFollow))
+	}
+	zero := int64(0)
+	w.s.Observed[Copy{ledger, "south-1"}] = Observed{Role: v1alpha1.RoleReplica, State: v1alpha1.StateStreaming, Epoch: 2, LagBytes: &zero, LagSeconds: &zero}
+	w.s.Observed[Copy{ledger, "north-2"}] = Observed{Role: v1alpha1.RolePrimary, State: v1alpha1.StateRunning, Epoch: 2, Guarded: v1alpha1.Guarded,
+		Streaming: []string{"south-1"}, CaughtUp: []string{"south-1"}}
+	w.turns(2)
+	if c, why := weigh(&w.s, w.det, w.app(), w.s.Datasets, "south-1"); why != "" || c.sync || c.NeedsApproval == "" {
+		t.Errorf("the leg that runs again is %+v %q", c, why)
+	}
+}
+
+// A synchronous standby whose volume was lost stays in the committed sync set under
+// ZeroLoss, because no write is acknowledged without it; it is no target all the same.
+func TestACopyOfTheSyncSetThatIsMadeAnewIsNotPromoted(t *testing.T) {
+	w := newWorld(t).steady()
+	w.see("north-2", v1alpha1.RoleNone, v1alpha1.StateCopying, 1)
+	w.turn()
+	w.lose("north-1")
+	w.turns(3)
+	if !inSyncSet(w.db(), "north-2") || w.db().Status.Epoch != 1 {
+		t.Errorf("epoch %d, sync set %v, runs %d", w.db().Status.Epoch, w.db().Status.SyncSet, len(w.s.Runs))
+	}
+}
+
+func (w *world) ordered(from, to string) {
+	w.order(to)
+	run := w.run()
+	run.Spec.From = v1alpha1.Place{Cluster: from}
+	run.CreationTimestamp = metav1.NewTime(w.s.Now)
+}
+
+func checkOf(app *v1alpha1.Application, check, target string) v1alpha1.PreflightCheck {
+	for _, c := range app.Status.Preflight {
+		if c.Check == check && c.Target == target {
+			return c
+		}
+	}
+	return v1alpha1.PreflightCheck{}
+}

@@ -1,0 +1,322 @@
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/yamux"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/cri-streaming/pkg/streaming/portforward"
+	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
+
+	"tripod.dev/tripod/hub/api/v1alpha1"
+	"tripod.dev/tripod/member-agent/tunnel"
+	"tripod.dev/tripod/test/multikind/kubeapi"
+)
+
+// rig is one real API server with a kubelet of ours, and a door before it for
+// each of the two ways to reach it.
+type rig struct {
+	t      *testing.T
+	direct *kubernetes.Clientset // straight to the API server, as an administrator
+	doors  map[string]string     // address of /clusters/north-1, by mode
+}
+
+// authorityOf makes a CA for the hub and certificates of it.
+type authorityOf struct {
+	t    *testing.T
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority(t *testing.T) *authorityOf {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "hub-ca"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &authorityOf{t, cert, key}
+}
+
+func (a *authorityOf) issue(name string, groups ...string) *tls.Certificate {
+	a.t.Helper()
+	template := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name, Organization: groups}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, a.key.Public(), a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: a.key}
+}
+
+func (a *authorityOf) file() string {
+	path := filepath.Join(a.t.TempDir(), "ca.crt")
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}), 0o600); err != nil {
+		a.t.Fatal(err)
+	}
+	return path
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	ca := newAuthority(t)
+	config := kubeapi.Start(t, "--client-ca-file", ca.file())
+	r := &rig{t: t, direct: kubernetes.NewForConfigOrDie(config), doors: map[string]string{}}
+	r.mayImpersonate()
+	r.runKubelet()
+
+	near := accepted("north-1")
+	dialer := newTunnelEnd(t, ca, config)
+	r.doors["tunnel"] = r.door(Config{Dialer: dialer, Clusters: clusters{"north-1": near}})
+
+	far := accepted("north-1")
+	far.Spec.Access = v1alpha1.ClusterAccess{Mode: v1alpha1.AccessDirect, Server: config.Host, CABundle: servedCA(t, config.Host)}
+	member := ca.issue("tripod:member:a", "tripod:members")
+	r.doors["direct"] = r.door(Config{Dialer: dialer, Clusters: clusters{"north-1": far}, ClientCertificate: func() (*tls.Certificate, error) { return member, nil }})
+	return r
+}
+
+// mayImpersonate is what mode Direct asks of a cluster.
+func (r *rig) mayImpersonate() {
+	r.t.Helper()
+	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "tripod-members"}, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"users", "groups", "serviceaccounts"}, Verbs: []string{"impersonate"}},
+		{APIGroups: []string{"authentication.k8s.io"}, Resources: []string{"*"}, Verbs: []string{"impersonate"}},
+	}}
+	if _, err := r.direct.RbacV1().ClusterRoles().Create(r.t.Context(), role, metav1.CreateOptions{}); err != nil {
+		r.t.Fatal(err)
+	}
+	binding := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "tripod-members"}, RoleRef: rbacv1.RoleRef{Kind: "ClusterRole", Name: "tripod-members"},
+		Subjects: []rbacv1.Subject{{Kind: "Group", Name: "tripod:members"}}}
+	if _, err := r.direct.RbacV1().ClusterRoleBindings().Create(r.t.Context(), binding, metav1.CreateOptions{}); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func servedCA(t *testing.T, host string) []byte {
+	t.Helper()
+	conn, err := tls.Dial("tcp", strings.TrimPrefix(host, "https://"), &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	var chain []byte
+	for _, cert := range conn.ConnectionState().PeerCertificates {
+		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
+	}
+	return chain
+}
+
+func (r *rig) door(config Config) string {
+	r.t.Helper()
+	config.Fleet, config.Logger = http.NotFoundHandler(), slog.New(slog.DiscardHandler)
+	routes, err := New(config)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	master := &user.DefaultInfo{Name: "ann", Groups: []string{"system:masters", "system:authenticated"}, Extra: map[string][]string{"example.test/ticket": {"T-1"}}}
+	door := chained(&member{t: r.t, routes: routes, person: master}, &record{}, func(a authorizer.Attributes) bool { return a.GetResource() == "clusters" && a.GetName() == "north-1" })
+	r.t.Cleanup(func() {
+		door.CloseClientConnections()
+		door.Close()
+		routes.Close()
+	})
+	return door.URL + "/clusters/north-1"
+}
+
+// tunnelEnd is the hub's end of the tunnel of a real agent.
+type tunnelEnd struct{ sessions chan *yamux.Session }
+
+func newTunnelEnd(t *testing.T, ca *authorityOf, config *rest.Config) *tunnelEnd {
+	t.Helper()
+	pool := x509.NewCertPool()
+	pool.AddCert(ca.cert)
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{*ca.issue("hub")}, NextProtos: []string{tunnel.Protocol}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := &tunnelEnd{sessions: make(chan *yamux.Session, 1)}
+	accepted := make(chan error, 1)
+	go func() { accepted <- end.accept(listener) }()
+	agent, err := tunnel.New(tunnel.Config{Members: []string{listener.Addr().String()}, Replica: "r1", TLS: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool}, RESTConfig: config, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- agent.Run(ctx) }()
+	t.Cleanup(func() {
+		session := <-end.sessions
+		cancel()
+		<-done
+		_ = listener.Close()
+		_ = session.Close()
+		<-accepted
+	})
+	return end
+}
+
+func (e *tunnelEnd) accept(listener net.Listener) error {
+	conn, err := listener.Accept()
+	if err != nil {
+		return err
+	}
+	if _, err := bufio.NewReaderSize(conn, 16).ReadString('\n'); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(conn, "OK\n"); err != nil {
+		return err
+	}
+	config := yamux.DefaultConfig()
+	config.LogOutput = io.Discard
+	session, err := yamux.Client(conn, config)
+	if err != nil {
+		return err
+	}
+	e.sessions <- session
+	return nil
+}
+
+// Dial implements Dialer.
+func (e *tunnelEnd) Dial(ctx context.Context, _ string) (net.Conn, error) {
+	select {
+	case session := <-e.sessions:
+		e.sessions <- session
+		return session.Open()
+	case <-ctx.Done():
+		return nil, errors.New("the agent has not opened its tunnel")
+	}
+}
+
+// runKubelet answers for node-1: what a container would do is done here.
+func (r *rig) runKubelet() {
+	r.t.Helper()
+	server := httptest.NewTLSServer(http.HandlerFunc(serveKubelet))
+	r.t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	at, err := url.Parse(server.URL)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	port, err := strconv.Atoi(at.Port())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-1"}}
+	if node, err = r.direct.CoreV1().Nodes().Create(r.t.Context(), node, metav1.CreateOptions{}); err != nil {
+		r.t.Fatal(err)
+	}
+	node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: at.Hostname()}}
+	node.Status.DaemonEndpoints.KubeletEndpoint.Port = int32(port)
+	if _, err := r.direct.CoreV1().Nodes().UpdateStatus(r.t.Context(), node, metav1.UpdateOptions{}); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func serveKubelet(w http.ResponseWriter, r *http.Request) {
+	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
+	what, pod := parts[0], parts[min(2, len(parts)-1)]
+	switch what {
+	case "containerLogs":
+		for i := range 3 {
+			_, _ = fmt.Fprintln(w, "line", i)
+			_ = http.NewResponseController(w).Flush()
+		}
+		if r.URL.Query().Get("follow") == "true" {
+			<-r.Context().Done()
+		}
+	case "portForward":
+		options, err := portforward.NewV4Options(r)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		portforward.ServePortForward(w, r, container{}, pod, "", options, time.Minute, 10*time.Second, portforward.SupportedProtocols)
+	case "exec", "attach":
+		options, err := remotecommand.NewOptions(r)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		if what == "exec" {
+			remotecommand.ServeExec(w, r, container{}, pod, "", parts[3], r.URL.Query()["command"], options, time.Minute, 10*time.Second, remotecommand.SupportedStreamingProtocols)
+			return
+		}
+		remotecommand.ServeAttach(w, r, container{}, pod, "", parts[3], options, time.Minute, 10*time.Second, remotecommand.SupportedStreamingProtocols)
+	default:
+		http.NotFound(w, r)
+	}
+}
+
+// container echoes.
+type container struct{}
+
+func (container) ExecInContainer(_ context.Context, _, _, _ string, cmd []string, in io.Reader, out, stderr io.WriteCloser, _ bool, _ <-chan remotecommand.TerminalSize, _ time.Duration) error {
+	if in == nil {
+		_, err := fmt.Fprintln(out, strings.Join(cmd, " "))
+		if stderr != nil {
+			_, _ = fmt.Fprintln(stderr, "warning")
+		}
+		return err
+	}
+	_, err := io.Copy(out, in)
+	return err
+}
+
+func (container) AttachContainer(_ context.Context, _, _, _ string, in io.Reader, out, _ io.WriteCloser, _ bool, _ <-chan remotecommand.TerminalSize) error {
+	if in == nil {
+		_, err := fmt.Fprintln(out, "attached")
+		return err
+	}
+	_, err := io.Copy(out, in)
+	return err
+}
+
+func (container) PortForward(_ context.Context, _, _ string, port int32, stream io.ReadWriteCloser) error {
+	defer stream.Close()
+	line, err := bufio.NewReader(stream).ReadString('\n')
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(stream, "%d %s", port, line)
+	return err
+}

@@ -1,0 +1,153 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"tripod.dev/tripod/hub/identity"
+	"tripod.dev/tripod/hub/session"
+	hubv1 "tripod.dev/tripod/proto/hub/v1"
+	"tripod.dev/tripod/test/multikind/center/pki"
+)
+
+// end is the member's end of tunnels: the hub's session server, in this process, so
+// that its memory can be read.
+type end struct {
+	folder    string
+	authority *pki.Authority
+	address   string
+	tls       *tls.Config
+	server    *session.Server
+	stop      func() error
+}
+
+func newEnd(folder string) (*end, error) {
+	e := &end{folder: folder}
+	authority, err := pki.OpenAuthority(folder, "ca")
+	if err != nil {
+		return nil, err
+	}
+	e.authority = authority
+	pair, err := authority.Issue("member", pki.Request{CommonName: identity.Member("bench"), Organizations: []string{identity.OrganisationMembers}, Hosts: []string{"127.0.0.1"}})
+	if err != nil {
+		return nil, err
+	}
+	certificate, err := tls.X509KeyPair(pair.Certificate, pair.Key)
+	if err != nil {
+		return nil, fmt.Errorf("read the member's certificate: %w", err)
+	}
+	e.tls = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{certificate}, RootCAs: pool(authority.Certificate),
+		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool(authority.Certificate)}
+	return e, e.start("127.0.0.1:0")
+}
+
+// start listens again on the address that it had.
+func (e *end) start(address string) error {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("listen for agents: %w", err)
+	}
+	e.address = listener.Addr().String()
+	e.server, err = session.New(session.Config{
+		Name: "bench", Center: "bench", Listener: listener, TLS: e.tls, Incarnation: func() uint64 { return 1 },
+		Leadership: e, Leaser: e, Admit: func(string) error { return nil }, Logger: slog.New(slog.DiscardHandler),
+		Identify: func(c *x509.Certificate) (session.Identity, error) {
+			peer, err := identity.ParsePeer(c)
+			return session.Identity{Cluster: peer.Cluster}, err
+		},
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- e.server.Run(ctx) }()
+	e.stop = func() error {
+		cancel()
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			return err
+		}
+		return nil
+	}
+	return nil
+}
+
+// Leader implements session.Leadership.
+func (e *end) Leader() (string, <-chan struct{}) { return "", nil }
+
+// Hear implements session.Leaser; tunnels have no heartbeats.
+func (e *end) Hear(context.Context, *hubv1.RelayRequest) (*hubv1.RelayResponse, error) {
+	return nil, errors.New("nobody leads")
+}
+
+// agents are that many clusters', each with a certificate.
+func (e *end) agents(n int) ([]Agent, error) {
+	var all []Agent
+	for i := range n {
+		cluster := fmt.Sprintf("cluster-%04d", i)
+		pair, err := e.authority.Issue("agent-"+cluster, pki.Request{CommonName: identity.Agent(cluster), Organizations: []string{identity.OrganisationAgents}})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, Agent{cluster, Pair(pair)})
+	}
+	return all, nil
+}
+
+// far is a process with n agents; direct, if wanted, is an address to serve on.
+func (e *end) far(self string, n int, direct string) (stop func(), err error) {
+	agents, err := e.agents(n)
+	if err != nil {
+		return nil, err
+	}
+	server, err := e.authority.Issue("server", pki.Request{CommonName: "server", Hosts: []string{"127.0.0.1"}})
+	if err != nil {
+		return nil, err
+	}
+	f := Far{Hub: e.address, Agents: agents, Roots: e.authority.Certificate, Direct: direct, Server: Pair(server)}
+	return f.start(self, filepath.Join(e.folder, "far.json"))
+}
+
+// awaitTunnels returns when every one of n agents can be reached.
+func (e *end) awaitTunnels(ctx context.Context, n int) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for i := 0; i < n; {
+		conn, err := e.server.Dial(ctx, fmt.Sprintf("cluster-%04d", i))
+		if err == nil {
+			_ = conn.Close()
+			i++
+			continue
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("only %d of %d agents have a tunnel: %w", i, n, err)
+		}
+	}
+	return nil
+}
+
+// through is a client of the first cluster's backend by way of its tunnel, direct one
+// of the same backend over TLS.
+func (e *end) through() *http.Client {
+	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
+		cluster, _, _ := strings.Cut(address, ":")
+		return e.server.Dial(ctx, cluster)
+	}}}
+}
+
+func (e *end) direct() *http.Client {
+	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: e.tls.RootCAs}}}
+}

@@ -1,0 +1,54 @@
+// Package gateway measures the gateway beside the API server behind it, a bare
+// httputil.ReverseProxy and `kubectl proxy`, and the tunnel beside TLS alone: real
+// servers and agents' ends in processes of their own, with authentication, RBAC and
+// audit on.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"tripod.dev/tripod/test/bench/report"
+)
+
+// Config says what is measured and how long.
+type Config struct {
+	report.Plan
+	// Self is this program, BinDir holds tripod-hub and kubernode.
+	Self, BinDir string
+	// Folder takes the servers' data.
+	Folder string
+	// Duration of one measurement.
+	Duration time.Duration
+}
+
+const (
+	rowDirectP50  = "gateway/added-latency/direct/p50"
+	rowDirectP99  = "gateway/added-latency/direct/p99"
+	rowTunnelP50  = "gateway/added-latency/tunnel/p50"
+	rowTunnelP99  = "gateway/added-latency/tunnel/p99"
+	rowThroughput = "gateway/throughput"
+	rowBandwidth  = "tunnel/bandwidth"
+	rowStalled    = "tunnel/stalled-stream/p99"
+	rowIdle       = "tunnel/idle-agent-memory"
+	rowReconnect  = "tunnel/reconnect/1000"
+)
+
+// Run measures all rows that are asked for.
+func Run(ctx context.Context, c Config) error {
+	if c.Duration <= 0 || c.Rounds < 1 {
+		return errors.New("bench gateway: duration and rounds must be positive")
+	}
+	wants := func(names ...string) bool { return slices.ContainsFunc(names, c.Wants) }
+	if wants(rowDirectP50, rowDirectP99, rowTunnelP50, rowTunnelP99, rowThroughput) {
+		if err := c.doors(ctx); err != nil {
+			return err
+		}
+	}
+	if wants(rowBandwidth, rowStalled, rowIdle, rowReconnect) {
+		return c.tunnels(ctx)
+	}
+	return nil
+}
