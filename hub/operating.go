@@ -29,13 +29,13 @@ type standing struct {
 	box          *encryption.Box
 }
 
-// askKMS bounds how long a KMS may hold up what a member says of itself.
-const askKMS = 300 * time.Millisecond
+// kmsPatience bounds how long a KMS may hold up what a member says of itself.
+const kmsPatience = 300 * time.Millisecond
 
 // problems are what is wrong with this member, in words.
 func (s standing) problems() []string {
 	list := s.identity.Problems()
-	ctx, cancel := context.WithTimeout(context.Background(), askKMS)
+	ctx, cancel := context.WithTimeout(context.Background(), kmsPatience)
 	defer cancel()
 	if err := s.box.Healthy(ctx); err != nil {
 		list = append(list, err.Error())

@@ -42,6 +42,7 @@ func (m *Member) openAPIServer(ctx context.Context) error {
 			return m.identity.Certificate(), nil
 		},
 		Reach:  reach,
+		Again:  again,
 		Logger: m.logger,
 	})
 	if err != nil {

@@ -27,7 +27,7 @@ func TestAMemberThatIsCutOffDoesNotSayWhereAnApplicationIs(t *testing.T) {
 	now, asked := time.Hour, 0
 	var cut error
 	clock := func() time.Duration { return now }
-	w := &whereabouts{committed: term.NewCommitted(emptyStore{}, term.DefaultPrefix, clock), clock: clock, linearize: func(context.Context) error {
+	w := &whereabouts{committed: term.NewCommitted(emptyStore{}, term.DefaultPrefix, clock, nil), clock: clock, linearize: func(context.Context) error {
 		asked++
 		return cut
 	}}

@@ -200,7 +200,7 @@ func (a *Agent) parts(made *assembled, incarnation uint64, revision int64) (err 
 	acting, err := effector.New(effector.Config{
 		Cluster: config.Cluster, Replica: config.Replica, Listen: config.GuardListen,
 		Identity: a.credentials, Certificates: a.enrolment, Secrets: effector.NewClusterSecrets(a.local), Hubs: a.knownHubs,
-		Drills: drill.NewCenter(a.local),
+		Drills:  drill.NewCenter(a.local),
 		Pledges: promises, Serve: promises.Register,
 		Active: hall.active, Hurry: made.sessions.Hurry, Log: log,
 	})

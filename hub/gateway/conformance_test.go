@@ -7,11 +7,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -24,8 +22,6 @@ import (
 	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/portforward"
-	"k8s.io/client-go/transport/spdy"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -69,7 +65,7 @@ func TestWhatClientsDoThroughTheGateway(t *testing.T) {
 			{"compression: should be what the client asked for", c.compression},
 			{"timeouts and cancellation: should end on both sides", c.timeouts},
 			{"Kubectl: create, label, patch, scale, diff, wait, replace, explain, delete", c.kubectlVerbs},
-			{"Kubectl logs, exec, attach and cp: over WebSocket and SPDY", c.kubectlStreams},
+			{"Kubectl logs, exec and attach: over WebSocket and SPDY", c.kubectlStreams},
 			{"Kubectl port-forward: should forward", c.portForward},
 			{"Proxy server: kubectl proxy", c.kubectlProxy},
 			{"a controller-runtime manager with an election, a cache and a reconciler", c.manager},
@@ -362,99 +358,6 @@ func (c *caseOf) timeouts(t *testing.T) {
 		t.Error("a stream that was cancelled ended well")
 	}
 	_ = logs.Close()
-}
-
-func (c *caseOf) kubectlVerbs(t *testing.T) {
-	manifest := strings.NewReplacer("ROUND", "1", `"pipeline"`, `"`+c.namespace+`"`).Replace(pipelineManifest)
-	for _, args := range []string{
-		"create -f -", "get deployment api -o wide", "label deployment api tier=core", "annotate deployment api note=x", `patch deployment api --type=json -p=[{"op":"add","path":"/spec/paused","value":true}]`,
-		"scale deployment api --replicas=3", "get deployment api -o jsonpath={.spec.replicas}", "describe deployment api", "replace -f -", "diff -f -", "apply -f -", "explain deployment.spec.replicas",
-		"auth can-i create pods", "wait pod p --for=condition=Ready --timeout=30s", "get all", "get events", "create configmap tmp --from-literal=a=b", "delete configmap tmp --wait", "delete -f -", "version",
-	} {
-		got := c.kubectl(t, nil, manifest, strings.Split(args, " ")...)
-		if strings.Contains(args, "jsonpath") && got != "3" {
-			t.Errorf("%s says %q", args, got)
-		}
-	}
-}
-
-func (c *caseOf) kubectlStreams(t *testing.T) {
-	for protocol, environment := range map[string][]string{"WebSocket": {"KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true"}, "SPDY": {"KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false"}} {
-		t.Run(protocol, func(t *testing.T) {
-			if got := c.kubectl(t, environment, "", "exec", "p", "--", "echo", "a", "b c"); got != "echo a b c\n" {
-				t.Errorf("exec says %q", got)
-			}
-			big := strings.Repeat("0123456789abcdef\n", 1<<16)
-			if got := c.kubectl(t, environment, big, "exec", "-i", "p", "--", "cat"); got != big {
-				t.Errorf("exec gave %d of %d bytes back", len(got), len(big))
-			}
-			if got := c.kubectl(t, environment, "hello\n", "attach", "-i", "p"); !strings.Contains(got, "hello\n") {
-				t.Errorf("attach says %q", got)
-			}
-		})
-	}
-	if got := c.kubectl(t, nil, "", "logs", "p"); got != "line 0\nline 1\nline 2\n" {
-		t.Errorf("logs say %q", got)
-	}
-}
-
-func (c *caseOf) portForward(t *testing.T) {
-	transport, upgrader, err := spdy.RoundTripperFor(c.config())
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := c.client().CoreV1().RESTClient().Post().Resource("pods").Namespace(c.namespace).Name("p").SubResource("portforward").URL()
-	stop, ready := make(chan struct{}), make(chan struct{})
-	forwarder, err := portforward.New(spdy.NewDialer(upgrader, &http.Client{Transport: transport}, "POST", at), []string{"0:8080"}, stop, ready, io.Discard, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- forwarder.ForwardPorts() }()
-	select {
-	case <-ready:
-	case err := <-done:
-		t.Fatal(err)
-	}
-	ports, err := forwarder.GetPorts()
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", ports[0].Local))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, _ = io.WriteString(conn, "hello\n")
-	if got, err := io.ReadAll(conn); string(got) != "8080 hello\n" {
-		t.Errorf("the port says %q, %v", got, err)
-	}
-	_ = conn.Close()
-	close(stop)
-	<-done
-}
-
-func (c *caseOf) kubectlProxy(t *testing.T) {
-	socket := filepath.Join(t.TempDir(), "s")
-	ctx, cancel := context.WithCancel(t.Context())
-	command := exec.CommandContext(ctx, kubeapi.Program(t), "kubectl", "--server", c.host, "proxy", "--append-server-path", "--unix-socket", socket)
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { cancel(); _ = command.Wait() }()
-	through := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}
-	eventually(t, "the proxy answers", func() string {
-		response, err := (&http.Client{Transport: through}).Get("http://localhost/api/v1/namespaces/" + c.namespace)
-		if err != nil {
-			return err.Error()
-		}
-		defer response.Body.Close()
-		if body, _ := io.ReadAll(response.Body); response.StatusCode != 200 {
-			return string(body)
-		}
-		return ""
-	})
 }
 
 // manager runs a controller as people write them.

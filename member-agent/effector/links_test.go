@@ -13,10 +13,10 @@ import (
 func TestAGuardThatStandsStillEnforcesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const lease, tick = 5 * time.Second, time.Second
-		l := newLinks(&Effector{})
+		l := newLinks(&Effector{cfg: Config{Pledges: noPledges{}}})
 		n := &link{}
 		l.add(ledgerKey, n)
-		n.hear(&agentv1.GuardStatus{Init: true, Enforcing: true})
+		l.hear(ledgerKey, n, &agentv1.GuardStatus{Init: true, Enforcing: true})
 		for _, tt := range []struct {
 			after                time.Duration
 			connected, enforcing bool
@@ -34,7 +34,7 @@ func TestAGuardThatStandsStillEnforcesNothing(t *testing.T) {
 				t.Errorf("after %v: connected %t, enforcing %t, want %t, %t", tt.after, connected, status.GetEnforcing(), tt.connected, tt.enforcing)
 			}
 		}
-		n.hear(&agentv1.GuardStatus{Init: true, Enforcing: true})
+		l.hear(ledgerKey, n, &agentv1.GuardStatus{Init: true, Enforcing: true})
 		if status, _, _ := l.Host("pay", "ledger-db").Status(); !status.GetEnforcing() {
 			t.Error("a guard that asks again does not count")
 		}

@@ -45,7 +45,7 @@ func Start(t testing.TB, more ...string) *rest.Config {
 		t.Fatal(err)
 	}
 	_, securePort, _ := net.SplitHostPort(secure)
-	start(t, dir, program, append([]string{"kube-apiserver", "--etcd-servers", "http://"+etcd, "--bind-address", "127.0.0.1",
+	start(t, dir, program, append([]string{"kube-apiserver", "--etcd-servers", "http://" + etcd, "--bind-address", "127.0.0.1",
 		"--secure-port", securePort, "--cert-dir", filepath.Join(dir, "certs"), "--token-auth-file", tokens,
 		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", key,
 		"--service-account-signing-key-file", key, "--authorization-mode", "RBAC",
