@@ -206,7 +206,7 @@ func TestARemoteTargetWaitsUntilThePledgersWithhold(t *testing.T) {
 	if got := w.withheldBy(); !slices.Equal(got, []string{"north-2"}) || w.count(VerbPromote) != 0 {
 		t.Fatalf("%v were asked to withhold, %d promotions, run %+v", got, w.count(VerbPromote), w.run().Status)
 	}
-	if loss := w.run().Status.Loss; loss == nil || loss.Seconds != unknownLoss {
+	if loss := w.run().Status.Loss; loss == nil || loss.Seconds != unknownLoss || !strings.Contains(loss.Message, "when last observed") {
 		t.Errorf("the approver was shown %+v, but pledges may have kept the primary writing", loss)
 	}
 	answered = true

@@ -123,20 +123,33 @@ func needsApproval(app *v1alpha1.Application, c candidate, to Cluster) string {
 
 // EstimateLoss bounds what promoting target would lose of d, from the newest
 // observations of both sides. The bound counts the whole time in which the old
-// primary may have gone on acknowledging after it was last heard.
+// primary may have gone on acknowledging after it was last heard; where nothing
+// bounds that time, what was known last is shown all the same.
 func EstimateLoss(s *Snapshot, d *v1alpha1.Dataset, target string) v1alpha1.LossEstimate {
-	loss := v1alpha1.LossEstimate{Possible: true}
+	loss := lossWhenObserved(s, d, target)
 	_, silent := s.Fence(d.Status.Primary, 0)
-	if silent > s.Config.Suspect && !s.guarded(d, d.Status.Primary) {
-		loss.Seconds = unknownLoss
-		loss.Message = fmt.Sprintf("unknown: not every process that can write to %s at %s is guarded, so it may go on writing", key(d), d.Status.Primary)
+	if silent <= s.Config.Suspect {
 		return loss
 	}
-	if s.failsafe(d) && silent > s.Config.Suspect {
-		loss.Seconds = unknownLoss
-		loss.Message = fmt.Sprintf("unknown: %s is not heard, and may go on writing to %s for as long as others pledge to it", d.Status.Primary, key(d))
+	why := ""
+	switch {
+	case !s.guarded(d, d.Status.Primary):
+		why = fmt.Sprintf("not every process that can write to %s at %s is guarded, so it may go on writing", key(d), d.Status.Primary)
+	case s.failsafe(d):
+		why = fmt.Sprintf("%s is not heard, and may go on writing to %s for as long as others pledge to it", d.Status.Primary, key(d))
+	default:
 		return loss
 	}
+	if loss.Seconds < unknownLoss {
+		why += "; " + loss.Message
+	}
+	loss.Seconds, loss.Message = unknownLoss, "unknown: "+why
+	return loss
+}
+
+// lossWhenObserved is for a primary that writes no longer than its lease.
+func lossWhenObserved(s *Snapshot, d *v1alpha1.Dataset, target string) v1alpha1.LossEstimate {
+	loss := v1alpha1.LossEstimate{Possible: true}
 	// Also for one that is heard: it may fall silent in the moment in which somebody
 	// agrees, and the target follows it no longer then.
 	loss.Seconds = int64(math.Ceil(s.leaseBound().Seconds())) + 1

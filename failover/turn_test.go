@@ -246,7 +246,7 @@ func TestTheLossOfAnUnguardedPrimaryIsUnknown(t *testing.T) {
 	o := w.s.Observed[Copy{ledger, "north-1"}]
 	o.Guarded = v1alpha1.Unguarded
 	w.s.Observed[Copy{ledger, "north-1"}] = o
-	if loss := EstimateLoss(&w.s, w.db(), "south-1"); loss.Seconds < unknownLoss || !strings.Contains(loss.Message, "may go on writing") {
+	if loss := EstimateLoss(&w.s, w.db(), "south-1"); loss.Seconds < unknownLoss || !strings.Contains(loss.Message, "may go on writing; dataset") || !strings.Contains(loss.Message, "when last observed") {
 		t.Errorf("of one that is not guarded: %+v", loss)
 	}
 }
