@@ -98,6 +98,8 @@ func (m *memory) List(_ context.Context, into client.ObjectList, _ ...client.Lis
 		l.Items = itemsLocked[v1alpha1.Application](m)
 	case *v1alpha1.DatasetList:
 		l.Items = itemsLocked[v1alpha1.Dataset](m)
+	case *v1alpha1.PlacementList:
+		l.Items = itemsLocked[v1alpha1.Placement](m)
 	case *v1alpha1.GlobalServiceList:
 		l.Items = itemsLocked[v1alpha1.GlobalService](m)
 	case *v1alpha1.RecoveryRunList:

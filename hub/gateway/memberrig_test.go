@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -109,7 +110,7 @@ func newRig(t *testing.T) *rig {
 	far := accepted("north-1")
 	far.Spec.Access = v1alpha1.ClusterAccess{Mode: v1alpha1.AccessDirect, Server: config.Host, CABundle: servedCA(t, config.Host)}
 	member := ca.issue("tripod:member:a", "tripod:members")
-	r.doors["direct"] = r.door(Config{Dialer: dialer, Clusters: clusters{"north-1": far}, ClientCertificate: func() (*tls.Certificate, error) { return member, nil }})
+	r.doors["direct"] = r.door(Config{Dialer: dialer, Clusters: clusters{"north-1": far}, Reach: Reach{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}, ClientCertificate: func() (*tls.Certificate, error) { return member, nil }})
 	return r
 }
 

@@ -45,7 +45,7 @@ func wait(t *testing.T, what string, met func() bool) {
 // that was killed alone.
 func TestKillAllReachesSessionsAndOrphans(t *testing.T) {
 	s := supervise(t)
-	tree := "setsid sleep 1000 & (setsid sh -c 'sleep 1001 & sleep 1002' &) ; sleep 1003"
+	tree := "setsid sleep 1000 & (setsid sh -c 'sleep 1001 & sleep 1002' &) ; exec sleep 1003"
 	p, err := s.Start(context.Background(), process.Spec{Path: "/bin/sh", Args: []string{"-c", tree}, Env: []string{"PATH=/usr/bin:/bin"}})
 	if err != nil {
 		t.Fatal(err)
