@@ -31,6 +31,13 @@ func TestADrillOfARealStandby(t *testing.T) {
 	if _, err := conn.Exec(context.Background(), "CREATE TABLE drilled AS SELECT generate_series(1, 1000) AS n"); err != nil {
 		t.Fatal(err)
 	}
+	replica, err := f.connect("north-2")
+	must(t, err)
+	defer replica.Close(context.Background())
+	wait(t, 30*time.Second, "the standby shows what was written", func() bool {
+		var n int
+		return replica.QueryRow(context.Background(), "SELECT count(*) FROM drilled").Scan(&n) == nil && n == 1000
+	})
 	standby := f.centers["north-2"]
 	source := filepath.Join(f.dir, "drill")
 	result := filepath.Join(f.dir, "result")
