@@ -64,12 +64,14 @@ func (c *Collector) Lose() { c.Hold(Role{}) }
 // Role is what Hold was last told.
 func (c *Collector) Role() Role { return c.role }
 
-// Due is true when it is time to ask: the lease ends within two ticks, so that one
-// question may be lost. A pledger of a healthy fleet is never asked, so that no
-// promotion waits for it: there the newest answered heartbeat is up to two ticks
-// old, one until the next is sent and one until the leader's next renewal.
+// Due is true when it is time to ask: the lease ends within two and a half ticks.
+// A Collector must be asked each half tick: then the pledges are there before a
+// guard, which asks each tick, asks for the last time. A pledger of a healthy fleet
+// is never asked, so that no promotion waits for it: there the newest answered
+// heartbeat is up to two ticks old, one until the next is sent and one until the
+// leader's next renewal, of the five that a lease has.
 func (c *Collector) Due(leaseEnds, now time.Duration) bool {
-	return len(c.role.Pledgers) > 0 && now >= leaseEnds-2*c.config.Tick
+	return len(c.role.Pledgers) > 0 && now >= leaseEnds-c.config.Tick*5/2
 }
 
 // Ask numbers the next question, which is about to be sent at now, the same to

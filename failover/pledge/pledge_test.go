@@ -102,8 +102,8 @@ func TestPledgersAreAskedInTimeAndNotBefore(t *testing.T) {
 	k := NewCollector(c)
 	k.Hold(Role{Incarnation: 1, Epoch: 1, Pledgers: []string{"b"}})
 	ends := 10*time.Second + c.TTL // asked at 10 s
-	if k.Due(ends, ends-2*time.Second-1) || !k.Due(ends, ends-2*time.Second) {
-		t.Error("pledgers are asked two ticks before the lease ends")
+	if k.Due(ends, ends-2500*time.Millisecond-1) || !k.Due(ends, ends-2500*time.Millisecond) {
+		t.Error("pledgers are asked two and a half ticks before the lease ends")
 	}
 	if k.Lose(); k.Due(ends, time.Hour) {
 		t.Error("nothing is asked for a role that is not held")

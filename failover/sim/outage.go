@@ -56,7 +56,7 @@ func (w *world) scheduleOutage() {
 		}
 	case 6, 10: // the primary falls silent in the moment in which the last member joins
 		w.grown = func(d v1alpha1.DatasetStatus) {
-			if w.truth.dataset.Spec.Members[2].Link == v1alpha1.LinkSynchronous && len(d.SyncSet) < centers {
+			if w.now > faultsTo || w.truth.dataset.Spec.Members[2].Link == v1alpha1.LinkSynchronous && len(d.SyncSet) < centers {
 				return
 			}
 			w.deafen(siteOf(d.Primary), w.between(15*time.Second, 30*time.Second))

@@ -40,7 +40,7 @@ func (s *site) pledgers() []string {
 	return pledge.Needed(s.name(), s.role.pledgers, waits)
 }
 
-// askPledgers asks when the hub has not answered for two ticks.
+// askPledgers asks when it is due, each half tick.
 func (s *site) askPledgers() {
 	if s.collector == nil || s.w.opt.Bug == NobodyAsked {
 		return

@@ -85,6 +85,17 @@ func (s *site) startAgent() {
 		s.w.after(s.clock.in(s.w.lease.Tick), beat)
 	}
 	s.w.after(s.w.between(0, s.w.lease.Tick), beat)
+	var ask func()
+	ask = func() {
+		if s.agentBoot != boot {
+			return
+		}
+		if s.works() {
+			s.askPledgers()
+		}
+		s.w.after(s.clock.in(s.w.lease.Tick/2), ask)
+	}
+	s.w.after(s.clock.in(s.w.lease.Tick/4), ask)
 }
 
 func (s *site) stopAgent() { s.agentBoot++; s.agentUp = false }
@@ -93,7 +104,6 @@ func (s *site) stopAgent() { s.agentBoot++; s.agentUp = false }
 func (s *site) heartbeat() {
 	seq := s.holder.Ask(s.now())
 	o := s.observe()
-	s.askPledgers()
 	if s.w.deaf[s.id] {
 		return
 	}

@@ -11,9 +11,9 @@ import (
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
 
-// probeTicks is how often the pledgers of a healthy primary are asked for nothing,
-// to know beforehand that they would answer.
-const probeTicks = 10
+// probeRounds is how often the pledgers of a healthy primary are asked for nothing,
+// to know beforehand that they would answer: every ten ticks.
+const probeRounds = 20
 
 // Pledges are those that one replica of the agent asks for and gives. Its methods
 // are safe for concurrent use; Run is called once.
@@ -86,17 +86,17 @@ func (p *Pledges) Pledgers(dataset *agentv1.DatasetKey) (needed, missing []strin
 	return needed, missing
 }
 
-// rounds asks each tick what is due. A pledger that does not answer holds up no
+// rounds asks each half tick what is due, as pledge.Collector wants it. A pledger that does not answer holds up no
 // other, and a question that is still open is not waited for.
 func (p *Pledges) rounds(ctx context.Context) error {
 	var asking sync.WaitGroup
 	defer asking.Wait()
-	tick := time.NewTicker(p.config.Lease.Tick)
+	tick := time.NewTicker(p.config.Lease.Tick / 2)
 	defer tick.Stop()
 	said := map[string]string{}
 	for round := 0; ; round++ {
 		p.peers.only(p.asker.endpoints())
-		p.ask(ctx, p.asker.due(round%probeTicks == 0), &asking)
+		p.ask(ctx, p.asker.due(round%probeRounds == 0), &asking)
 		said = p.report(said)
 		select {
 		case <-ctx.Done():
