@@ -22,13 +22,30 @@ type Approved struct {
 // counts only to withdraw the request. An approval does not count that is older than
 // the policy's expiry, was made before since, or accepts less loss than was shown.
 func CountApprovals(s *Snapshot, policy v1alpha1.ApprovalPolicy, subject, step, requester string, since time.Time, loss *v1alpha1.LossEstimate) Approved {
+	q := question{policy: policy, requester: requester, since: since, loss: loss, required: int(max(1, policy.Required)), noun: "approvals"}
+	return q.count(s, subject, func(a *v1alpha1.Approval) bool {
+		return a.Spec.Step == step || a.Spec.Step == "" && step != stepResume
+	})
+}
+
+// question is what people are asked.
+type question struct {
+	policy    v1alpha1.ApprovalPolicy
+	requester string
+	since     time.Time
+	loss      *v1alpha1.LossEstimate
+	required  int
+	noun      string // what their answers are called
+}
+
+// count judges the answers among what was said of subject.
+func (q question) count(s *Snapshot, subject string, answers func(*v1alpha1.Approval) bool) Approved {
 	out := Approved{}
-	required := int(max(1, policy.Required))
 	for _, a := range s.indexed().approvals[subject] {
-		if a.Spec.Step != "" && a.Spec.Step != step || a.Spec.Step == "" && step == stepResume {
+		if !answers(a) {
 			continue
 		}
-		if why := discount(s, policy, a, requester, since, loss); why != "" {
+		if why := q.discount(s, a); why != "" {
 			out.Missing += fmt.Sprintf("%s does not count: %s; ", a.Name, why)
 			continue
 		}
@@ -41,16 +58,16 @@ func CountApprovals(s *Snapshot, policy v1alpha1.ApprovalPolicy, subject, step, 
 		}
 	}
 	slices.Sort(out.By)
-	out.Enough = len(out.By) >= required && out.Rejected == ""
+	out.Enough = len(out.By) >= q.required && out.Rejected == ""
 	if !out.Enough {
-		out.Missing += fmt.Sprintf("%d of %d approvals", len(out.By), required)
+		out.Missing += fmt.Sprintf("%d of %d %s", len(out.By), q.required, q.noun)
 	}
 	return out
 }
 
-// discount says why an approval does not count.
-func discount(s *Snapshot, policy v1alpha1.ApprovalPolicy, a *v1alpha1.Approval, requester string, since time.Time, loss *v1alpha1.LossEstimate) string {
-	expire := time.Duration(policy.ExpireSeconds) * time.Second
+// discount says why an answer does not count.
+func (q question) discount(s *Snapshot, a *v1alpha1.Approval) string {
+	expire := time.Duration(q.policy.ExpireSeconds) * time.Second
 	if expire <= 0 {
 		expire = 15 * time.Minute
 	}
@@ -58,17 +75,17 @@ func discount(s *Snapshot, policy v1alpha1.ApprovalPolicy, a *v1alpha1.Approval,
 	switch {
 	case a.Spec.Approver == "":
 		return "the server stamped no approver"
-	case a.Spec.Approver == requester && a.Spec.Decision != v1alpha1.DecisionReject:
+	case a.Spec.Approver == q.requester && a.Spec.Decision != v1alpha1.DecisionReject:
 		return "the requester cannot approve"
 	case s.Now.Sub(made) > expire:
 		return "it has expired"
-	case made.Before(since.Truncate(time.Second)):
+	case made.Before(q.since.Truncate(time.Second)):
 		return "it was made before the question was asked"
-	case len(policy.Groups) > 0 && !intersects(policy.Groups, a.Spec.ApproverGroups):
-		return fmt.Sprintf("%s is in none of the groups %v", a.Spec.Approver, policy.Groups)
-	case a.Spec.Decision == v1alpha1.DecisionApprove && loss != nil && loss.Possible &&
-		(a.Spec.AcceptLoss == nil || a.Spec.AcceptLoss.Seconds < loss.Seconds):
-		return fmt.Sprintf("it does not accept the possible loss of %d s", loss.Seconds)
+	case len(q.policy.Groups) > 0 && !intersects(q.policy.Groups, a.Spec.ApproverGroups):
+		return fmt.Sprintf("%s is in none of the groups %v", a.Spec.Approver, q.policy.Groups)
+	case a.Spec.Decision == v1alpha1.DecisionApprove && q.loss != nil && q.loss.Possible &&
+		(a.Spec.AcceptLoss == nil || a.Spec.AcceptLoss.Seconds < q.loss.Seconds):
+		return fmt.Sprintf("it does not accept the possible loss of %d s", q.loss.Seconds)
 	}
 	return ""
 }

@@ -18,30 +18,12 @@ const attesters = 2
 // people are needed, however few the plan asks for otherwise. One who rejects doubts
 // it, and then nobody's word counts.
 func CountAttestations(s *Snapshot, policy v1alpha1.ApprovalPolicy, run, cluster, requester string, since time.Time) Approved {
-	out := Approved{}
-	required := max(attesters, int(policy.Required))
-	for _, a := range s.Approvals {
-		if a.Spec.Run != run || a.Spec.Step != v1alpha1.StepAttest || a.Spec.PoweredOff != cluster {
-			continue
-		}
-		if why := discount(s, policy, a, requester, since, nil); why != "" {
-			out.Missing += fmt.Sprintf("%s does not count: %s; ", a.Name, why)
-			continue
-		}
-		if a.Spec.Decision == v1alpha1.DecisionReject {
-			out.Rejected = a.Spec.Approver
-			continue
-		}
-		if !slices.Contains(out.By, a.Spec.Approver) {
-			out.By = append(out.By, a.Spec.Approver)
-		}
-	}
-	slices.Sort(out.By)
-	out.Enough = len(out.By) >= required && out.Rejected == ""
-	if !out.Enough {
-		out.Missing += fmt.Sprintf("%d of %d attestations", len(out.By), required)
-	}
-	return out
+	q := question{policy: policy, requester: requester, since: since, required: max(attesters, int(policy.Required)), noun: "attestations"}
+	return q.count(s, run, func(a *v1alpha1.Approval) bool { return attests(a, cluster) })
+}
+
+func attests(a *v1alpha1.Approval, cluster string) bool {
+	return a.Spec.Step == v1alpha1.StepAttest && a.Spec.PoweredOff == cluster
 }
 
 // attested looks for the last of the proofs of safety.md section 6: people who swear
@@ -70,8 +52,8 @@ func (x *step) sworn(d *v1alpha1.Dataset, cluster string, revision int64) findin
 	if grown := x.lossGrown(d, cluster, revision); grown.text != "" {
 		return grown
 	}
-	for _, a := range x.Approvals {
-		if a.Spec.Run == x.was.Run.Name && a.Spec.Step == v1alpha1.StepAttest && a.Spec.PoweredOff == cluster && slices.Contains(word.By, a.Spec.Approver) {
+	for _, a := range x.indexed().approvals[x.was.Run.Name] {
+		if attests(a, cluster) && slices.Contains(word.By, a.Spec.Approver) {
 			x.note(NoteApproval, a.Spec.Approver, fmt.Sprintf("attests in %s that %s is without power: %s", a.Name, cluster, a.Spec.Comment), 0)
 		}
 	}

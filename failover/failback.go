@@ -111,11 +111,7 @@ func homecoming(s *Snapshot, det Detection, app *v1alpha1.Application) *v1alpha1
 // cannot make two runs. It is no failover's name: whether one of these was
 // rejected says nothing about a loss.
 func (s *Snapshot) failbackName(app *v1alpha1.Application, away []*v1alpha1.Dataset) string {
-	epoch := int64(0)
-	for _, d := range away {
-		epoch = max(epoch, d.Status.Epoch+1)
-	}
-	base := fmt.Sprintf("%s.%s.failback-%d", app.Namespace, app.Name, epoch)
+	base := fmt.Sprintf("%s.%s.failback-%d", app.Namespace, app.Name, nextEpoch(away))
 	name := base
 	for attempt := 2; s.run(name) != nil; attempt++ {
 		name = fmt.Sprintf("%s.%d", base, attempt)

@@ -81,7 +81,7 @@ func (ix *index) planRun(r *v1alpha1.RecoveryRun) {
 	}
 	for i := range r.Status.Applications {
 		a := &r.Status.Applications[i]
-		name := types.NamespacedName{Namespace: a.Namespace, Name: a.Name}
+		name := entryKey(a)
 		if a.State == v1alpha1.ApplicationFailed && (a.Reason == ReasonRejected || a.Reason == ReasonAborted) && a.Epoch >= ix.declined[name].epoch {
 			ix.declined[name] = declined{epoch: a.Epoch, run: r.Name}
 		}
@@ -98,6 +98,11 @@ func (s *Snapshot) indexed() *index {
 
 func applicationKey(ref v1alpha1.ApplicationReference) types.NamespacedName {
 	return types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}
+}
+
+// entryKey is the application of an entry in a plan's run.
+func entryKey(a *v1alpha1.RunApplication) types.NamespacedName {
+	return types.NamespacedName{Namespace: a.Namespace, Name: a.Name}
 }
 
 func (s *Snapshot) application(name types.NamespacedName) *v1alpha1.Application {

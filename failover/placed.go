@@ -107,7 +107,7 @@ func cover(covered map[types.NamespacedName]string, was, next *v1alpha1.Recovery
 		if a.Message != "" {
 			why += ": " + a.Message
 		}
-		covered[types.NamespacedName{Namespace: a.Namespace, Name: a.Name}] = why
+		covered[entryKey(a)] = why
 	}
 }
 

@@ -128,13 +128,9 @@ func (b runbook) order(g *graph, apps []*v1alpha1.Application) ([]v1alpha1.RunAp
 		planned = append(planned, a)
 	}
 	slices.SortFunc(planned, func(p, q v1alpha1.RunApplication) int {
-		return cmp.Or(cmp.Compare(p.Wave, q.Wave), cmp.Compare(depthOf(depth, p), depthOf(depth, q)), strings.Compare(p.Key(), q.Key()))
+		return cmp.Or(cmp.Compare(p.Wave, q.Wave), cmp.Compare(depth[entryKey(&p)], depth[entryKey(&q)]), strings.Compare(p.Key(), q.Key()))
 	})
 	return planned, nil
-}
-
-func depthOf(depth map[types.NamespacedName]int, a v1alpha1.RunApplication) int {
-	return depth[types.NamespacedName{Namespace: a.Namespace, Name: a.Name}]
 }
 
 // runbookOf reads the plan that a run names.

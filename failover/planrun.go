@@ -6,8 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"k8s.io/apimachinery/pkg/types"
-
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
 
@@ -145,7 +143,7 @@ func (x *planStep) assess(a *v1alpha1.RunApplication, again bool) {
 }
 
 func (x *planStep) applicationNamed(a *v1alpha1.RunApplication) *v1alpha1.Application {
-	return x.application(types.NamespacedName{Namespace: a.Namespace, Name: a.Name})
+	return x.application(entryKey(a))
 }
 
 // manual is true when the policy leaves the move to a person.
