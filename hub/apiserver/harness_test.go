@@ -25,6 +25,7 @@ import (
 
 	"tripod.dev/tripod/hub/audit"
 	"tripod.dev/tripod/hub/identity"
+	"tripod.dev/tripod/test/freeport"
 )
 
 // authority is the hub's CA, to make certificates that the hub would not.
@@ -114,7 +115,8 @@ func startEtcd(t testing.TB, dir string) string {
 	config.Dir = dir
 	config.LogLevel = "fatal"
 	config.UnsafeNoFsync = true
-	client, peer := freeURL(t), freeURL(t)
+	addresses := freeport.Addresses(t, 2)
+	client, peer := url.URL{Scheme: "http", Host: addresses[0]}, url.URL{Scheme: "http", Host: addresses[1]}
 	config.ListenClientUrls, config.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
 	config.ListenPeerUrls, config.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
 	config.InitialCluster = config.InitialClusterFromName(config.Name)
@@ -126,16 +128,6 @@ func startEtcd(t testing.TB, dir string) string {
 	t.Cleanup(etcd.Server.HardStop)
 	<-etcd.Server.ReadyNotify()
 	return client.String()
-}
-
-func freeURL(t testing.TB) url.URL {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return url.URL{Scheme: "http", Host: listener.Addr().String()}
 }
 
 // newHubConfig writes an identity and returns a configuration without a store.

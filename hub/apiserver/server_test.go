@@ -20,6 +20,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/client-go/kubernetes"
+
+	"tripod.dev/tripod/test/freeport"
 )
 
 // TestHub runs one server and asks it everything: starting one takes seconds.
@@ -147,8 +149,7 @@ func TestPortInUseIsSaid(t *testing.T) {
 
 func TestUnreachableStoreIsWaitedForAndReported(t *testing.T) {
 	_, config := newHubConfig(t)
-	dead := freeURL(t)
-	config.Store.Endpoints = []string{dead.String()}
+	config.Store.Endpoints = []string{"http://" + freeport.Addresses(t, 1)[0]}
 	log := &lockedBuffer{}
 	config.Logger = slog.New(slog.NewTextHandler(log, nil))
 	ctx, cancel := context.WithCancel(context.Background())

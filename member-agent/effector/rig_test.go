@@ -30,6 +30,7 @@ import (
 	"tripod.dev/tripod/member-agent/effector"
 	"tripod.dev/tripod/member-agent/pledging"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
+	"tripod.dev/tripod/test/freeport"
 )
 
 const (
@@ -217,7 +218,7 @@ func newFleet(t *testing.T, names ...string) *fleet {
 
 func (f *fleet) build(name string) *center {
 	f.t.Helper()
-	c := &center{name: name, dir: filepath.Join(f.dir, name), address: freeAddress(f.t)}
+	c := &center{name: name, dir: filepath.Join(f.dir, name), address: freeport.Addresses(f.t, 1)[0]}
 	for _, sub := range []string{"volume", "credentials", "secrets"} {
 		must(f.t, os.MkdirAll(filepath.Join(c.dir, sub), 0o755))
 	}
@@ -430,14 +431,6 @@ func wait(t *testing.T, limit time.Duration, what string, met func() bool) {
 			t.Fatalf("not within %v: %s", limit, what)
 		}
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func must(t *testing.T, err error) {

@@ -9,8 +9,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 
+	"tripod.dev/tripod/test/freeport"
 	"tripod.dev/tripod/test/multikind/center/pki"
 )
 
@@ -55,7 +54,7 @@ func Start(ctx context.Context, kind Kind, n int, folder string) (*Fleet, error)
 	if err := f.issue(n); err != nil {
 		return nil, err
 	}
-	ports, err := freePorts(3 * n)
+	ports, err := freeport.Find(3 * n)
 	if err != nil {
 		return nil, err
 	}
@@ -194,28 +193,6 @@ func poll(ctx context.Context, try func(context.Context) error) error {
 		case <-ticker.C:
 		}
 	}
-}
-
-// freePorts finds different ports under the range that the kernel gives to outgoing
-// connections: one from that range could be taken again before the member, or its
-// restart, listens on it.
-func freePorts(n int) (ports []int, err error) {
-	var held []net.Listener // until all are found, so that none is found twice
-	defer func() {
-		for _, l := range held {
-			err = errors.Join(err, l.Close())
-		}
-	}()
-	for range 1000 + n {
-		if len(ports) == n {
-			return ports, nil
-		}
-		port := 15_000 + rand.IntN(17_000)
-		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-			held, ports = append(held, l), append(ports, port)
-		}
-	}
-	return nil, fmt.Errorf("%d ports between 15000 and 32000 are not free", n)
 }
 
 // connected waits until c has a connection, so that dialling is not measured.

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"net"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -19,6 +17,7 @@ import (
 
 	"tripod.dev/tripod/hub/store"
 	"tripod.dev/tripod/hub/store/etcdapi"
+	"tripod.dev/tripod/test/freeport"
 )
 
 // Patience bounds every wait of this package.
@@ -75,10 +74,11 @@ func Start(tb testing.TB, n int, configure func(*store.Config, *etcdapi.Config))
 // one ever bootstraps.
 func (c *Cluster) New(name, center string) *Member {
 	c.tb.Helper()
+	addresses := freeport.Addresses(c.tb, 2)
 	m := &Member{
 		Name: name, Dir: filepath.Join(c.dir, name), cluster: c,
 		Address: store.Member{
-			Name: name, RaftAddress: freeAddress(c.tb), PeerAddress: freeAddress(c.tb),
+			Name: name, RaftAddress: addresses[0], PeerAddress: addresses[1],
 			Region: "r", Center: center, Address: name + ".test",
 		},
 	}
@@ -86,34 +86,6 @@ func (c *Cluster) New(name, center string) *Member {
 	c.Members = append(c.Members, m)
 	return m
 }
-
-// freeAddress finds a port under the range that the kernel gives to outgoing
-// connections: one from that range could be taken again before the member, or
-// its restart, listens on it.
-func freeAddress(tb testing.TB) string {
-	tb.Helper()
-	for range 1000 {
-		address := fmt.Sprintf("127.0.0.1:%d", 15_000+rand.IntN(17_000))
-		taken.Lock()
-		_, used := taken.addresses[address]
-		taken.addresses[address] = struct{}{}
-		taken.Unlock()
-		if used {
-			continue
-		}
-		if l, err := net.Listen("tcp", address); err == nil {
-			_ = l.Close()
-			return address
-		}
-	}
-	tb.Fatal("no free port")
-	return ""
-}
-
-var taken = struct {
-	sync.Mutex
-	addresses map[string]struct{}
-}{addresses: map[string]struct{}{}}
 
 // Config is the configuration that the member starts with.
 func (m *Member) Config() (store.Config, etcdapi.Config) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/yaml"
 
+	"tripod.dev/tripod/test/freeport"
 	"tripod.dev/tripod/test/multikind/center/pki"
 )
 
@@ -97,11 +97,11 @@ func StartPeer(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	ports, err := freePorts(3)
+	ports, err := freeport.Find(3)
 	if err != nil {
 		return nil, err
 	}
-	etcd, peer := "https://127.0.0.1:"+ports[0], "http://127.0.0.1:"+ports[1]
+	etcd, peer := "https://"+freeport.Address(ports[0]), "http://"+freeport.Address(ports[1])
 	kubernode := filepath.Join(c.BinDir, "kubernode")
 	err = s.Run(folder, kubernode, "etcd", "--data-dir", filepath.Join(folder, "etcd"), "--log-level", "warn",
 		"--listen-client-urls", etcd, "--advertise-client-urls", etcd, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
@@ -118,7 +118,7 @@ func StartPeer(ctx context.Context, c Config) (*Server, error) {
 	policy := filepath.Join(HubData(c.Folder), "apiserver", "audit", "policy.yaml")
 	err = s.Run(folder, kubernode, "kube-apiserver", "--etcd-servers", etcd, "--etcd-cafile", files("ca.crt"),
 		"--etcd-certfile", files("admin.crt"), "--etcd-keyfile", files("admin.key"),
-		"--bind-address", "127.0.0.1", "--secure-port", ports[2], "--tls-cert-file", files("server.crt"), "--tls-private-key-file", files("server.key"),
+		"--bind-address", "127.0.0.1", "--secure-port", strconv.Itoa(ports[2]), "--tls-cert-file", files("server.crt"), "--tls-private-key-file", files("server.key"),
 		"--client-ca-file", clients, "--authorization-mode", "RBAC",
 		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", files("accounts.pub"),
 		"--service-account-signing-key-file", files("accounts.key"), "--service-cluster-ip-range", "10.96.0.0/16",
@@ -126,7 +126,7 @@ func StartPeer(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return s, err
 	}
-	s.Config = &rest.Config{Host: "https://127.0.0.1:" + ports[2], TLSClientConfig: rest.TLSClientConfig{
+	s.Config = &rest.Config{Host: "https://" + freeport.Address(ports[2]), TLSClientConfig: rest.TLSClientConfig{
 		CAFile: files("ca.crt"), CertFile: files("admin.crt"), KeyFile: files("admin.key")}}
 	return s, s.Await(ctx, s.ready)
 }
@@ -167,19 +167,6 @@ func writeFile(path string, text []byte) error {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
-}
-
-func freePorts(n int) ([]string, error) {
-	var ports []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
-		}
-		defer func() { _ = l.Close() }() // all at once, so that they differ
-		ports = append(ports, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
-	}
-	return ports, nil
 }
 
 // Run starts a process, which ends with this one or with Stop.

@@ -9,10 +9,10 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -27,6 +27,7 @@ import (
 	"tripod.dev/tripod/hub/api/v1alpha1"
 	"tripod.dev/tripod/hub/identity"
 	"tripod.dev/tripod/test/bench/api"
+	"tripod.dev/tripod/test/freeport"
 	"tripod.dev/tripod/test/multikind/center/pki"
 )
 
@@ -237,10 +238,11 @@ func (d *doors) join(ctx context.Context, _ Config) error {
 
 // openFar runs the agent of the cluster in mode Tunnel, and the bare proxy.
 func (d *doors) openFar(_ context.Context, c Config) error {
-	address, err := freeAddress()
+	ports, err := freeport.Find(1)
 	if err != nil {
 		return err
 	}
+	address := freeport.Address(ports[0])
 	f := Far{Hub: api.HubSessions, Agents: []Agent{{"tunnel", Pair(d.agent)}}, Roots: d.roots, Proxy: address, Server: Pair(d.far),
 		API: &Credentials{Host: d.cluster.Config.Host, Roots: d.apiRoots, Pair: Pair(d.fromBehind)}}
 	// The bare proxy asks as the person, the agent as itself, for the person.
@@ -264,11 +266,10 @@ func (d *doors) openKubectl(_ context.Context, c Config) error {
 	if err := clientcmd.WriteToFile(*config, file); err != nil {
 		return fmt.Errorf("write %s: %w", file, err)
 	}
-	address, err := freeAddress()
+	ports, err := freeport.Find(1)
 	if err != nil {
 		return err
 	}
-	_, port, _ := net.SplitHostPort(address)
-	d.kubectl = &door{"kubectl proxy", "http://" + address, &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
-	return d.cluster.Run(c.Folder, filepath.Join(c.BinDir, "kubernode"), "kubectl", "proxy", "--kubeconfig", file, "--port", port)
+	d.kubectl = &door{"kubectl proxy", "http://" + freeport.Address(ports[0]), &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
+	return d.cluster.Run(c.Folder, filepath.Join(c.BinDir, "kubernode"), "kubectl", "proxy", "--kubeconfig", file, "--port", strconv.Itoa(ports[0]))
 }

@@ -15,6 +15,7 @@ import (
 
 	"tripod.dev/tripod/test/bench/load"
 	"tripod.dev/tripod/test/bench/report"
+	"tripod.dev/tripod/test/freeport"
 )
 
 // way is something that is measured beside something else.
@@ -56,10 +57,11 @@ func (c Config) tunnels(ctx context.Context) (err error) {
 }
 
 func (c Config) oneTunnel(ctx context.Context, e *end) error {
-	direct, err := freeAddress()
+	ports, err := freeport.Find(1)
 	if err != nil {
 		return err
 	}
+	direct := freeport.Address(ports[0])
 	stop, err := e.far(c.Self, 1, direct)
 	if err != nil {
 		return err
@@ -253,12 +255,4 @@ func (e *end) plain(ctx context.Context, n int, memory bool) (float64, error) {
 		return float64(bytes) / float64(2*n), nil // both ends are here
 	}
 	return took.Seconds(), nil
-}
-
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	return listener.Addr().String(), listener.Close()
 }

@@ -21,6 +21,8 @@ import (
 
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
+
+	"tripod.dev/tripod/test/freeport"
 )
 
 // startLimit bounds how long the API server may take to be ready.
@@ -33,7 +35,8 @@ func Start(t testing.TB, more ...string) *rest.Config {
 	t.Helper()
 	program := Program(t)
 	dir := t.TempDir()
-	etcd, peer, secure := port(t), port(t), port(t)
+	addresses := freeport.Addresses(t, 3)
+	etcd, peer, secure := addresses[0], addresses[1], addresses[2]
 	start(t, dir, program, "etcd", "--data-dir", filepath.Join(dir, "etcd"), "--unsafe-no-fsync",
 		"--listen-client-urls", "http://"+etcd, "--advertise-client-urls", "http://"+etcd,
 		"--listen-peer-urls", "http://"+peer, "--initial-advertise-peer-urls", "http://"+peer,
@@ -110,16 +113,6 @@ func start(t testing.TB, dir, program string, args ...string) {
 			t.Logf("end of the log of %s:\n%s", args[0], tail[max(0, len(tail)-4000):])
 		}
 	})
-}
-
-// port finds a free address on loopback.
-func port(t testing.TB) string {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String()
 }
 
 func writeKey(t testing.TB, path string) {
