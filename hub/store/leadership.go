@@ -29,6 +29,7 @@ type Leadership struct {
 type leaderWatch struct {
 	self    string
 	raft    *raft.Raft
+	queue   *queue
 	intro   *introduction
 	machine *machine
 	log     *slog.Logger
@@ -103,7 +104,7 @@ func (w *leaderWatch) elected(ctx context.Context) {
 		w.log.Error("leadership is not begun", "term", w.raft.CurrentTerm(), "error", err)
 		return
 	}
-	if err := w.barrier(ctx); err != nil {
+	if err := w.queue.answer(ctx, func() raft.Future { return w.raft.Barrier(0) }); err != nil {
 		w.log.Info("leadership was lost before it began", "term", w.raft.CurrentTerm(), "error", err)
 		return
 	}
@@ -115,22 +116,6 @@ func (w *leaderWatch) elected(ctx context.Context) {
 	w.publish(true)
 	if w.machine.incarnation.Load() == 0 {
 		w.openFirstIncarnation(ctx)
-	}
-}
-
-// barrier is Raft's, for one that may be shut down meanwhile: a barrier that is only
-// then put into its queue is never answered.
-func (w *leaderWatch) barrier(ctx context.Context) error {
-	if w.raft.State() == raft.Shutdown {
-		return raft.ErrRaftShutdown
-	}
-	done := make(chan error, 1)
-	go func() { done <- w.raft.Barrier(0).Error() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 

@@ -16,8 +16,7 @@ import (
 // after the leader's last word, which is what Raft asks for (Ongaro, section 3.4).
 // The timer in hashicorp/raft does not begin anew at a word: it looks every one to two
 // time-outs, and when it finds a word younger than one it looks again one to two
-// later, so that some followers wait for three. Nobody is elected before a majority
-// has given the leader up, so of two followers the slower one counted.
+// later, so that some followers wait for three.
 //
 // Members have their turns one after another, so that no two of them stand at the
 // same moment and split the votes.
@@ -35,9 +34,13 @@ const turns = 5
 // the one that is at place, from 0, in an order that all know. luck is from 0 to 1;
 // it keeps the turns of places apart, and the same place from always being right or
 // wrong by the same.
+//
+// Nobody has the first turn: a leader's words reach the others up to a fifth of a
+// time-out apart, and who stands while another heard the leader less than a time-out
+// ago is refused (ballots).
 func turn(heartbeat time.Duration, place, n int, luck float64) time.Duration {
-	width := heartbeat / time.Duration(max(turns, n))
-	return heartbeat + time.Duration(place)*width + time.Duration(luck*float64(width/2))
+	width := heartbeat / time.Duration(max(turns, n+1))
+	return heartbeat + time.Duration(place+1)*width + time.Duration(luck*float64(width/2))
 }
 
 // place of self among the voters by name, and how many there are; -1 if it has no

@@ -17,7 +17,8 @@ func TestTurnsAreBetweenOneAndTwoTimeoutsAndApart(t *testing.T) {
 			if first < end || last >= 2*heartbeat {
 				t.Errorf("%d voters, place %d: the turn is from %s to %s, want after %s and before %s", n, place, first, last, end, 2*heartbeat)
 			}
-			if apart := first - end; place > 0 && apart < heartbeat/time.Duration(2*max(turns, n)) {
+			// The first one leaves the leader's words the time in which they arrive.
+			if apart := first - end; apart < heartbeat/time.Duration(2*max(turns, n+1)) {
 				t.Errorf("%d voters, place %d: only %s after the turn before", n, place, apart)
 			}
 			end = last
@@ -36,7 +37,7 @@ func TestPlacesAreOfVotersByName(t *testing.T) {
 
 // The time-out is so long that only the end of the patience can begin an election.
 func TestAFollowerStandsWhenItsPatienceEnds(t *testing.T) {
-	r, _ := follower(t, time.Hour)
+	r, _ := follower(t, time.Hour, time.Hour)
 	p := &patience{self: "b", heartbeat: time.Hour, raft: r, log: slog.New(slog.DiscardHandler)}
 	if err := p.end(); err != nil {
 		t.Fatal(err)
@@ -54,7 +55,7 @@ func TestAFollowerStandsWhenItsPatienceEnds(t *testing.T) {
 }
 
 func TestAFollowerHasPatienceUntilItsTurn(t *testing.T) {
-	r, leader := follower(t, time.Hour)
+	r, leader := follower(t, time.Hour, time.Hour)
 	p := &patience{self: "b", heartbeat: time.Hour, raft: r, log: slog.New(slog.DiscardHandler)}
 	if wait := p.look(time.Now().Add(24*time.Hour), 0); wait != time.Hour {
 		t.Errorf("who never heard a leader looks again after %s, want an hour", wait)
@@ -64,7 +65,7 @@ func TestAFollowerHasPatienceUntilItsTurn(t *testing.T) {
 		t.Fatal(err)
 	}
 	heard := r.LastContact()
-	own := turn(time.Hour, 1, 2, 0)
+	own := turn(time.Hour, 1, 3, 0)
 	for passed, want := range map[time.Duration]time.Duration{0: own, time.Hour: own - time.Hour, own - 1: 1, own: time.Hour} {
 		if wait := p.look(heard.Add(passed), 0); wait != want {
 			t.Errorf("%s after the leader's word it looks again after %s, want %s", passed, wait, want)
@@ -76,27 +77,41 @@ func TestAFollowerHasPatienceUntilItsTurn(t *testing.T) {
 	}
 }
 
-// follower is member b of two, and the other's transport.
-func follower(t *testing.T, heartbeat time.Duration) (*raft.Raft, *raft.InmemTransport) {
+// follower is member b of three, which asks for the others' votes in vain, and the
+// transport of the others. It gives ballots by its log after silence.
+func follower(t *testing.T, heartbeat, silence time.Duration) (*raft.Raft, *raft.InmemTransport) {
+	t.Helper()
+	_, other := raft.NewInmemTransport("a")
+	r := inMemory(t, heartbeat, silence, other, "a", "b", "c")
+	return r, other
+}
+
+// inMemory runs member b among members.
+func inMemory(t *testing.T, heartbeat, silence time.Duration, other *raft.InmemTransport, members ...raft.ServerID) *raft.Raft {
 	t.Helper()
 	_, own := raft.NewInmemTransport("b")
-	_, other := raft.NewInmemTransport("a")
 	other.Connect("b", own)
 	c := raft.DefaultConfig()
 	c.LocalID, c.HeartbeatTimeout, c.ElectionTimeout, c.Logger = "b", heartbeat, heartbeat+1, raftLogTo(slog.New(slog.DiscardHandler))
+	c.LeaderLeaseTimeout = min(c.LeaderLeaseTimeout, heartbeat)
 	logs, snapshots := raft.NewInmemStore(), raft.NewInmemSnapshotStore()
-	members := raft.Configuration{Servers: []raft.Server{{ID: "a", Address: "a"}, {ID: "b", Address: "b"}}}
-	if err := raft.BootstrapCluster(c, logs, logs, snapshots, own, members); err != nil {
+	var all raft.Configuration
+	for _, id := range members {
+		all.Servers = append(all.Servers, raft.Server{ID: id, Address: raft.ServerAddress(id)})
+	}
+	if err := raft.BootstrapCluster(c, logs, logs, snapshots, own, all); err != nil {
 		t.Fatal(err)
 	}
-	r, err := raft.NewRaft(c, &raft.MockFSM{}, logs, logs, snapshots, own)
+	ballots := newBallots(own, silence)
+	r, err := raft.NewRaft(c, &raft.MockFSM{}, logs, logs, snapshots, ballots)
 	if err != nil {
 		t.Fatal(err)
 	}
+	ballots.raft.Store(r)
 	t.Cleanup(func() {
 		if err := r.Shutdown().Error(); err != nil {
 			t.Error(err)
 		}
 	})
-	return r, other
+	return r
 }

@@ -20,6 +20,7 @@ const retryPause = 10 * time.Millisecond
 type proposer struct {
 	self    string
 	raft    *raft.Raft
+	queue   *queue
 	machine *machine
 	leaders *leaderWatch
 	peers   *peers
@@ -122,16 +123,16 @@ func (p *proposer) append(ctx context.Context, data []byte, command *raftlogv1.C
 		return nil, false, err
 	}
 	deadline, _ := ctx.Deadline()
-	future := p.raft.Apply(data, max(time.Until(deadline), time.Millisecond))
-	done := make(chan error, 1)
-	go func() { done <- future.Error() }()
-	select {
-	case err := <-done:
-		if err != nil {
-			return nil, p.mayBeProposed(err), p.explain(err)
-		}
-	case <-ctx.Done():
+	var future raft.ApplyFuture
+	err := p.queue.answer(ctx, func() raft.Future {
+		future = p.raft.Apply(data, max(time.Until(deadline), time.Millisecond))
+		return future
+	})
+	switch {
+	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
 		return nil, true, ended(ctx)
+	case err != nil:
+		return nil, p.mayBeProposed(err), p.explain(err)
 	}
 	result, ok := future.Response().(*Result)
 	if !ok {
@@ -165,7 +166,7 @@ func ended(ctx context.Context) error {
 
 func (p *proposer) mayBeProposed(err error) bool {
 	return !errors.Is(err, raft.ErrNotLeader) && !errors.Is(err, raft.ErrEnqueueTimeout) &&
-		!errors.Is(err, raft.ErrLeadershipTransferInProgress)
+		!errors.Is(err, raft.ErrLeadershipTransferInProgress) && !errors.Is(err, ErrStopped)
 }
 
 func (p *proposer) explain(err error) error {
@@ -176,7 +177,7 @@ func (p *proposer) explain(err error) error {
 		return ErrTimeout
 	case errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrAbortedByRestore):
 		return ErrOutcomeUnknown
-	case errors.Is(err, raft.ErrRaftShutdown):
+	case errors.Is(err, raft.ErrRaftShutdown), errors.Is(err, ErrStopped):
 		return ErrStopped
 	default:
 		return fmt.Errorf("store: outcome unknown: %w", err)

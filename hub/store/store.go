@@ -50,6 +50,7 @@ type Store struct {
 	intro     *introduction
 	raiser    *raiser
 	patience  *patience
+	queue     queue
 	// changing orders this member's changes of the membership.
 	changing sync.Mutex
 }
@@ -110,10 +111,11 @@ func join(s *Store, metrics *metrics) error {
 	s.auditor = newAuditor(cfg, s.machine, s.peers)
 	s.leaders = newLeaderWatch(cfg.Timing.Election, s.machine, changes, s.log)
 	s.leaders.replaced, s.leaders.intro, s.leaders.self = s.peers.abandon, s.intro, cfg.Name
+	s.leaders.queue = &s.queue
 	s.reader = newReader()
 	s.proposer = &proposer{
 		self: cfg.Name, machine: s.machine, leaders: s.leaders, peers: s.peers, space: s.space,
-		timeout: cfg.RequestTimeout, limit: cfg.MaxRequestBytes + 4096, metrics: metrics, intro: s.intro,
+		queue: &s.queue, timeout: cfg.RequestTimeout, limit: cfg.MaxRequestBytes + 4096, metrics: metrics, intro: s.intro,
 	}
 	s.leases = &Leases{
 		self: cfg.Name, machine: s.machine, leaders: s.leaders, reader: s.reader, peers: s.peers,
@@ -123,10 +125,12 @@ func join(s *Store, metrics *metrics) error {
 		_, err := s.proposer.propose(ctx, leaseCheckpoint(cp))
 		return err
 	})
-	s.raft, err = s.disk.start(cfg, s.machine, s.transport, changes)
+	ballots := newBallots(s.transport, cfg.Timing.Heartbeat)
+	s.raft, err = s.disk.start(cfg, s.machine, ballots, changes)
 	if err != nil {
-		return errors.Join(err, s.transport.Close())
+		return errors.Join(err, ballots.Close())
 	}
+	ballots.raft.Store(s.raft)
 	s.leaders.raft, s.leaders.propose, s.leaders.ended = s.raft, s.proposer.propose, s.transport.endWaits
 	s.proposer.raft = s.raft
 	s.patience = &patience{self: raft.ServerID(cfg.Name), heartbeat: cfg.Timing.Heartbeat, raft: s.raft, log: s.log}
@@ -171,6 +175,7 @@ func (s *Store) close() error {
 
 // shutdownRaft stops Raft while no replication is left waiting in the transport.
 func (s *Store) shutdownRaft() error {
+	s.queue.close(handOver)
 	s.transport.shut()
 	return s.raft.Shutdown().Error()
 }
