@@ -70,7 +70,10 @@ func benchStore() *cobra.Command {
 			}
 			err = store.Run(cmd.Context(), store.Config{Plan: plan, Folder: folder, Duration: duration, Kills: kills,
 				Ours: storefleet.Ours{Program: filepath.Join(bin, "storemember")}, Peer: storefleet.Etcd{Program: filepath.Join(bin, "kubernode")},
-				Small: storefleet.Kine{Program: filepath.Join(bin, "kine"), Version: kineVersion}})
+				Further: []store.Further{
+					{Kind: storefleet.Kine{Program: filepath.Join(bin, "kine"), Version: kineVersion}, Members: 1, Rows: apiServersRows},
+					{Kind: storefleet.Etcd{Program: filepath.Join(bin, "kubernode"), OnePort: true}, Members: 3, Rows: plainRows},
+				}})
 			if err != nil {
 				return err
 			}
@@ -88,6 +91,13 @@ func benchStore() *cobra.Command {
 	command.Flags().IntVar(&kills, "kills", kills, "how often the leader is killed for store/leader-kill-gap/p99")
 	return command
 }
+
+var (
+	// apiServersRows are what an API server asks of its store: no plain put.
+	apiServersRows = regexp.MustCompile(`^store/(txn/1/c=(1|16|256)/|get-linearizable/1/c=(1|16|256)/|range/1/)`)
+	// plainRows are those in which it matters how etcd serves gRPC.
+	plainRows = regexp.MustCompile(`^store/(put|txn|get-linearizable|get-serializable)/3/c=(1|256)/256B`)
+)
 
 func benchGateway() *cobra.Command {
 	plan := report.Plan{Rounds: 3, Progress: os.Stderr}

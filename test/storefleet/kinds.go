@@ -10,6 +10,7 @@ import (
 
 	"tripod.dev/tripod/hub/store"
 	"tripod.dev/tripod/hub/store/etcdapi"
+	"tripod.dev/tripod/test/freeport"
 	"tripod.dev/tripod/test/multikind/center/pki"
 	"tripod.dev/tripod/test/storefleet/failpoint"
 )
@@ -84,13 +85,23 @@ func (Ours) server(name string) pki.Request {
 
 var loopback = []string{"localhost", "127.0.0.1"}
 
-// Etcd runs upstream's etcd, from the program of the lab. HTTP has a port of its
-// own, as etcd's manual advises for throughput: on a shared one gRPC is served by
-// net/http, which halves what serializable reads reach.
-type Etcd struct{ Program string }
+// Etcd runs upstream's etcd, from the program of the lab.
+type Etcd struct {
+	Program string
+	// OnePort serves HTTP beside gRPC, which is etcd's default and what kubeadm
+	// sets up: gRPC is then served by net/http, which halves what serializable
+	// reads reach. Without it HTTP has a port of its own, as etcd's manual advises
+	// for throughput.
+	OnePort bool
+}
 
 // Name implements Kind.
-func (Etcd) Name() string { return "etcd " + store.EtcdVersion }
+func (e Etcd) Name() string {
+	if e.OnePort {
+		return "etcd " + store.EtcdVersion + " as kubeadm runs it"
+	}
+	return "etcd " + store.EtcdVersion
+}
 
 func (e Etcd) command(f *Fleet, i int) (string, []string, error) {
 	m := f.Members[i]
@@ -99,15 +110,19 @@ func (e Etcd) command(f *Fleet, i int) (string, []string, error) {
 		members = append(members, other.name+"="+other.peerURL())
 	}
 	authority, pair := filepath.Join(f.folder, "ca.crt"), filepath.Join(f.folder, m.name)
-	return e.Program, []string{"etcd",
+	arguments := []string{"etcd",
 		"--name", m.name, "--data-dir", filepath.Join(m.Folder, "data"),
-		"--listen-client-urls", m.URL(), "--listen-client-http-urls", fmt.Sprintf("https://127.0.0.1:%d", m.plain), "--advertise-client-urls", m.URL(),
+		"--listen-client-urls", m.URL(), "--advertise-client-urls", m.URL(),
 		"--listen-peer-urls", m.peerURL(), "--initial-advertise-peer-urls", m.peerURL(),
 		"--initial-cluster", strings.Join(members, ","),
 		"--client-cert-auth", "--trusted-ca-file", authority, "--cert-file", pair + ".crt", "--key-file", pair + ".key",
 		"--peer-client-cert-auth", "--peer-trusted-ca-file", authority, "--peer-cert-file", pair + ".crt", "--peer-key-file", pair + ".key",
 		"--quota-backend-bytes", "8589934592", "--log-level", "warn",
-	}, nil
+	}
+	if !e.OnePort {
+		arguments = append(arguments, "--listen-client-http-urls", "https://"+freeport.Address(m.plain))
+	}
+	return e.Program, arguments, nil
 }
 
 func (Etcd) admin() pki.Request { return pki.Request{CommonName: "root"} }

@@ -75,7 +75,7 @@ func (b *bed) write(ctx context.Context, n int, name func(int) string) error {
 // commit writes in one transaction, or one by one where only what an API server
 // does is understood.
 func (b *bed) commit(ctx context.Context, c *clientv3.Client, puts []clientv3.Op) error {
-	if b.fleet.Kind != b.config.Small {
+	if _, simple := b.fleet.Kind.(storefleet.Kine); !simple {
 		_, err := c.Txn(ctx).Then(puts...).Commit()
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"time"
 
 	"tripod.dev/tripod/test/bench/report"
@@ -18,14 +19,21 @@ import (
 type Config struct {
 	report.Plan
 	Ours, Peer storefleet.Kind
-	// Small is a second peer, for the rows of one member that an API server needs.
-	Small storefleet.Kind
+	// Further peers, each for some rows only.
+	Further []Further
 	// Folder takes the members' data; it should be on a disk, not in memory.
 	Folder string
 	// Duration of one measurement.
 	Duration time.Duration
 	// Kills of the leader for its row.
 	Kills int
+}
+
+// Further is one more peer.
+type Further struct {
+	storefleet.Kind
+	Members int
+	Rows    *regexp.Regexp
 }
 
 type row = report.Measured[*bed]
@@ -47,14 +55,14 @@ func Run(ctx context.Context, c Config) error {
 	return nil
 }
 
-// smallRows are what an API server asks of its store. A plain put is not among them.
-var smallRows = regexp.MustCompile(`^store/(txn/1/c=(1|16|256)/|get-linearizable/1/c=(1|16|256)/|range/1/)`)
-
-// runFleets measures rows on a fleet of each kind, both of that many members.
+// runFleets measures rows on a fleet of each kind, all of that many members.
 func (c Config) runFleets(ctx context.Context, members int, rows []row) (err error) {
 	kinds := []storefleet.Kind{c.Ours, c.Peer}
-	if members == 1 && slices.ContainsFunc(rows, func(r row) bool { return smallRows.MatchString(r.Name) }) {
-		kinds = append(kinds, c.Small)
+	further := slices.DeleteFunc(slices.Clone(c.Further), func(f Further) bool {
+		return f.Members != members || !slices.ContainsFunc(rows, func(r row) bool { return f.Rows.MatchString(r.Name) })
+	})
+	for _, f := range further {
+		kinds = append(kinds, f.Kind)
 	}
 	var beds []*bed
 	defer func() {
@@ -63,7 +71,7 @@ func (c Config) runFleets(ctx context.Context, members int, rows []row) (err err
 		}
 	}()
 	for i, kind := range kinds {
-		folder := filepath.Join(c.Folder, fmt.Sprintf("%d-members", members), []string{"ours", "peer", "small"}[i])
+		folder := filepath.Join(c.Folder, fmt.Sprintf("%d-members", members), strconv.Itoa(i))
 		f, err := storefleet.Start(ctx, kind, members, folder)
 		if err != nil {
 			return err
@@ -78,8 +86,11 @@ func (c Config) runFleets(ctx context.Context, members int, rows []row) (err err
 		if err := r.Run(ctx, c.Plan, beds[0], beds[1]); err != nil {
 			return err
 		}
-		if len(beds) > 2 && smallRows.MatchString(r.Name) {
-			if err := r.Run(ctx, c.Plan, beds[0], beds[2]); err != nil {
+		for i, f := range further {
+			if !f.Rows.MatchString(r.Name) {
+				continue
+			}
+			if err := r.Run(ctx, c.Plan, beds[0], beds[2+i]); err != nil {
 				return err
 			}
 		}
