@@ -120,7 +120,7 @@ func (b Bug) blind(s *failover.Snapshot) {
 		}
 	case GrowWithoutConfirmation:
 		d := s.Datasets[0].DeepCopy()
-		if o := s.Observed[failover.Copy{Dataset: theDB, Cluster: d.Status.Primary}]; d.Status.Phase == v1alpha1.DatasetSteady {
+		if o := s.Observed[failover.Copy{Dataset: datasetNames[0], Cluster: d.Status.Primary}]; d.Status.Phase == v1alpha1.DatasetSteady {
 			for _, name := range o.Streaming {
 				if name != places[2] && !slices.Contains(d.Status.SyncSet, name) {
 					d.Status.SyncSet = append(d.Status.SyncSet, name)
@@ -200,16 +200,16 @@ func (b Bug) twist(m *member, e failover.Effects) ([]failover.Command, []metav1.
 	}
 	if b == PromotedOpen {
 		for i, c := range e.Commands {
-			if c.Verb == failover.VerbPromote && c.Cluster != m.state.dataset.Status.PreviousPrimary {
+			if c.Verb == failover.VerbPromote && c.Cluster != m.state.units[laneOf(c.Dataset.Name)].dataset.Status.PreviousPrimary {
 				e.Commands[i].SyncSet = []string{c.Cluster}
 			}
 		}
 	}
 	for _, d := range e.Datasets {
-		old := m.state.dataset
+		old := m.state.unit(d).dataset
 		switch {
 		case b == ShrinkBeforeCommit && len(d.Status.SyncTarget) < len(old.Status.SyncTarget) && d.Status.Epoch == old.Status.Epoch && d.Status.Phase == v1alpha1.DatasetSteady:
-			e.Commands = append(e.Commands, failover.Command{ID: "early", Every: time.Second, Bound: time.Second, Cluster: d.Status.Primary, Dataset: theDB,
+			e.Commands = append(e.Commands, failover.Command{ID: "early", Every: time.Second, Bound: time.Second, Cluster: d.Status.Primary, Dataset: datasetNames[0],
 				Verb: failover.VerbSetSyncSet, Epoch: d.Status.Epoch, SyncSet: append([]string{d.Status.Primary}, d.Status.SyncTarget...), Revision: m.rev + 1})
 			continue // the commit comes later
 		case b == PromoteWithoutFencing && d.Status.Phase == v1alpha1.DatasetFencing:

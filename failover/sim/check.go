@@ -21,7 +21,8 @@ type acknowledged struct {
 // checker judges the modelled world after each event that matters.
 type checker struct {
 	w           *world
-	result      Result
+	lane        *lane
+	result      *Result
 	acked       []acknowledged
 	excused     map[int]bool // lost with an approval that covered it
 	promoted    map[int64]int
@@ -45,7 +46,7 @@ func (c *checker) violate(invariant, format string, args ...any) {
 
 // writing is called whenever a copy starts to accept writes: I1.
 func (c *checker) writing(s *site) {
-	for _, t := range c.w.sites {
+	for _, t := range c.lane.sites {
 		if t != s && t.db.running && t.db.primary {
 			c.violate("I1", "%s (epoch %d) and %s (epoch %d) both accept writes", s.name(), s.db.epoch, t.name(), t.db.epoch)
 		}
@@ -53,7 +54,7 @@ func (c *checker) writing(s *site) {
 }
 
 func (c *checker) ack(w write) {
-	if d := c.w.truth.dataset.Status; d.CatchUp != nil && d.Epoch == w.epoch && d.Phase == v1alpha1.DatasetPromoting {
+	if d := c.unit().dataset.Status; d.CatchUp != nil && d.Epoch == w.epoch && d.Phase == v1alpha1.DatasetPromoting {
 		c.violate("ban", "write %d is acknowledged at epoch %d, which a switchover has not opened yet", w.id, w.epoch)
 	}
 	if c.lastAck > 0 {
@@ -69,7 +70,7 @@ func (c *checker) promotedAt(s *site) {
 	epoch := s.db.epoch
 	c.result.Promotions++
 	c.promoted[epoch]++
-	d := c.w.truth.dataset
+	d := c.unit().dataset
 	if c.promoted[epoch] > 1 {
 		c.violate("I6", "epoch %d was promoted %d times", epoch, c.promoted[epoch])
 	}
@@ -155,7 +156,7 @@ func (c *checker) carried(s *site, cmd failover.Command) {
 		c.violate("I5", "%s carries out %s at epoch %d after it has seen epoch %d", s.name(), cmd.Verb, cmd.Epoch, c.highest[s.id])
 	}
 	c.highest[s.id] = max(c.highest[s.id], cmd.Epoch)
-	if d := c.w.truth.dataset; cmd.Epoch > d.Status.Epoch {
+	if d := c.unit().dataset; cmd.Epoch > d.Status.Epoch {
 		c.violate("I4", "%s carries out %s at epoch %d, but only %d is committed", s.name(), cmd.Verb, cmd.Epoch, d.Status.Epoch)
 	}
 }
@@ -216,10 +217,10 @@ func (c *checker) planned(a, b v1alpha1.DatasetStatus) {
 	}
 	switch {
 	case a.Phase == v1alpha1.DatasetClosing:
-		if source := c.w.sites[siteOf(a.Primary)]; source.db.running && source.db.primary {
+		if source := c.lane.sites[siteOf(a.Primary)]; source.db.running && source.db.primary {
 			c.violate("ban", "epoch %d is committed while %s accepts writes", b.Epoch, a.Primary)
 		}
-		c.lost(c.w.sites[siteOf(b.Primary)], fmt.Sprintf("when epoch %d was committed for it", b.Epoch))
+		c.lost(c.lane.sites[siteOf(b.Primary)], fmt.Sprintf("when epoch %d was committed for it", b.Epoch))
 	case b.Primary != a.PreviousPrimary:
 		c.violate("I6", "epoch %d returns to %s, the source was %s", b.Epoch, b.Primary, a.PreviousPrimary)
 	case a.Phase == v1alpha1.DatasetFencing && c.promoted[a.Epoch] > 0:
@@ -311,7 +312,7 @@ func (c *checker) run(o, n *v1alpha1.RecoveryRun) {
 // returned: an abort leaves the source primary.
 func (c *checker) returned(o, n *v1alpha1.RecoveryRun) {
 	c.result.Returns++
-	d := c.w.truth.dataset.Status
+	d := c.unit().dataset.Status
 	took := o.Status.Phase == v1alpha1.RunRouting || o.Status.Phase == v1alpha1.RunVerifying
 	if took && n.Status.Reason == failover.ReasonTargetLost || n.Status.Timeline.ClosingAt == nil {
 		return // it ends after it moved the role, or before it began to
@@ -338,7 +339,7 @@ func (c *checker) finished(r *v1alpha1.RecoveryRun) {
 		}
 	}
 	for _, rd := range r.Status.Datasets {
-		if d := c.w.truth.dataset; d.Status.Epoch == rd.Epoch && (c.promoted[rd.Epoch] == 0 || rd.FenceProof == "") {
+		if d := c.unit().dataset; d.Status.Epoch == rd.Epoch && (c.promoted[rd.Epoch] == 0 || rd.FenceProof == "") {
 			c.violate("I6", "run %s completed, but epoch %d was promoted %d times with proof %q", r.Name, rd.Epoch, c.promoted[rd.Epoch], rd.FenceProof)
 		}
 	}
@@ -347,7 +348,7 @@ func (c *checker) finished(r *v1alpha1.RecoveryRun) {
 // atEnd: after everything was healed, the dataset serves, nothing acknowledged
 // is missing, and no run is stuck but where a person is asked.
 func (c *checker) atEnd() {
-	d := c.w.truth.dataset
+	d := c.unit().dataset
 	c.result.Phase = d.Status.Phase
 	for _, name := range sorted(c.w.truth.runs) {
 		r := c.w.truth.runs[name]
@@ -364,7 +365,7 @@ func (c *checker) atEnd() {
 		c.violate("liveness", "the dataset is %q at the end", d.Status.Phase)
 		return
 	}
-	p := c.w.sites[siteOf(d.Status.Primary)]
+	p := c.lane.sites[siteOf(d.Status.Primary)]
 	if !p.db.running || !p.db.primary || p.db.epoch != d.Status.Epoch {
 		c.violate("liveness", "%s is not the running primary of epoch %d at the end", p.name(), d.Status.Epoch)
 		return
@@ -373,7 +374,7 @@ func (c *checker) atEnd() {
 	if c.w.now-c.lastAck > 10*time.Second {
 		c.violate("liveness", "no write was acknowledged since %.3fs", c.lastAck.Seconds())
 	}
-	if got := c.w.truth.service.Status.Active; len(got) != 1 || got[0] != p.name() {
+	if got := c.unit().service.Status.Active; len(got) != 1 || got[0] != p.name() {
 		c.violate("liveness", "the route leads to %v, the primary is %s", got, p.name())
 	}
 }

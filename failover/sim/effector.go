@@ -17,7 +17,7 @@ func (s *site) carry(c failover.Command, answer func(failover.Result)) {
 		answer(failover.Result{Outcome: failover.Refused, Message: "older than what was seen"})
 		return
 	}
-	s.w.check.carried(s, c)
+	s.lane.check.carried(s, c)
 	if ordered(c) {
 		s.sees(c.Epoch)
 		s.seenRevision = max(s.seenRevision, c.Revision)
@@ -159,8 +159,8 @@ func (s *site) promote(c failover.Command) failover.Result {
 	}
 	db.start()
 	s.w.trace("%s is promoted at epoch %d with %d writes", s.name(), c.Epoch, len(db.log))
-	s.w.check.promotedAt(s)
-	s.w.check.writing(s)
+	s.lane.check.promotedAt(s)
+	s.lane.check.writing(s)
 	return failover.Result{Outcome: failover.Done, Position: "model", Elapsed: time.Millisecond}
 }
 
@@ -170,12 +170,12 @@ func (s *site) reopen() failover.Result {
 	s.closed, s.db.fenced = 0, false
 	s.db.stop()
 	s.db.start()
-	s.w.check.writing(s)
+	s.lane.check.writing(s)
 	return failover.Result{Outcome: failover.Done, Position: "model", Message: "runs again"}
 }
 
 func (s *site) resync(c failover.Command) failover.Result {
-	p := s.w.sites[siteOf(c.Primary)]
+	p := s.lane.sites[siteOf(c.Primary)]
 	if !s.w.linked(s.id, p.id) || !p.db.running || !p.db.primary || p.db.epoch != c.Epoch {
 		return failover.Result{Outcome: failover.Failed, Message: "the primary is not reached"}
 	}

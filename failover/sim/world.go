@@ -40,6 +40,8 @@ type Options struct {
 	Bug  Bug
 	// Pledges: agents live on them, and the hub is lost.
 	Pledges bool
+	// Plans: several applications that a plan moves, with hooks and drills.
+	Plans bool
 	// Quiet: no fault, and one switchover.
 	Quiet bool
 	// Flap: links that flap every 20 s for 10 minutes, and nobody who approves.
@@ -107,7 +109,7 @@ type world struct {
 	loss  float64
 
 	members [centers]*member
-	sites   [centers]*site
+	lanes   []*lane
 	log     []entry
 	truth   objects
 	rev     int64
@@ -115,7 +117,7 @@ type world struct {
 	term    uint64
 	without time.Duration // since when there is no working leader
 
-	check *checker
+	result Result
 	// grown is called when the committed sync set has grown, or is nil.
 	grown func(v1alpha1.DatasetStatus)
 }
@@ -195,8 +197,10 @@ func Run(opt Options) Result {
 		w.now = e.at
 		e.do()
 	}
-	w.check.atEnd()
-	return w.check.result
+	for _, l := range w.lanes {
+		l.check.atEnd()
+	}
+	return w.result
 }
 
 func newWorld(opt Options) *world {
@@ -208,16 +212,21 @@ func newWorld(opt Options) *world {
 	if opt.Bug == BreakerDisabled {
 		w.engine.BreakerWindow = time.Nanosecond
 	}
-	w.check = &checker{w: w, result: Result{Seed: opt.Seed}, promoted: map[int64]int{}, lossy: map[int64]bool{}, excused: map[int]bool{}, lastRenewal: map[string]time.Duration{}, renewedBefore: map[string]time.Duration{}, back: map[string]time.Duration{}}
+	w.result.Seed = opt.Seed
+	for i := range opt.lanes() {
+		w.lanes = append(w.lanes, newLane(w, i))
+	}
 	for i := range centers {
 		w.power[i] = true
 		w.members[i] = &member{w: w, id: i, clock: w.newClock()}
-		w.sites[i] = newSite(w, i)
+		for _, l := range w.lanes {
+			l.sites[i] = newSite(w, l, i)
+		}
 	}
 	w.seedObjects()
 	for i := range centers {
 		w.members[i].start()
-		w.sites[i].start()
+		w.agents(i, (*site).start)
 	}
 	w.after(0, w.elect)
 	return w
