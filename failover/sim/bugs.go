@@ -95,7 +95,41 @@ const (
 	lastOfPledges
 )
 
+// Bugs of plans, hooks, attestation and drills, planted where plans are.
+const (
+	firstOfPlans = lastOfPledges + 1 + iota
+	// WavesIgnored: all applications count as ones of the first wave.
+	WavesIgnored
+	// DependenciesIgnored: nobody waits for what an application depends on.
+	DependenciesIgnored
+	// ParallelismIgnored: a wave has no limit.
+	ParallelismIgnored
+	// PauseIgnored: a plan's run that a person has paused goes on.
+	PauseIgnored
+	// ApprovalAssumed: a plan's run counts as approved when it is ordered.
+	ApprovalAssumed
+	// HooksForgotten: the engine does not see the plan's hooks.
+	HooksForgotten
+	// HookFailureIgnored: a hook that failed, or is not done in time, counts as done.
+	HookFailureIgnored
+	// HookAbortsLate: a hook that says Abort ends a run that has changed the role.
+	HookAbortsLate
+	// OneAttests: the word of one person counts as that of two.
+	OneAttests
+	// RequesterAttests: who ordered the run counts.
+	RequesterAttests
+	// DrillNotCleaned: a drill ends without removing its copies.
+	DrillNotCleaned
+	// DrillGoesOn: a drill does not give way to a move.
+	DrillGoesOn
+	lastOfPlans
+)
+
 func (b Bug) String() string {
+	if b > firstOfPlans {
+		return [...]string{"WavesIgnored", "DependenciesIgnored", "ParallelismIgnored", "PauseIgnored", "ApprovalAssumed", "HooksForgotten",
+			"HookFailureIgnored", "HookAbortsLate", "OneAttests", "RequesterAttests", "DrillNotCleaned", "DrillGoesOn"}[b-firstOfPlans-1]
+	}
 	if b > firstOfPledges {
 		return [...]string{"NobodyAsked", "PledgeFromAnswer", "MissingPledgerTolerated", "PromotionDuringPledge", "PledgeForOlderEpoch",
 			"StartNotCounted", "PledgesIgnored", "WaitsForgotten", "EpochForgotten", "AloneIsAskedByNobody", "OfferedBeforeCommit"}[b-firstOfPledges-1]
@@ -225,7 +259,9 @@ func (b Bug) twist(m *member, e failover.Effects) ([]failover.Command, []metav1.
 		writes = append(writes, r)
 	}
 	for _, r := range e.Runs {
-		writes = append(writes, r)
+		if r = b.twistRun(m, r); r != nil {
+			writes = append(writes, r)
+		}
 	}
 	for _, g := range e.Services {
 		writes = append(writes, g)

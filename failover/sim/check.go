@@ -24,7 +24,9 @@ type checker struct {
 	lane        *lane
 	result      *Result
 	acked       []acknowledged
-	excused     map[int]bool // lost with an approval that covered it
+	took        map[string]bool // runs that have changed the role
+	movedAt     time.Duration   // when the role last began to move
+	excused     map[int]bool    // lost with an approval that covered it
 	promoted    map[int64]int
 	lossy       map[int64]bool // epochs whose primary was not in the sync set
 	lastRenewal map[string]time.Duration
@@ -118,13 +120,19 @@ func (c *checker) approved(epoch int64) (time.Duration, bool) {
 				continue
 			}
 			for _, a := range c.w.truth.approvals {
-				if a.Spec.Run == r.Name && a.Spec.AcceptLoss != nil {
+				if agrees(a, r) && a.Spec.AcceptLoss != nil {
 					return time.Duration(a.Spec.AcceptLoss.Seconds) * time.Second, true
 				}
 			}
 		}
 	}
 	return 0, false
+}
+
+// agrees is true for an approval of a run, or of the plan's run that made it.
+func agrees(a *v1alpha1.Approval, r *v1alpha1.RecoveryRun) bool {
+	steers := a.Spec.Step != "" && a.Spec.Step != "approve"
+	return !steers && a.Spec.Decision == v1alpha1.DecisionApprove && (a.Spec.Run == r.Name || r.Spec.Parent != "" && a.Spec.Run == r.Spec.Parent)
 }
 
 func (c *checker) renewed(clusters []string) {
@@ -152,7 +160,10 @@ func (c *checker) renewal(name string) time.Duration {
 
 // carried is called before an effector does anything: I5.
 func (c *checker) carried(s *site, cmd failover.Command) {
-	if cmd.Epoch < c.highest[s.id] && cmd.Verb != failover.VerbProbe {
+	if cmd.Verb == failover.VerbPromote && strings.HasPrefix(cmd.Step, "promote.") {
+		c.gate(cmd.Run, "PROMOTE is carried out", "AfterFence", "BeforePromote")
+	}
+	if cmd.Epoch < c.highest[s.id] && cmd.Verb != failover.VerbProbe && cmd.Verb != failover.VerbDrillStop {
 		c.violate("I5", "%s carries out %s at epoch %d after it has seen epoch %d", s.name(), cmd.Verb, cmd.Epoch, c.highest[s.id])
 	}
 	c.highest[s.id] = max(c.highest[s.id], cmd.Epoch)
@@ -196,6 +207,17 @@ func (c *checker) dataset(o, n *v1alpha1.Dataset) {
 	c.planned(a, b)
 	c.homeward(a, b)
 	c.whole(a, b)
+	if a.Phase != b.Phase {
+		c.gates(a, b)
+		c.undrilled(b)
+	}
+	if b.Phase == v1alpha1.DatasetFencing || b.Phase == v1alpha1.DatasetClosing {
+		c.took[b.Run] = true
+		if a.Phase == v1alpha1.DatasetSteady {
+			c.movedAt = c.w.now
+		}
+	}
+	c.attested(a, b)
 }
 
 // legal are the changes of a dataset's phase, with by how much the epoch grows.
@@ -236,7 +258,7 @@ func (c *checker) automatic(a, b v1alpha1.DatasetStatus) {
 		c.violate("I6", "epoch %d was committed for run %q, which does not exist", b.Epoch, b.Run)
 		return
 	}
-	if r.Status.Timeline.ApprovedAt != nil || slices.ContainsFunc(c.w.truth.approvals, func(a *v1alpha1.Approval) bool { return a.Spec.Run == r.Name }) {
+	if r.Status.Timeline.ApprovedAt != nil || slices.ContainsFunc(c.w.truth.approvals, func(a *v1alpha1.Approval) bool { return agrees(a, r) }) {
 		return
 	}
 	if r.Spec.Action.Planned() {
@@ -282,7 +304,7 @@ func (c *checker) run(o, n *v1alpha1.RecoveryRun) {
 			// A person may order one in the moment in which the engine makes one:
 			// the older of the two goes first.
 			together := n.CreationTimestamp.Sub(r.CreationTimestamp.Time) < time.Second
-			if !failover.Finished(r.Status.Phase) && !together {
+			if c.moves(r) && c.moves(n) && !failover.Finished(r.Status.Phase) && !together {
 				c.violate("I6", "run %s is created while %s is %s", n.Name, r.Name, r.Status.Phase)
 			}
 		}
@@ -304,9 +326,19 @@ func (c *checker) run(o, n *v1alpha1.RecoveryRun) {
 	if n.Status.Phase == v1alpha1.RunAborted && n.Spec.Action.Planned() {
 		c.returned(o, n)
 	}
-	if n.Status.Phase == v1alpha1.RunCompleted && o.Status.Phase != v1alpha1.RunCompleted {
+	if n.Status.Phase == v1alpha1.RunAborted {
+		c.stoppedByHook(n)
+	}
+	if n.Spec.Action == v1alpha1.ActionDrill {
+		c.drilled(o, n)
+	} else if n.Status.Phase == v1alpha1.RunCompleted && o.Status.Phase != v1alpha1.RunCompleted {
 		c.finished(n)
 	}
+}
+
+// moves is true for a move of this lane's application.
+func (c *checker) moves(r *v1alpha1.RecoveryRun) bool {
+	return r.Spec.Application == reference(c.lane.id) && r.Spec.Action != v1alpha1.ActionDrill
 }
 
 // returned: an abort leaves the source primary.
@@ -317,9 +349,13 @@ func (c *checker) returned(o, n *v1alpha1.RecoveryRun) {
 	if took && n.Status.Reason == failover.ReasonTargetLost || n.Status.Timeline.ClosingAt == nil {
 		return // it ends after it moved the role, or before it began to
 	}
-	if d.Primary != n.Spec.From.Cluster || d.Phase != v1alpha1.DatasetSteady || d.Run == n.Name {
+	source := n.Spec.From.Cluster
+	if source == "" && len(n.Status.Datasets) > 0 { // a run that leaves a place
+		source = n.Status.Datasets[0].PreviousPrimary
+	}
+	if d.Primary != source || d.Phase != v1alpha1.DatasetSteady || d.Run == n.Name {
 		c.violate("abort", "switchover %s is aborted (%s: %s) with %s as primary in phase %q, the source was %s",
-			n.Name, n.Status.Reason, n.Status.Message, d.Primary, d.Phase, n.Spec.From.Cluster)
+			n.Name, n.Status.Reason, n.Status.Message, d.Primary, d.Phase, source)
 	}
 }
 
@@ -338,6 +374,7 @@ func (c *checker) finished(r *v1alpha1.RecoveryRun) {
 			c.violate("I6", "run %s completed without step %s", r.Name, name)
 		}
 	}
+	c.gate(r.Name, "it is completed", hookPoints[3:]...)
 	for _, rd := range r.Status.Datasets {
 		if d := c.unit().dataset; d.Status.Epoch == rd.Epoch && (c.promoted[rd.Epoch] == 0 || rd.FenceProof == "") {
 			c.violate("I6", "run %s completed, but epoch %d was promoted %d times with proof %q", r.Name, rd.Epoch, c.promoted[rd.Epoch], rd.FenceProof)
@@ -352,6 +389,9 @@ func (c *checker) atEnd() {
 	c.result.Phase = d.Status.Phase
 	for _, name := range sorted(c.w.truth.runs) {
 		r := c.w.truth.runs[name]
+		if !r.Spec.ForPlan() && r.Spec.Application != reference(c.lane.id) {
+			continue
+		}
 		asks := r.Status.Phase == v1alpha1.RunAwaitingApproval || r.Status.Phase == v1alpha1.RunPaused && strings.Contains(r.Status.Message, "tripodctl approve")
 		switch {
 		case asks, c.w.until-r.CreationTimestamp.Sub(epochZero) < 15*time.Second: // it has just begun

@@ -22,7 +22,7 @@ type lane struct {
 // newLane has no sites yet.
 func newLane(w *world, id int) *lane {
 	l := &lane{id: id}
-	l.check = &checker{w: w, lane: l, result: &w.result, promoted: map[int64]int{}, lossy: map[int64]bool{}, excused: map[int]bool{},
+	l.check = &checker{w: w, lane: l, result: &w.result, promoted: map[int64]int{}, lossy: map[int64]bool{}, excused: map[int]bool{}, took: map[string]bool{},
 		lastRenewal: map[string]time.Duration{}, renewedBefore: map[string]time.Duration{}, back: map[string]time.Duration{}}
 	return l
 }
@@ -91,6 +91,8 @@ func (w *world) judge(old, obj metav1.Object) {
 	case *v1alpha1.Dataset:
 		w.lanes[laneOf(x.Name)].check.committed(old, obj)
 	case *v1alpha1.RecoveryRun:
+		o, _ := old.(*v1alpha1.RecoveryRun)
+		w.plans.committed(o, x)
 		if !x.Spec.ForPlan() {
 			w.lanes[laneOf(x.Spec.Application.Name)].check.committed(old, obj)
 		}

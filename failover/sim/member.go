@@ -231,7 +231,7 @@ func (m *member) fence(cluster string, revision int64) (bool, time.Duration) {
 func (m *member) snapshot() *failover.Snapshot {
 	s := &failover.Snapshot{Config: m.w.engine, Now: epochZero.Add(m.w.now), Uptime: m.now(), Previous: m.detection, Fence: m.fence,
 		Approvals: m.state.approvals,
-		Observed: map[failover.Copy]failover.Observed{}, Results: m.results}
+		Observed:  map[failover.Copy]failover.Observed{}, Results: m.results}
 	for _, u := range m.state.units {
 		s.Applications, s.Datasets, s.Services = append(s.Applications, u.app), append(s.Datasets, u.dataset), append(s.Services, u.service)
 	}
@@ -248,6 +248,7 @@ func (m *member) snapshot() *failover.Snapshot {
 	s.Fleet = m.fleet()
 	m.w.opt.Bug.blind(s)
 	m.w.opt.Bug.blindToPledges(s)
+	m.w.opt.Bug.blindToPlans(s)
 	return s
 }
 
@@ -291,6 +292,9 @@ func (m *member) turn() {
 	for _, c := range commands {
 		m.command(c)
 	}
+	for _, h := range e.Hooks {
+		m.hook(h)
+	}
 	term, left, wrote := m.term, len(writes), false
 	m.busy = left > 0
 	for _, o := range writes {
@@ -317,15 +321,7 @@ func (m *member) command(c failover.Command) {
 		return
 	}
 	m.inWork[c.ID], m.lastSent[c.ID] = true, m.now()
-	term := m.term
-	answer := func(r failover.Result) {
-		if m.term == term && m.believes && m.inWork[c.ID] {
-			delete(m.inWork, c.ID)
-			r.At = m.now()
-			m.results[c.ID] = r
-			m.turn()
-		}
-	}
+	answer := m.answers(c.ID)
 	m.w.after(m.clock.in(c.Bound), func() { m.local(func() { answer(failover.Result{Outcome: failover.Unreachable, Message: "timeout"}) }) })
 	to := siteOf(c.Cluster)
 	via := m.route(to)
@@ -347,6 +343,19 @@ func (m *member) command(c failover.Command) {
 				site.carry(c, func(failover.Result) {})
 			}
 		})
+	}
+}
+
+// answers takes the first answer in this term.
+func (m *member) answers(id string) func(failover.Result) {
+	term := m.term
+	return func(r failover.Result) {
+		if m.term == term && m.believes && m.inWork[id] {
+			delete(m.inWork, id)
+			r.At = m.now()
+			m.results[id] = r
+			m.turn()
+		}
 	}
 }
 

@@ -29,6 +29,10 @@ func (w *world) schedule() {
 		w.flaps()
 		return
 	}
+	if w.opt.Plans {
+		w.schedulePlans()
+		return
+	}
 	w.person()
 	if w.opt.Quiet {
 		w.after(faultsFrom, func() { w.plan(v1alpha1.ActionSwitchover, places[1+w.second.IntN(2)], 10) })
@@ -213,6 +217,10 @@ func (w *world) fault() {
 
 // order is an operator's failover away from a cluster, whether it is well or not.
 func (w *world) order(from string) {
+	if w.opt.Plans {
+		w.orderPlan(v1alpha1.ActionFailover)
+		return
+	}
 	d := w.first().dataset
 	if w.leader < 0 || d.Status.Primary != from || w.busy() {
 		return

@@ -46,11 +46,13 @@ type site struct {
 	seenEpoch, seenRevision int64
 	// closed is the revision of the CLOSE that the guard remembers, or 0.
 	closed int64
+	// drills whose copies are here. They outlive the power, as namespaces do.
+	drills map[string]bool
 	db     database
 }
 
 func newSite(w *world, l *lane, id int) *site {
-	s := &site{w: w, lane: l, id: id, clock: w.newClock(), guardClock: w.newClock(), guarded: !w.chance(0.12)}
+	s := &site{w: w, lane: l, id: id, clock: w.newClock(), guardClock: w.newClock(), drills: map[string]bool{}, guarded: !w.chance(0.12)}
 	s.db.follows = -1
 	return s
 }

@@ -60,6 +60,9 @@ type Result struct {
 	Switchovers, Returns int
 	// Failbacks among the switchovers.
 	Failbacks int
+	// PlanRuns, the runs that they made, hooks that were done, fences by attestation
+	// and drills that came to an end by themselves.
+	PlanRuns, Children, Hooks, Attested, Drills int
 	// Outages of the whole hub in which a primary was healthy throughout.
 	Outages int
 	// Pause is the longest time without an acknowledged write once there was one.
@@ -94,6 +97,7 @@ type world struct {
 	rng    *rand.Rand
 	second *rand.Rand // of switchovers alone: the schedules without one stay as they were
 	third  *rand.Rand // of failbacks and flaps
+	fourth *rand.Rand // of plans
 	until  time.Duration
 	now    time.Duration
 	events queue
@@ -117,6 +121,8 @@ type world struct {
 	term    uint64
 	without time.Duration // since when there is no working leader
 
+	plans  planCheck
+	far    far
 	result Result
 	// grown is called when the committed sync set has grown, or is nil.
 	grown func(v1alpha1.DatasetStatus)
@@ -205,7 +211,7 @@ func Run(opt Options) Result {
 
 func newWorld(opt Options) *world {
 	w := &world{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0x7269706f64)), second: rand.New(rand.NewPCG(opt.Seed, 0x7377697463)),
-		third: rand.New(rand.NewPCG(opt.Seed, 0x686f6d65)), until: end, lease: lease.LAN(), leader: -1}
+		third: rand.New(rand.NewPCG(opt.Seed, 0x686f6d65)), fourth: rand.New(rand.NewPCG(opt.Seed, 0x706c616e)), until: end, lease: lease.LAN(), leader: -1}
 	w.engine = failover.DefaultConfig(w.lease.Tick, w.lease.TTL)
 	w.engine.Directive = 10 * time.Second
 	w.engine.Pledges = opt.Pledges
@@ -213,6 +219,7 @@ func newWorld(opt Options) *world {
 		w.engine.BreakerWindow = time.Nanosecond
 	}
 	w.result.Seed = opt.Seed
+	w.plans, w.far = newPlanCheck(w), newFar()
 	for i := range opt.lanes() {
 		w.lanes = append(w.lanes, newLane(w, i))
 	}
