@@ -69,8 +69,15 @@ func points(from, to v1alpha1.RunPhase) []v1alpha1.HookPoint {
 // run: what this step wanted is dropped and wanted again in the next turn. A run
 // whose datasets were changed already by a leader that could not journal it has
 // passed the hooks before that.
+//
+// A run that pauses in a later phase than it was in goes on from there, so its hooks
+// come first, too.
 func (x *step) hooked() {
-	passed := points(x.was.Run.Status.Phase, x.status().Phase)
+	to := x.status().Phase
+	if to == v1alpha1.RunPaused {
+		to = x.status().ResumePhase
+	}
+	passed := points(x.was.Run.Status.Phase, to)
 	if len(passed) == 0 || passed[0] == "BeforeRun" && x.changed() {
 		return
 	}

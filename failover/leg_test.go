@@ -109,3 +109,25 @@ func checkOf(app *v1alpha1.Application, check, target string) v1alpha1.Preflight
 	}
 	return v1alpha1.PreflightCheck{}
 }
+
+// The third leg has not followed the new primary: it is told to, and may be made
+// anew while somebody orders the role to go there.
+func TestACopyThatHasNotFollowedAHealthyPrimaryIsNoTarget(t *testing.T) {
+	w := newWorld(t).steady()
+	d := w.db().DeepCopy()
+	d.Status.Primary, d.Status.Epoch = "north-2", 2
+	w.stamp(d)
+	replace(w.s.Datasets, d)
+	w.replicate()
+	old := w.s.Observed[Copy{ledger, "south-1"}]
+	old.Epoch = 1
+	w.s.Observed[Copy{ledger, "south-1"}] = old
+	det := Detection{Classes: map[string]Class{"north-1": Healthy, "north-2": Healthy, "south-1": Healthy}}
+	if _, why := weigh(&w.s, det, w.app(), w.s.Datasets, "south-1"); !strings.Contains(why, "has not followed north-2") {
+		t.Errorf("it is a target: %q", why)
+	}
+	det.Classes["north-2"] = Lost
+	if _, why := weigh(&w.s, det, w.app(), w.s.Datasets, "south-1"); why != "" {
+		t.Errorf("the primary is lost, and what is left is no target: %s", why)
+	}
+}

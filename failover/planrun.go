@@ -276,7 +276,8 @@ func (x *planStep) round() Approved {
 }
 
 // covered is true when the approval of the plan's run that ordered this one
-// covers it: the same target, and no more loss than people were shown. It then
+// covers it: the same target, no more loss than people were shown, and no role
+// change since, which they knew nothing of. It then
 // journals their word as its own.
 func (x *step) covered(target Target, moving []*v1alpha1.Dataset) bool {
 	parent := x.run(x.was.Run.Spec.Parent)
@@ -294,7 +295,7 @@ func (x *step) covered(target Target, moving []*v1alpha1.Dataset) bool {
 		loss = *a.Loss
 	}
 	more := target.Loss.Possible && (!loss.Possible || !x.anyIs(Lost, moving) && target.Loss.Seconds > parent.Status.Loss.Seconds)
-	if a.NeedsApproval == "" || a.Target != target.Cluster || more {
+	if a.NeedsApproval == "" || a.Target != target.Cluster || a.Epoch != nextEpoch(moving) || more {
 		return false
 	}
 	st := x.status()

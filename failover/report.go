@@ -96,6 +96,17 @@ func (s *Snapshot) incomplete(d *v1alpha1.Dataset, cluster string) string {
 	return ""
 }
 
+// behind says why the copy of d at cluster is none to promote yet, or is empty: it has
+// not followed the present primary, which is well, and is told to. It may be made anew
+// in the next moment, and the primary that has everything would be fenced for it.
+func (s *Snapshot) behind(det Detection, d *v1alpha1.Dataset, cluster string) string {
+	o, ok := s.Observed[Copy{key(d), cluster}]
+	if !ok || o.Epoch >= d.Status.Epoch || d.Status.Phase != v1alpha1.DatasetSteady || det.Classes[d.Status.Primary] != Healthy {
+		return ""
+	}
+	return fmt.Sprintf("has not followed %s, the primary of dataset %s since epoch %d, yet", d.Status.Primary, key(d), d.Status.Epoch)
+}
+
 // reportEvery is how often positions alone are written to a dataset's status.
 const reportEvery = 30 * time.Second
 

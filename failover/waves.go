@@ -85,19 +85,32 @@ func (x *planStep) retry() {
 		if st.Reason == ReasonSomeFailed {
 			x.enter(v1alpha1.RunWaves)
 		}
-		if st.Timeline.ApprovedAt == nil {
-			st.Timeline.AwaitingSince = nil // the question is asked anew
-		}
+		anew := st.Timeline.ApprovedAt == nil
 		for i := range st.Applications {
 			p := &st.Applications[i]
 			if p.State != v1alpha1.ApplicationFailed && x.stateOf(p).RunApplicationState != v1alpha1.ApplicationFailed {
 				continue
 			}
+			was := *p
 			p.Attempt, p.State, p.Reason, p.Message = p.Attempt+1, v1alpha1.ApplicationWaiting, "", ""
 			x.assess(p, true)
+			anew = anew || asksMore(was, *p)
+		}
+		if anew { // what people agreed to was something else
+			st.Timeline.AwaitingSince, st.Timeline.ApprovedAt = nil, nil
 		}
 		x.ask()
 	}
+}
+
+// asksMore is true where an approval of an application as it was does not cover it
+// as it is assessed now.
+func asksMore(was, now v1alpha1.RunApplication) bool {
+	if now.NeedsApproval == "" {
+		return false
+	}
+	more := now.Loss != nil && now.Loss.Possible && (was.Loss == nil || !was.Loss.Possible || now.Loss.Seconds > was.Loss.Seconds)
+	return was.NeedsApproval == "" || now.Epoch != was.Epoch || now.Target != was.Target || more
 }
 
 // approve judges the approvals that applications of an automatic run wait for

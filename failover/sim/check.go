@@ -113,20 +113,20 @@ func (c *checker) lost(s *site, when string) {
 }
 
 // approved is the loss that a person has accepted for an epoch.
-func (c *checker) approved(epoch int64) (time.Duration, bool) {
+func (c *checker) approved(epoch int64) (accepted time.Duration, approved bool) {
 	for _, r := range c.w.truth.runs {
 		for _, rd := range r.Status.Datasets {
 			if rd.Epoch != epoch || r.Status.Phase == v1alpha1.RunAborted {
 				continue
 			}
 			for _, a := range c.w.truth.approvals {
-				if agrees(a, r) && a.Spec.AcceptLoss != nil {
-					return time.Duration(a.Spec.AcceptLoss.Seconds) * time.Second, true
+				if agrees(a, r) && a.Spec.AcceptLoss != nil && (a.Spec.Run == r.Name || c.w.plans.shows(a.Spec.Run, r, epoch)) {
+					accepted, approved = max(accepted, time.Duration(a.Spec.AcceptLoss.Seconds)*time.Second), true
 				}
 			}
 		}
 	}
-	return 0, false
+	return accepted, approved
 }
 
 // agrees is true for an approval of a run, or of the plan's run that made it.

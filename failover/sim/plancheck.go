@@ -87,10 +87,11 @@ func (p *planCheck) child(n *v1alpha1.RecoveryRun) {
 		p.violate("run %s is made, and the order of %s is not committed", n.Name, parent.Name)
 		return
 	}
-	age := p.w.now - p.since[parent.Name]
-	person := parent.Status.Phase == v1alpha1.RunPaused && parent.Status.Reason == failover.ReasonPausedByPerson
-	if (person || failover.Finished(parent.Status.Phase)) && age > stale {
+	if age := p.w.now - p.since[parent.Name]; failover.Finished(parent.Status.Phase) && age > stale {
 		p.violate("run %s is made, and %s is %s since %v", n.Name, parent.Name, parent.Status.Phase, age)
+	}
+	if at, paused := pausedAt(parent); paused && p.w.now-at > stale {
+		p.violate("run %s is made, and a person has paused %s at %.3fs", n.Name, parent.Name, at.Seconds())
 	}
 	for i := range all {
 		if a := &all[i]; p.needs(n.Spec.Application.Name, a.Name, all) && !p.settled(parent, a) {
@@ -98,6 +99,20 @@ func (p *planCheck) child(n *v1alpha1.RecoveryRun) {
 		}
 	}
 	p.wave(parent, &all[at], n)
+}
+
+// pausedAt is when a person paused a plan's run that nobody has resumed since, by the
+// words that it has followed.
+func pausedAt(r *v1alpha1.RecoveryRun) (at time.Duration, paused bool) {
+	for _, o := range r.Status.Orders {
+		switch o.Step {
+		case v1alpha1.StepPause:
+			at, paused = o.At.Sub(epochZero), true
+		case v1alpha1.StepResume, v1alpha1.StepRetry:
+			paused = false
+		}
+	}
+	return at, paused
 }
 
 // needs is true where one application depends on another, directly or through
@@ -201,4 +216,13 @@ func (c *checker) undrilled(b v1alpha1.DatasetStatus) {
 	if strings.HasPrefix(b.Run, "drill-") {
 		c.violate("drill", "%s owns the dataset in phase %s", b.Run, b.Phase)
 	}
+}
+
+// shows is true when people who approve a plan's run were shown this epoch of the
+// application of one that it made.
+func (p *planCheck) shows(plan string, r *v1alpha1.RecoveryRun, epoch int64) bool {
+	parent := p.w.truth.runs[plan]
+	return parent != nil && slices.ContainsFunc(parent.Status.Applications, func(a v1alpha1.RunApplication) bool {
+		return a.Name == r.Spec.Application.Name && a.Epoch == epoch
+	})
 }

@@ -170,7 +170,7 @@ func (w *world) steer() {
 			return
 		}
 		w.say(name, v1alpha1.StepPause, v1alpha1.DecisionReject, "bob", nil)
-		w.after(w.between(6*time.Second, 14*time.Second), func() { w.say(name, v1alpha1.StepResume, v1alpha1.DecisionApprove, "bob", nil) })
+		w.after(w.between(8*time.Second, 20*time.Second), func() { w.say(name, v1alpha1.StepResume, v1alpha1.DecisionApprove, "bob", nil) })
 	}
 }
 
@@ -222,6 +222,7 @@ func (w *world) people() {
 			if !w.said(name, step, "alice", 0) {
 				w.say(name, step, decision, "alice", nil)
 			}
+		case st.Reason == failover.ReasonPausedByPerson && !late: // bob means it
 		case !w.said(name, v1alpha1.StepResume, "alice", w.now-3*time.Second):
 			w.say(name, v1alpha1.StepResume, v1alpha1.DecisionApprove, "alice", nil)
 		}
