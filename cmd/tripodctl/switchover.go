@@ -57,7 +57,7 @@ Exit code 2 means that the run ended without the move: the source is the primary
 			return endsAs(cmd.Context(), api, run, v1alpha1.RunCompleted, cmd.OutOrStdout())
 		},
 	}
-	place.add(c)
+	place.add(c, "move")
 	c.Flags().StringVar(&to, "to", "", "the cluster that takes over, for a place also a center or region; empty lets the engine choose")
 	c.Flags().DurationVar(&limit, "pause-limit", 10*time.Second, "the longest that writes may be closed before the run returns to the source")
 	c.Flags().BoolVar(&detach, "detach", false, "do not follow the run")
@@ -70,6 +70,15 @@ func pauseLimit(limit time.Duration) (int32, error) {
 		return 0, fmt.Errorf("--pause-limit %s: give whole seconds from 1s to 1h", limit)
 	}
 	return int32(limit / time.Second), nil
+}
+
+// announced tells the run's name and, unless it is detached, follows it to its end.
+func announced(cmd *cobra.Command, api client.WithWatch, run string, detach bool) error {
+	fmt.Fprintf(cmd.OutOrStdout(), "run %s\n", run)
+	if detach {
+		return nil
+	}
+	return endsAs(cmd.Context(), api, run, v1alpha1.RunCompleted, cmd.OutOrStdout())
 }
 
 // endsAs follows a run, and is errNotReady when it ended as something else.

@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"tripod.dev/tripod/failover"
@@ -27,6 +28,9 @@ func newFar() far {
 var hookPoints = []v1alpha1.HookPoint{"BeforeRun", "BeforeClose", "AfterClose", "BeforeFence", "AfterFence", "BeforePromote", "AfterPromote",
 	"BeforeRoute", "AfterRoute", "BeforeVerify", "AfterVerify", "AfterRun"}
 
+// planPoints are around a whole plan and its waves.
+var planPoints = []v1alpha1.HookPoint{"BeforePlan", "AfterPlan", "BeforeWave", "AfterWave"}
+
 func (w *world) seedHooks() []v1alpha1.PlanHook {
 	var out []v1alpha1.PlanHook
 	for i := range w.fourth.IntN(4) {
@@ -35,6 +39,9 @@ func (w *world) seedHooks() []v1alpha1.PlanHook {
 			OnFailure: []v1alpha1.HookFailure{v1alpha1.HookPause, v1alpha1.HookContinue, v1alpha1.HookAbort}[w.fourth.IntN(3)]}
 		if w.fourth.IntN(4) == 0 {
 			h.Applications = &v1alpha1.ApplicationSelector{Names: []v1alpha1.ApplicationReference{reference(w.fourth.IntN(len(w.lanes)))}}
+		}
+		if w.fourth.IntN(4) == 0 {
+			h.At = planPoints[w.fourth.IntN(len(planPoints))]
 		}
 		out = append(out, h)
 	}
@@ -74,8 +81,11 @@ func (m *member) hook(c failover.HookCall) {
 
 func hookKey(run, hook string) string { return run + "/hook." + hook }
 
+// keyOf is the hook of an attempt, whichever it is.
+func keyOf(c failover.HookCall) string { return c.ID[:strings.LastIndex(c.ID, "/")] }
+
 func (f *far) fail(c failover.HookCall) {
-	name := hookKey(c.Run.Name, c.Hook.Name)
+	name := keyOf(c)
 	if f.failed[name] == nil {
 		f.failed[name] = map[string]bool{}
 	}
@@ -100,7 +110,7 @@ func (f *far) call(w *world, c failover.HookCall, answer func(ok bool)) {
 	}
 	w.after(ends-w.now, func() {
 		if !f.fails[c.ID] {
-			f.through[hookKey(c.Run.Name, c.Hook.Name)] = true
+			f.through[keyOf(c)] = true
 			w.result.Hooks++
 		}
 		answer(!f.fails[c.ID])
@@ -108,8 +118,7 @@ func (f *far) call(w *world, c failover.HookCall, answer func(ok bool)) {
 }
 
 // passed is true when nothing speaks against going past a hook.
-func (f *far) passed(run string, h *v1alpha1.PlanHook) bool {
-	name := hookKey(run, h.Name)
+func (f *far) passed(name string, h *v1alpha1.PlanHook) bool {
 	return f.through[name] || h.OnFailure == v1alpha1.HookContinue && len(f.failed[name]) >= int(h.Attempts)
 }
 
@@ -122,7 +131,7 @@ func (c *checker) gate(run, what string, points ...v1alpha1.HookPoint) {
 	for i := range plan.Spec.Hooks {
 		h := &plan.Spec.Hooks[i]
 		concerned := h.Applications == nil || slices.Contains(h.Applications.Names, reference(c.lane.id))
-		if concerned && slices.Contains(points, h.At) && !c.w.far.passed(run, h) {
+		if concerned && slices.Contains(points, h.At) && !c.w.far.passed(hookKey(run, h.Name), h) {
 			c.violate("hook", "%s: %s, and its hook %s at %s is not through", run, what, h.Name, h.At)
 		}
 	}

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"slices"
-	"strings"
 	"time"
 
 	"tripod.dev/tripod/failover"
@@ -93,12 +92,32 @@ func (p *planCheck) child(n *v1alpha1.RecoveryRun) {
 	if at, paused := pausedAt(parent); paused && p.w.now-at > stale {
 		p.violate("run %s is made, and a person has paused %s at %.3fs", n.Name, parent.Name, at.Seconds())
 	}
+	p.gate(parent, &all[at], n)
 	for i := range all {
-		if a := &all[i]; p.needs(n.Spec.Application.Name, a.Name, all) && !p.settled(parent, a) {
+		if a := &all[i]; n.Spec.Action != v1alpha1.ActionDrill && p.needs(n.Spec.Application.Name, a.Name, all) && !p.done(parent, a) {
 			p.violate("run %s is made before %s, which it depends on, is recovered", n.Name, a.Key())
 		}
 	}
 	p.wave(parent, &all[at], n)
+}
+
+// gate judges that the hooks before the plan and before the wave are through.
+func (p *planCheck) gate(parent *v1alpha1.RecoveryRun, a *v1alpha1.RunApplication, n *v1alpha1.RecoveryRun) {
+	plan := p.w.truth.plan
+	for i := range plan.Spec.Hooks {
+		h, name := &plan.Spec.Hooks[i], ""
+		switch h.At {
+		case "BeforePlan":
+			name = hookKey(parent.Name, h.Name)
+		case "BeforeWave":
+			name = hookKey(parent.Name, h.Name) + "." + parent.Status.Waves[a.Wave].Name
+		default:
+			continue
+		}
+		if !p.w.far.passed(name, h) {
+			p.violate("run %s is made, and hook %s at %s is not through", n.Name, h.Name, h.At)
+		}
+	}
 }
 
 // pausedAt is when a person paused a plan's run that nobody has resumed since, by the
@@ -127,14 +146,25 @@ func (p *planCheck) needs(who, on string, moving []v1alpha1.RunApplication) bool
 	return false
 }
 
+// done is true for what was settled once: it may have gone home since.
+func (p *planCheck) done(parent *v1alpha1.RecoveryRun, a *v1alpha1.RunApplication) bool {
+	return a.State == v1alpha1.ApplicationCompleted || p.settled(parent, a)
+}
+
 // settled is true when an application of a plan's run has nothing left to do.
 func (p *planCheck) settled(parent *v1alpha1.RecoveryRun, a *v1alpha1.RunApplication) bool {
 	if r := p.runOf(parent, a.Name); r != nil && (r.Status.Phase == v1alpha1.RunCompleted ||
 		r.Status.Phase == v1alpha1.RunAborted && (r.Status.Reason == failover.ReasonNothingToDo || r.Status.Reason == failover.ReasonSourceBack)) {
 		return true
 	}
+	if parent.Spec.Action == v1alpha1.ActionDrill {
+		return false
+	}
 	d, from := p.w.truth.units[laneOf(a.Name)].dataset, parent.Spec.From
 	at := d.Status.Primary
+	if parent.Spec.Action == v1alpha1.ActionFailback {
+		return d.Status.Phase == v1alpha1.DatasetSteady && at == d.Home()
+	}
 	return d.Status.Phase == v1alpha1.DatasetSteady && at != from.Cluster && at != from.Center && !(from.Region != "" && within(at, from.Region)) || at == parent.Spec.To.Center
 }
 
@@ -156,7 +186,7 @@ func (p *planCheck) wave(parent *v1alpha1.RecoveryRun, a *v1alpha1.RunApplicatio
 		b := &parent.Status.Applications[i]
 		r := p.runOf(parent, b.Name)
 		goes := r != nil && !failover.Finished(r.Status.Phase) && !p.stuck[r.Name]
-		if b.Wave < a.Wave && (goes || r == nil && p.free(b)) && !p.settled(parent, b) {
+		if b.Wave < a.Wave && (goes || r == nil && p.free(b)) && !p.done(parent, b) {
 			p.violate("run %s of wave %d is made, and %s of wave %d is under way", n.Name, a.Wave, b.Key(), b.Wave)
 		}
 		if b.Wave == a.Wave && goes {
@@ -213,7 +243,7 @@ func (c *checker) drilled(o, n *v1alpha1.RecoveryRun) {
 
 // undrilled: a drill is no reason for a change of a role.
 func (c *checker) undrilled(b v1alpha1.DatasetStatus) {
-	if strings.HasPrefix(b.Run, "drill-") {
+	if r := c.w.truth.runs[b.Run]; r != nil && r.Spec.Action == v1alpha1.ActionDrill {
 		c.violate("drill", "%s owns the dataset in phase %s", b.Run, b.Phase)
 	}
 }

@@ -92,7 +92,11 @@ func (w *world) schedulePlans() {
 		w.after(w.between(faultsFrom, healAt), func() { w.orderOne(l, v1alpha1.ActionFailback) })
 	}
 	if w.fourth.IntN(2) == 0 { // home again, by plan
-		w.after(w.between(faultsTo, healAt+10*time.Second), func() { w.orderPlan(v1alpha1.ActionSwitchover) })
+		action := []v1alpha1.Action{v1alpha1.ActionSwitchover, v1alpha1.ActionFailback}[w.fourth.IntN(2)]
+		w.after(w.between(faultsTo, healAt+10*time.Second), func() { w.orderPlan(action) })
+	}
+	if w.fourth.IntN(6) == 0 {
+		w.after(w.between(faultsFrom, faultsTo), func() { w.orderPlan(v1alpha1.ActionDrill) })
 	}
 	for range w.fourth.IntN(3) {
 		w.after(w.between(faultsFrom, faultsTo), w.steer)
@@ -115,7 +119,9 @@ func (w *world) orderPlan(action v1alpha1.Action) {
 	default:
 		spec.From.Center = places[at]
 	}
-	if w.fourth.IntN(3) == 0 {
+	if !action.Planned() && action != v1alpha1.ActionFailover || action == v1alpha1.ActionFailback {
+		spec.From = v1alpha1.Place{} // the plan's, wherever they are
+	} else if w.fourth.IntN(3) == 0 {
 		spec.To.Center = places[(at+1+w.fourth.IntN(centers-1))%centers]
 		if spec.From.Region != "" && within(spec.To.Center, spec.From.Region) {
 			spec.To = v1alpha1.Place{}
@@ -147,6 +153,15 @@ func (w *world) create(name string, spec v1alpha1.RecoveryRunSpec) {
 	w.trace("ORDER bob orders %s: %s of %s from %+v to %+v", name, spec.Action, spec.Application.Name, spec.From, spec.To)
 	r := &v1alpha1.RecoveryRun{ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.NewTime(epochZero.Add(w.now))}, Spec: spec}
 	_, _ = w.commit(entry{write: r}) // a new name cannot conflict
+}
+
+// drilling is true while a drill, or a plan of drills, waits for a copy: the answer of
+// an agent that died meanwhile is awaited for longer than a schedule lasts.
+func (w *world) drilling(r *v1alpha1.RecoveryRun) bool {
+	if !r.Spec.ForPlan() || r.Spec.Action != v1alpha1.ActionDrill {
+		return r.Status.Phase == v1alpha1.RunDrilling
+	}
+	return w.busyWith(func(child *v1alpha1.RecoveryRun) bool { return child.Spec.Parent == r.Name && child.Status.Phase == v1alpha1.RunDrilling })
 }
 
 func (w *world) busyWith(is func(*v1alpha1.RecoveryRun) bool) bool {

@@ -1,8 +1,9 @@
 package v1alpha1
 
 // HookPoint is when a hook runs: before a phase changes anything, or when the
-// phase has done its work and the next one has not begun.
-// +kubebuilder:validation:Enum=BeforeRun;BeforeClose;AfterClose;BeforeFence;AfterFence;BeforePromote;AfterPromote;BeforeRoute;AfterRoute;BeforeVerify;AfterVerify;AfterRun
+// phase has done its work and the next one has not begun. Those of a plan and of a
+// wave run once for the whole of it, in the run that moves a place.
+// +kubebuilder:validation:Enum=BeforeRun;BeforeClose;AfterClose;BeforeFence;AfterFence;BeforePromote;AfterPromote;BeforeRoute;AfterRoute;BeforeVerify;AfterVerify;AfterRun;BeforePlan;AfterPlan;BeforeWave;AfterWave
 type HookPoint string
 
 // HookFailure is what follows when a hook has failed.
@@ -31,6 +32,10 @@ type PlanHook struct {
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Name string    `json:"name"`
 	At   HookPoint `json:"at"`
+	// Wave whose hook it is, at BeforeWave and AfterWave; every wave's if absent. What
+	// no wave selects is in the wave rest.
+	// +kubebuilder:validation:MaxLength=63
+	Wave string `json:"wave,omitempty"`
 	// Applications whose runs have the hook; all of the plan if absent.
 	Applications *ApplicationSelector `json:"applications,omitempty"`
 	HTTP         *HTTPHook            `json:"http,omitempty"`
