@@ -161,7 +161,9 @@ func (w *world) drilling(r *v1alpha1.RecoveryRun) bool {
 	if !r.Spec.ForPlan() || r.Spec.Action != v1alpha1.ActionDrill {
 		return r.Status.Phase == v1alpha1.RunDrilling
 	}
-	return w.busyWith(func(child *v1alpha1.RecoveryRun) bool { return child.Spec.Parent == r.Name && child.Status.Phase == v1alpha1.RunDrilling })
+	return w.busyWith(func(child *v1alpha1.RecoveryRun) bool {
+		return child.Spec.Parent == r.Name && child.Status.Phase == v1alpha1.RunDrilling
+	})
 }
 
 func (w *world) busyWith(is func(*v1alpha1.RecoveryRun) bool) bool {
