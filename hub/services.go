@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"fmt"
+	"net"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -62,9 +63,10 @@ func (m *Member) openServices(context.Context) (err error) {
 		Directives: directives(func(ctx context.Context, cluster string, d *agentv1.Directive) (*agentv1.DirectiveResult, error) {
 			return m.sessions.Direct(ctx, cluster, d)
 		}),
-		Signer: m.identity.EvidenceKey(),
-		Engine: failover.DefaultConfig(m.lease.Tick, m.lease.TTL),
-		Log:    m.logger,
+		Clusters: clients(func(ctx context.Context, cluster string) (net.Conn, error) { return m.sessions.Dial(ctx, cluster) }),
+		Signer:   m.identity.EvidenceKey(),
+		Engine:   failover.DefaultConfig(m.lease.Tick, m.lease.TTL),
+		Log:      m.logger,
 	})
 	if err != nil {
 		return err

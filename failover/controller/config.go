@@ -88,6 +88,8 @@ type Config struct {
 	Vantages     Vantages
 	Observations Observations
 	Directives   Directives
+	// Clusters is how hooks make Jobs; nil if they may make none.
+	Clusters Clusters
 	// Signer signs the head of each run's evidence; nil leaves it unsigned.
 	Signer crypto.Signer
 
