@@ -69,19 +69,12 @@ had it.`,
 // memberHosts asks the hub for the host of every member, so that an agent knows them
 // all even if this person's kubeconfig names one.
 func (c *connection) memberHosts(ctx context.Context) ([]string, error) {
-	admin, done, err := c.admin()
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
-	defer cancel()
-	status, err := askStatus(ctx, admin)
+	members, err := c.askMembers(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var hosts []string
-	for _, m := range status.GetMembers() {
+	for _, m := range members {
 		hosts = append(hosts, m.GetAddress())
 	}
 	if len(hosts) == 0 {

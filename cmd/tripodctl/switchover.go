@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
@@ -112,24 +111,17 @@ possible, and waits for the others; what was moved stays where it is. Who ordere
 Exit code 2 means that the run was completed all the same.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := door.client()
-			if err != nil {
-				return err
-			}
-			run, err := getRun(cmd.Context(), api, args[0])
+			api, run, err := door.run(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
 			if err := checkAbort(run); err != nil {
 				return err
 			}
-			word := &v1alpha1.Approval{
-				ObjectMeta: metav1.ObjectMeta{GenerateName: args[0] + "-"},
-				Spec: v1alpha1.ApprovalSpec{Run: args[0], Step: v1alpha1.StepAbort, Decision: v1alpha1.DecisionReject,
-					Comment: comment},
-			}
-			if err := api.Create(cmd.Context(), word); err != nil {
-				return fmt.Errorf("record the abort of %s: %w", args[0], err)
+			word, err := record(cmd.Context(), api, "abort", v1alpha1.ApprovalSpec{Run: run.Name, Step: v1alpha1.StepAbort,
+				Decision: v1alpha1.DecisionReject, Comment: comment})
+			if err != nil {
+				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "abort of run %s recorded as %s by %s\n", args[0], word.Name, word.Spec.Approver)
 			return endsAs(cmd.Context(), api, args[0], v1alpha1.RunAborted, cmd.OutOrStdout())
