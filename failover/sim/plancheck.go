@@ -165,7 +165,8 @@ func (p *planCheck) settled(parent *v1alpha1.RecoveryRun, a *v1alpha1.RunApplica
 	if parent.Spec.Action == v1alpha1.ActionFailback {
 		return d.Status.Phase == v1alpha1.DatasetSteady && at == d.Home()
 	}
-	return d.Status.Phase == v1alpha1.DatasetSteady && at != from.Cluster && at != from.Center && !(from.Region != "" && within(at, from.Region)) || at == parent.Spec.To.Center
+	left := at != from.Cluster && at != from.Center && (from.Region == "" || !within(at, from.Region))
+	return d.Status.Phase == v1alpha1.DatasetSteady && left || at == parent.Spec.To.Center
 }
 
 // runOf is the newest run of an application that a plan's run has made.
