@@ -67,7 +67,7 @@ type fleet struct {
 	sealed atomic.Bool
 
 	t       *testing.T
-	ca      *authority
+	ca      *pki
 	members map[string]*member
 
 	mu      sync.Mutex
@@ -80,7 +80,7 @@ type fleet struct {
 
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
-	f := &fleet{t: t, ca: newAuthority(t), members: map[string]*member{}, leader: "a", changed: make(chan struct{}),
+	f := &fleet{t: t, ca: newPKI(t), members: map[string]*member{}, leader: "a", changed: make(chan struct{}),
 		refused: map[string]error{}, denied: map[string]bool{}, desired: map[string]chan *agentv1.DesiredState{}}
 	var all []session.Member
 	for _, name := range []string{"a", "b", "c"} {

@@ -50,7 +50,7 @@ func (a *Authority) Sign(template *x509.Certificate, public any) (der []byte, er
 		}
 	}
 	if template.NotAfter.IsZero() {
-		template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+		template.NotBefore, template.NotAfter = time.Now().Add(-time.Minute), time.Now().Add(time.Hour)
 	}
 	return x509.CreateCertificate(rand.Reader, template, a.Certificate, public, a.key)
 }
