@@ -32,6 +32,7 @@ type site struct {
 	interrupt   context.CancelFunc // ends the work of whoever has the turn
 	retry       time.Time          // reconcile rests until then
 	pause       time.Duration
+	followed    int64     // the epoch at which it was last seen to have the primary's history
 	certified   time.Time // the guard's certificate was good then
 	behind      string    // why the guard does not follow the hub's CAs yet
 }
@@ -113,6 +114,25 @@ func (s *site) admit(incarnation uint64, epoch, revision int64) error {
 	}
 	s.revision = max(s.revision, revision)
 	return nil
+}
+
+// follows reports whether a resynchronisation has found, in this process and at
+// epoch, that the copy has the primary's history.
+func (s *site) follows(epoch int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.followed == epoch
+}
+
+// resync has the driver make this copy a replica of the call's primary.
+func (s *site) resync(ctx context.Context, d driver.Driver, c driver.Call, discard bool) (driver.Resynced, error) {
+	r, err := d.Resync(ctx, c, discard)
+	if err == nil {
+		s.mu.Lock()
+		s.followed = c.Epoch
+		s.mu.Unlock()
+	}
+	return r, err
 }
 
 // resting reports whether reconcile waits after a failure; a new epoch ends it.
