@@ -116,3 +116,28 @@ func TestNobodyIsSwornDeadWhoIsHeard(t *testing.T) {
 		t.Errorf("a cluster that is heard was taken for one without power")
 	}
 }
+
+// Who ordered a plan's run has ordered the runs that it makes, and swears in none.
+func TestWhoOrderedAPlanIsTheRequesterOfItsRuns(t *testing.T) {
+	w := newPlanWorld(t)
+	w.add("ledger")
+	w.start("out", v1alpha1.RecoveryRunSpec{Action: v1alpha1.ActionFailover, From: v1alpha1.Place{Center: "north-1"}})
+	w.until("out", v1alpha1.RunWaves)
+	w.beat(2)
+	child := w.s.run("out.1.pay.ledger")
+	if child == nil || child.Spec.Requester != "ann" {
+		t.Fatalf("the run of the application: %+v", child)
+	}
+	swears := func(by string) Approved {
+		w.say(child.Name, v1alpha1.StepAttest, v1alpha1.DecisionApprove, by)
+		w.s.Approvals[len(w.s.Approvals)-1].Spec.PoweredOff = "north-1"
+		return CountAttestations(&w.s, v1alpha1.ApprovalPolicy{}, child.Name, "north-1", child.Spec.Requester, time.Time{})
+	}
+	swears("ann")
+	if word := swears("bob"); word.Enough || strings.Join(word.By, " ") != "bob" {
+		t.Errorf("ann, who ordered the plan, counts: %+v", word)
+	}
+	if word := swears("carl"); !word.Enough {
+		t.Errorf("two who did not order it are not enough: %+v", word)
+	}
+}

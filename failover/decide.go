@@ -44,7 +44,7 @@ const (
 func Decide(s *Snapshot, det Detection, app *v1alpha1.Application) (*v1alpha1.RecoveryRun, string) {
 	lost := s.lostDatasets(det, app)
 	if len(lost) == 0 {
-		return homecoming(s, det, app), ""
+		return homecoming(s, det, app), s.unconfirmed(det, app)
 	}
 	from := lost[0].Status.Primary
 	switch {
@@ -83,6 +83,20 @@ func Decide(s *Snapshot, det Detection, app *v1alpha1.Application) (*v1alpha1.Re
 			To:          v1alpha1.Place{Cluster: target.Cluster, Center: tc.Center},
 		},
 	}, ""
+}
+
+// unconfirmed says why a primary is not called lost although its lease is over, or
+// is empty: a silence that nobody acts upon must not look like one that nobody saw.
+func (s *Snapshot) unconfirmed(det Detection, app *v1alpha1.Application) string {
+	for _, d := range s.datasetsOf(app) {
+		primary := d.Status.Primary
+		if d.Status.Phase != v1alpha1.DatasetSteady || det.Classes[primary] != Silent || !s.Fleet.Sightings[primary].LeaseOver {
+			continue
+		}
+		return fmt.Sprintf("%s, the primary of dataset %s, is silent: %s; until then it moves on order only. Look at: tripodctl hub status. To move it: tripodctl failover %s/%s",
+			primary, d.Name, det.Reasons[primary], app.Namespace, app.Name)
+	}
+	return ""
 }
 
 // lostDatasets are the application's datasets whose primary is lost and that no

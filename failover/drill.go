@@ -55,6 +55,9 @@ func (x *step) drillPreflight() {
 		x.abort(ReasonNoTarget, why)
 		return
 	}
+	if x.parentPaused() {
+		return
+	}
 	x.enter(v1alpha1.RunDrilling)
 	for _, d := range x.was.Datasets {
 		x.status().Datasets = append(x.status().Datasets, v1alpha1.RunDataset{Name: d.Name, PreviousPrimary: d.Status.Primary,

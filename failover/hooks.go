@@ -69,8 +69,15 @@ func points(from, to v1alpha1.RunPhase) []v1alpha1.HookPoint {
 // run: what this step wanted is dropped and wanted again in the next turn. A run
 // whose datasets were changed already by a leader that could not journal it has
 // passed the hooks before that.
+//
+// A run that pauses in a later phase than it was in goes on from there, so its hooks
+// come first, too.
 func (x *step) hooked() {
-	passed := points(x.was.Run.Status.Phase, x.status().Phase)
+	to := x.status().Phase
+	if to == v1alpha1.RunPaused {
+		to = x.status().ResumePhase
+	}
+	passed := points(x.was.Run.Status.Phase, to)
 	if len(passed) == 0 || passed[0] == "BeforeRun" && x.changed() {
 		return
 	}
@@ -81,11 +88,11 @@ func (x *step) hooked() {
 	for _, point := range passed {
 		for i := range plan.Spec.Hooks {
 			h := &plan.Spec.Hooks[i]
-			if h.At != point || !x.concerns(h) || x.hookPassed(h) {
+			if h.At != point || !x.concerns(h) || x.hookPassed(h, hookStep+h.Name) {
 				continue
 			}
 			x.drop()
-			x.runHook(h)
+			x.runHook(h, hookStep+h.Name)
 			return
 		}
 	}
@@ -106,14 +113,13 @@ func (x *step) concerns(h *v1alpha1.PlanHook) bool {
 	return err == nil && m.selects(x.was.App)
 }
 
-func (x *step) hookPassed(h *v1alpha1.PlanHook) bool {
-	j := journal(&x.was.Run.Status, hookStep+h.Name, "")
+func (x *step) hookPassed(h *v1alpha1.PlanHook, name string) bool {
+	j := journal(&x.was.Run.Status, name, "")
 	return j != nil && (j.State == v1alpha1.StepSucceeded || j.State == v1alpha1.StepFailed && h.OnFailure == v1alpha1.HookContinue && j.Attempt >= h.Attempts)
 }
 
-// runHook asks for a hook, or follows its result.
-func (x *step) runHook(h *v1alpha1.PlanHook) {
-	name := hookStep + h.Name
+// runHook asks for a hook, or follows its result. name is that of its step.
+func (x *step) runHook(h *v1alpha1.PlanHook, name string) {
 	committed := journal(&x.was.Run.Status, name, "")
 	if committed == nil {
 		x.begin(name, "", "")

@@ -134,3 +134,27 @@ func TestAHookThatDoesNotAnswerReturnsASwitchoverWithinItsLimit(t *testing.T) {
 		t.Errorf("%s %s, primary %s", run.Status.Reason, run.Status.Message, h.dbOf("a").Status.Primary)
 	}
 }
+
+// The target is lost while hooks between the fence and the promotion run.
+func TestALostTargetDoesNotSkipTheHooksBeforeThePromotion(t *testing.T) {
+	h := newHooking(t, v1alpha1.PlanHook{Name: "slow", At: "AfterFence"}, v1alpha1.PlanHook{Name: "mount", At: "BeforePromote"})
+	h.moves(v1alpha1.ActionFailover)
+	for range 100 { // the first hook does not answer, and north-2 falls silent
+		e := h.turn()
+		if silent := len(h.calls) > 0 || len(e.Hooks) > 0; silent {
+			h.calls = append(h.calls, "")
+			h.pass(100*time.Millisecond, "north-2")
+		} else {
+			h.pass(100 * time.Millisecond)
+		}
+	}
+	if h.det.Classes["north-2"] != Lost {
+		t.Fatalf("north-2 is %s", h.det.Classes["north-2"])
+	}
+	h.calls = nil
+	h.until(v1alpha1.RunCompleted)
+	all := strings.Join(h.calls, "\n")
+	if !strings.Contains(all, "one/hook.slow/") || !strings.Contains(all, "one/hook.mount/") {
+		t.Errorf("hooks\n%s", all)
+	}
+}

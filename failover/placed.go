@@ -72,13 +72,29 @@ func (s *Snapshot) chosen(det Detection, run *v1alpha1.RecoveryRun, plan matcher
 		if run.Spec.Requester == "" {
 			datasets = s.lostDatasets(det, app)
 		}
-		moving := s.leaves(datasets, run.Spec.From, run.Spec.To)
+		moving := s.movedBy(run, datasets)
 		formed := func(d *v1alpha1.Dataset) bool { return d.Status.Phase != v1alpha1.DatasetForming }
 		if slices.ContainsFunc(moving, formed) {
 			out = append(out, app)
 		}
 	}
 	return out
+}
+
+// movedBy are the datasets that a plan's run is about: a failback those that are not
+// at home, if their home is where it goes, and a drill all with a primary in the place.
+func (s *Snapshot) movedBy(run *v1alpha1.RecoveryRun, datasets []*v1alpha1.Dataset) []*v1alpha1.Dataset {
+	switch spec := run.Spec; spec.Action {
+	case v1alpha1.ActionFailback:
+		return slices.DeleteFunc(astray(s.leaves(datasets, spec.From, v1alpha1.Place{})), func(d *v1alpha1.Dataset) bool {
+			home, _ := s.Fleet.Cluster(d.Home())
+			return !anywhere(spec.To) && !within(home, spec.To)
+		})
+	case v1alpha1.ActionDrill:
+		return s.leaves(datasets, spec.From, v1alpha1.Place{})
+	default:
+		return s.leaves(datasets, spec.From, spec.To)
+	}
 }
 
 // planOf is the plan that a run names, or nil.

@@ -25,6 +25,12 @@ type planStep struct {
 // or an approval that is lost with its leader would otherwise leave runs behind
 // that the next one does not know of.
 func NextPlan(s *Snapshot, det Detection, run *v1alpha1.RecoveryRun) (*v1alpha1.RecoveryRun, []*v1alpha1.RecoveryRun, []Note) {
+	x := takePlan(s, det, run)
+	return x.now.Run, x.create, x.notes
+}
+
+// takePlan is NextPlan with all that it wants, the hooks included.
+func takePlan(s *Snapshot, det Detection, run *v1alpha1.RecoveryRun) *planStep {
 	st := State{Run: run}
 	x := &planStep{step: &step{Snapshot: s, det: det, was: st, now: st.copy()}}
 	switch run.Status.Phase {
@@ -35,16 +41,13 @@ func NextPlan(s *Snapshot, det Detection, run *v1alpha1.RecoveryRun) (*v1alpha1.
 	case v1alpha1.RunWaves, v1alpha1.RunPaused:
 		x.waves()
 	}
-	return x.now.Run, x.create, x.notes
+	x.beforePlan()
+	return x
 }
 
 // preflight plans the order, with what each application would lose, or refuses.
 func (x *planStep) preflight() {
 	run := x.was.Run
-	if run.Spec.Action != v1alpha1.ActionFailover && run.Spec.Action != v1alpha1.ActionSwitchover {
-		x.abort(ReasonUnsupported, fmt.Sprintf("action %s is for one application: a plan's run is a Failover or a Switchover", run.Spec.Action))
-		return
-	}
 	if x.withdrawn() {
 		return
 	}
@@ -55,13 +58,18 @@ func (x *planStep) preflight() {
 	}
 	apps := x.chosen(x.det, run, book.applications)
 	if len(apps) == 0 {
-		x.abort(ReasonNothingToDo, fmt.Sprintf("no application of %s has a primary in %s: nothing was changed", orAll(run.Spec.Plan), placeName(run.Spec.From)))
+		x.abort(ReasonNothingToDo, x.nothing())
 		return
 	}
 	st := x.status()
 	if st.Applications, no = book.order(x.graph(), apps); no != nil {
 		x.abort(no.reason, no.message+": nothing was changed")
 		return
+	}
+	if run.Spec.Action == v1alpha1.ActionDrill {
+		for i := range st.Applications { // a drill moves nothing that another could wait for
+			st.Applications[i].After = nil
+		}
 	}
 	st.Waves, st.Automatic = book.waves, run.Spec.Requester == ""
 	for i := range st.Applications {
@@ -78,6 +86,15 @@ func (x *planStep) preflight() {
 		return
 	}
 	x.enter(v1alpha1.RunWaves)
+}
+
+// nothing says why the run of a plan has nothing to do.
+func (x *planStep) nothing() string {
+	spec := x.was.Run.Spec
+	if spec.Action == v1alpha1.ActionFailback {
+		return fmt.Sprintf("every application of %s that has its primary in %s is at home: nothing was changed", orAll(spec.Plan), placeName(spec.From))
+	}
+	return fmt.Sprintf("no application of %s has a primary in %s: nothing was changed", orAll(spec.Plan), placeName(spec.From))
 }
 
 func orAll(plan string) string {
@@ -107,8 +124,8 @@ func (x *planStep) assess(a *v1alpha1.RunApplication, again bool) {
 	if app == nil {
 		return
 	}
-	moving := x.leaves(x.datasetsOf(app), run.Spec.From, run.Spec.To)
-	if len(moving) == 0 {
+	moving := x.movedBy(run, x.datasetsOf(app))
+	if len(moving) == 0 || run.Spec.Action == v1alpha1.ActionDrill {
 		return
 	}
 	a.Epoch = nextEpoch(moving)
@@ -122,7 +139,7 @@ func (x *planStep) assess(a *v1alpha1.RunApplication, again bool) {
 			return
 		}
 	}
-	target, why := choose(x.Snapshot, x.det, app, moving, run.Spec.From, run.Spec.To)
+	target, why := x.expected(app, moving)
 	if why != "" {
 		return // its own run waits for one
 	}
@@ -140,6 +157,14 @@ func (x *planStep) assess(a *v1alpha1.RunApplication, again bool) {
 	if target.NeedsApproval != "" {
 		a.Loss = shown(target.Target)
 	}
+}
+
+// expected is the target that the application's own run will take, as things are.
+func (x *planStep) expected(app *v1alpha1.Application, moving []*v1alpha1.Dataset) (candidate, string) {
+	if x.was.Run.Spec.Action == v1alpha1.ActionFailback {
+		return weigh(x.Snapshot, x.det, app, moving, moving[0].Home())
+	}
+	return choose(x.Snapshot, x.det, app, moving, x.was.Run.Spec.From, x.was.Run.Spec.To)
 }
 
 func (x *planStep) applicationNamed(a *v1alpha1.RunApplication) *v1alpha1.Application {
@@ -242,7 +267,7 @@ func (x *planStep) grow() {
 		if a.Loss == nil || !a.Loss.Possible || app == nil {
 			continue
 		}
-		moving := x.leaves(x.datasetsOf(app), x.was.Run.Spec.From, x.was.Run.Spec.To)
+		moving := x.movedBy(x.was.Run, x.datasetsOf(app))
 		if len(moving) == 0 || x.anyIs(Lost, moving) {
 			continue
 		}
@@ -276,7 +301,8 @@ func (x *planStep) round() Approved {
 }
 
 // covered is true when the approval of the plan's run that ordered this one
-// covers it: the same target, and no more loss than people were shown. It then
+// covers it: the same target, no more loss than people were shown, and no role
+// change since, which they knew nothing of. It then
 // journals their word as its own.
 func (x *step) covered(target Target, moving []*v1alpha1.Dataset) bool {
 	parent := x.run(x.was.Run.Spec.Parent)
@@ -294,7 +320,7 @@ func (x *step) covered(target Target, moving []*v1alpha1.Dataset) bool {
 		loss = *a.Loss
 	}
 	more := target.Loss.Possible && (!loss.Possible || !x.anyIs(Lost, moving) && target.Loss.Seconds > parent.Status.Loss.Seconds)
-	if a.NeedsApproval == "" || a.Target != target.Cluster || more {
+	if a.NeedsApproval == "" || a.Target != target.Cluster || a.Epoch != nextEpoch(moving) || more {
 		return false
 	}
 	st := x.status()

@@ -375,3 +375,41 @@ func TestARunIsPausedOnlyWhereNobodySuffers(t *testing.T) {
 		t.Errorf("writes are kept closed by a pause: %s", run.Status.Phase)
 	}
 }
+
+// Another run moves the application after people have agreed. What they were shown
+// was of another primary.
+func TestAnApprovalDoesNotCoverWhatCameAfterAnotherRoleChange(t *testing.T) {
+	w := newPlanWorld(t)
+	w.add("ledger")
+	w.start("out", v1alpha1.RecoveryRunSpec{Action: v1alpha1.ActionFailover, From: v1alpha1.Place{Region: "north"}, To: v1alpha1.Place{Region: "south"}})
+	w.until("out", v1alpha1.RunAwaitingApproval)
+	d := w.dbOf("ledger").DeepCopy()
+	d.Status.Primary, d.Status.Epoch, d.Status.SyncSet, d.Status.SyncTarget = "north-2", 2, []string{"north-2"}, nil
+	w.stamp(d)
+	replace(w.s.Datasets, d)
+	w.observe(d)
+	w.say("out", "", v1alpha1.DecisionApprove, "bob")
+	w.beat(30)
+	if child := w.s.run("out.1.pay.ledger"); child == nil || child.Status.Phase != v1alpha1.RunAwaitingApproval || w.dbOf("ledger").Status.Epoch != 2 {
+		t.Errorf("%+v", child)
+	}
+}
+
+// What is tried again is assessed anew, and an approval of less does not cover it.
+func TestARetryThatWouldLoseMoreIsAskedAbout(t *testing.T) {
+	more, less := v1alpha1.LossEstimate{Possible: true, Seconds: 900}, v1alpha1.LossEstimate{Possible: true, Seconds: 16}
+	was := v1alpha1.RunApplication{NeedsApproval: "region", Target: "south-1", Epoch: 2, Loss: &less}
+	for name, change := range map[string]func(*v1alpha1.RunApplication){
+		"more loss":      func(a *v1alpha1.RunApplication) { a.Loss = &more },
+		"another epoch":  func(a *v1alpha1.RunApplication) { a.Epoch = 3 },
+		"another target": func(a *v1alpha1.RunApplication) { a.Target = "south-2" },
+	} {
+		now := was
+		if change(&now); !asksMore(was, now) {
+			t.Errorf("%s is not asked about", name)
+		}
+	}
+	if asksMore(was, was) {
+		t.Error("the same is asked about again")
+	}
+}

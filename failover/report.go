@@ -65,8 +65,12 @@ func observed(ms v1alpha1.DatasetMemberStatus, o Observed, now time.Time) v1alph
 }
 
 // copyState is what an observation says of a volume. A copy that does not run
-// says nothing: it may be a torn one.
+// says nothing by that: it may be a torn one. Its guard knows a volume that is
+// empty now, whatever was on it before.
 func copyState(was v1alpha1.CopyState, o Observed) v1alpha1.CopyState {
+	if o.Copy == v1alpha1.CopyEmpty || o.Copy == v1alpha1.CopyPartial {
+		return o.Copy
+	}
 	switch o.State {
 	case v1alpha1.StateCopying:
 		return v1alpha1.CopyPartial
@@ -88,12 +92,25 @@ func (s *Snapshot) incomplete(d *v1alpha1.Dataset, cluster string) string {
 		state = copyState(state, o)
 	}
 	switch {
+	case state == v1alpha1.CopyEmpty:
+		return "has an empty volume, and no copy of dataset " + key(d).String()
 	case state == v1alpha1.CopyPartial:
 		return "holds a part of a copy of dataset " + key(d).String() + " that is being made anew"
 	case state == "" && !inSyncSet(d, cluster):
 		return "was never seen with a whole copy of dataset " + key(d).String()
 	}
 	return ""
+}
+
+// behind says why the copy of d at cluster is none to promote yet, or is empty: it has
+// not followed the present primary, which is well, and is told to. It may be made anew
+// in the next moment, and the primary that has everything would be fenced for it.
+func (s *Snapshot) behind(det Detection, d *v1alpha1.Dataset, cluster string) string {
+	o, ok := s.Observed[Copy{key(d), cluster}]
+	if !ok || o.Epoch >= d.Status.Epoch || d.Status.Phase != v1alpha1.DatasetSteady || det.Classes[d.Status.Primary] != Healthy {
+		return ""
+	}
+	return fmt.Sprintf("has not followed %s, the primary of dataset %s since epoch %d, yet", d.Status.Primary, key(d), d.Status.Epoch)
 }
 
 // reportEvery is how often positions alone are written to a dataset's status.

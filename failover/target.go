@@ -94,6 +94,9 @@ func weigh(s *Snapshot, det Detection, app *v1alpha1.Application, datasets []*v1
 		if why := s.incomplete(d, name); why != "" {
 			return c, why
 		}
+		if why := s.behind(det, d, name); why != "" {
+			return c, why
+		}
 		from, known := s.Fleet.Cluster(d.Status.Primary)
 		c.sameRegion = c.sameRegion && known && from.Region == to.Region
 		if !inSyncSet(d, name) {

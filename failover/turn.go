@@ -78,8 +78,9 @@ func (t *turn) plans() {
 	t.covered = map[types.NamespacedName]string{}
 	for _, run := range t.indexed().planRuns {
 		if !Finished(run.Status.Phase) {
-			next, create, notes := NextPlan(t.Snapshot, t.out.Detection, run)
-			t.out.Create = append(t.out.Create, create...)
+			x := takePlan(t.Snapshot, t.out.Detection, run)
+			next, notes := x.now.Run, x.notes
+			t.out.Create, t.out.Hooks = append(t.out.Create, x.create...), append(t.out.Hooks, x.hooks...)
 			if !equality.Semantic.DeepEqual(next.Status, run.Status) {
 				t.out.Runs = append(t.out.Runs, next)
 				t.out.Notes = append(t.out.Notes, notes...)

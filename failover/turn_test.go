@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/api/meta"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
@@ -57,6 +58,27 @@ func TestTheLossOfOneCenterIsAutomatic(t *testing.T) {
 	}
 	if run.Name != "pay.ledger.2" {
 		t.Errorf("the run's name %q does not come from application and epoch", run.Name)
+	}
+}
+
+// The hub's member of the third center is down when the primary falls silent: two
+// centers cannot confirm the loss, nothing moves, and the application says why. When
+// the member is back, it moves.
+func TestASilenceThatNobodyCanConfirmIsSaid(t *testing.T) {
+	w := newWorld(t).steady()
+	w.s.Fleet.Members[2].Reported = time.Minute
+	w.lose("north-1")
+	if st := w.db().Status; st.Primary != "north-1" || len(w.s.Runs) != 0 {
+		t.Fatalf("the primary is %s with runs %+v, on the word of one center", st.Primary, w.s.Runs)
+	}
+	ready := meta.FindStatusCondition(w.app().Status.Conditions, v1alpha1.ConditionReady)
+	if ready.Reason != "NotActing" || !strings.Contains(ready.Message, "only 1 of 2 centers other than north-1") {
+		t.Errorf("the application says %s: %s", ready.Reason, ready.Message)
+	}
+	w.s.Fleet.Members[2].Reported = 0
+	w.turns(8)
+	if w.run().Status.Phase != v1alpha1.RunCompleted || w.db().Status.Primary != "north-2" {
+		t.Errorf("run is %s (%s), the primary %s", w.run().Status.Phase, w.run().Status.Message, w.db().Status.Primary)
 	}
 }
 

@@ -51,6 +51,7 @@ type state struct {
 // run when nothing is left to do.
 func (x *planStep) waves() {
 	x.steered()
+	x.pastHook()
 	if phase := x.status().Phase; phase != v1alpha1.RunWaves && x.status().ResumePhase != v1alpha1.RunWaves {
 		return // paused before anything was begun, or ended there
 	}
@@ -85,19 +86,32 @@ func (x *planStep) retry() {
 		if st.Reason == ReasonSomeFailed {
 			x.enter(v1alpha1.RunWaves)
 		}
-		if st.Timeline.ApprovedAt == nil {
-			st.Timeline.AwaitingSince = nil // the question is asked anew
-		}
+		anew := st.Timeline.ApprovedAt == nil
 		for i := range st.Applications {
 			p := &st.Applications[i]
 			if p.State != v1alpha1.ApplicationFailed && x.stateOf(p).RunApplicationState != v1alpha1.ApplicationFailed {
 				continue
 			}
+			was := *p
 			p.Attempt, p.State, p.Reason, p.Message = p.Attempt+1, v1alpha1.ApplicationWaiting, "", ""
 			x.assess(p, true)
+			anew = anew || asksMore(was, *p)
+		}
+		if anew { // what people agreed to was something else
+			st.Timeline.AwaitingSince, st.Timeline.ApprovedAt = nil, nil
 		}
 		x.ask()
 	}
+}
+
+// asksMore is true where an approval of an application as it was does not cover it
+// as it is assessed now.
+func asksMore(was, now v1alpha1.RunApplication) bool {
+	if now.NeedsApproval == "" {
+		return false
+	}
+	more := now.Loss != nil && now.Loss.Possible && (was.Loss == nil || !was.Loss.Possible || now.Loss.Seconds > was.Loss.Seconds)
+	return was.NeedsApproval == "" || now.Epoch != was.Epoch || now.Target != was.Target || more
 }
 
 // approve judges the approvals that applications of an automatic run wait for
@@ -165,13 +179,22 @@ func (x *planStep) stateOf(a *v1alpha1.RunApplication) state {
 	case phase == v1alpha1.RunAborted:
 		s.RunApplicationState = v1alpha1.ApplicationFailed
 	case phase == v1alpha1.RunPaused, phase == v1alpha1.RunAwaitingApproval,
-		phase == v1alpha1.RunPreflight && age > targetPatience, age > patience:
+		phase == v1alpha1.RunPreflight && age > targetPatience, age > patienceFor(r.Spec.Action):
 		s.RunApplicationState = v1alpha1.ApplicationStuck
 		if s.reason == "" {
 			s.reason = ReasonSlow
 		}
 	}
 	return s
+}
+
+// patienceFor is how long a run may take before the next wave waits for it no longer:
+// a drill copies a whole dataset.
+func patienceFor(action v1alpha1.Action) time.Duration {
+	if action == v1alpha1.ActionDrill {
+		return drillBound
+	}
+	return patience
 }
 
 // waiting says what an application without a run waits for.
@@ -198,7 +221,11 @@ func (x *planStep) waiting(a *v1alpha1.RunApplication, at map[string]int) state 
 		return state{RunApplicationState: v1alpha1.ApplicationStuck, reason: ReasonApproval, message: a.NeedsApproval}
 	}
 	if app := x.applicationNamed(a); app != nil {
-		if r := x.activeRun(app); r != nil {
+		r := x.activeRun(app)
+		if r == nil && x.was.Run.Spec.Action == v1alpha1.ActionDrill {
+			r = x.activeDrill(app)
+		}
+		if r != nil {
 			return state{RunApplicationState: v1alpha1.ApplicationStuck, reason: ReasonOtherRun, message: "run " + r.Name + " is under way"}
 		}
 	}
@@ -209,7 +236,7 @@ func (x *planStep) waiting(a *v1alpha1.RunApplication, at map[string]int) state 
 // has done it.
 func (x *planStep) movedAlready(a *v1alpha1.RunApplication) bool {
 	app := x.applicationNamed(a)
-	if app == nil {
+	if app == nil || x.was.Run.Spec.Action == v1alpha1.ActionDrill {
 		return false
 	}
 	datasets := x.datasetsOf(app)
@@ -218,7 +245,7 @@ func (x *planStep) movedAlready(a *v1alpha1.RunApplication) bool {
 			return false
 		}
 	}
-	return len(x.leaves(datasets, x.was.Run.Spec.From, x.was.Run.Spec.To)) == 0
+	return len(x.movedBy(x.was.Run, datasets)) == 0
 }
 
 // start makes the runs of the applications whose turn has come: of the first wave
@@ -236,6 +263,7 @@ func (x *planStep) start() {
 			open = min(open, wave)
 		}
 	}
+	open = x.waveHooks(open)
 	for i := range x.states {
 		a := &st.Applications[i]
 		limit := int32(0)
@@ -258,6 +286,9 @@ func (x *planStep) child(a *v1alpha1.RunApplication) *v1alpha1.RecoveryRun {
 	child := &v1alpha1.RecoveryRun{Spec: *x.was.Run.Spec.DeepCopy()}
 	child.Name = childName(x.was.Run.Name, a)
 	child.Spec.Parent = x.was.Run.Name
+	if child.Spec.Action == v1alpha1.ActionFailback {
+		child.Spec.To = v1alpha1.Place{} // home
+	}
 	child.Spec.Application = v1alpha1.ApplicationReference{Namespace: a.Namespace, Name: a.Name}
 	if app := x.applicationNamed(a); app != nil && child.Spec.Requester == "" {
 		if lost := x.lostDatasets(x.det, app); len(lost) > 0 {
@@ -309,6 +340,9 @@ func (x *planStep) conclude() {
 		return
 	}
 	if p.Completed == p.Applications {
+		if !x.afterPlan() {
+			return
+		}
 		x.enter(v1alpha1.RunCompleted)
 		st.Timeline.FinishedAt = x.mark()
 		st.Message = x.summary()
@@ -343,7 +377,11 @@ func (x *planStep) progress() v1alpha1.RunProgress {
 // summary says how many were moved, and which were not and why.
 func (x *planStep) summary() string {
 	p := x.progress()
-	text := fmt.Sprintf("%d of %d applications were moved", p.Completed, p.Applications)
+	done := "moved"
+	if x.was.Run.Spec.Action == v1alpha1.ActionDrill {
+		done = "drilled"
+	}
+	text := fmt.Sprintf("%d of %d applications were %s", p.Completed, p.Applications, done)
 	var not []string
 	for i, s := range x.states {
 		switch s.RunApplicationState {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
@@ -32,26 +31,21 @@ condition Diverged names what to give for RUN.`,
 			if err != nil {
 				return err
 			}
-			approval := &v1alpha1.Approval{
-				ObjectMeta: metav1.ObjectMeta{GenerateName: args[0] + "-"},
-				Spec:       v1alpha1.ApprovalSpec{Run: args[0], Decision: v1alpha1.DecisionApprove, Comment: comment},
-			}
-			if reject {
-				approval.Spec.Decision = v1alpha1.DecisionReject
-			}
+			spec := v1alpha1.ApprovalSpec{Run: args[0], Decision: decisionOf(reject), Comment: comment}
 			if len(args) == 2 {
-				approval.Spec.Step = args[1]
+				spec.Step = args[1]
 			}
 			if acceptLoss >= 0 {
-				approval.Spec.AcceptLoss = &v1alpha1.AcceptedLoss{Seconds: acceptLoss}
+				spec.AcceptLoss = &v1alpha1.AcceptedLoss{Seconds: acceptLoss}
 			}
 			if _, discard := v1alpha1.ParseDiscard(args[0]); !discard {
-				if err := checkApproval(cmd.Context(), api, approval); err != nil {
+				if err := checkApproval(cmd.Context(), api, spec); err != nil {
 					return err
 				}
 			}
-			if err := api.Create(cmd.Context(), approval); err != nil {
-				return fmt.Errorf("record the approval of %s: %w", args[0], err)
+			approval, err := record(cmd.Context(), api, "approval", spec)
+			if err != nil {
+				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s of run %s recorded as %s by %s\n",
 				approval.Spec.Decision, args[0], approval.Name, approval.Spec.Approver)
@@ -66,8 +60,8 @@ condition Diverged names what to give for RUN.`,
 
 // checkApproval says what would make the approval useless, before it is
 // recorded for ever.
-func checkApproval(ctx context.Context, api client.Client, approval *v1alpha1.Approval) error {
-	run, err := getRun(ctx, api, approval.Spec.Run)
+func checkApproval(ctx context.Context, api client.Client, spec v1alpha1.ApprovalSpec) error {
+	run, err := getRun(ctx, api, spec.Run)
 	if err != nil {
 		return err
 	}
@@ -75,8 +69,8 @@ func checkApproval(ctx context.Context, api client.Client, approval *v1alpha1.Ap
 	if run.Status.Phase != v1alpha1.RunAwaitingApproval && run.Status.Phase != v1alpha1.RunPaused && !asks {
 		return fmt.Errorf("the run %s is %s and waits for nobody", run.Name, run.Status.Phase)
 	}
-	loss, accepted := run.Status.Loss, approval.Spec.AcceptLoss
-	if approval.Spec.Decision == v1alpha1.DecisionApprove && loss != nil && loss.Possible && (accepted == nil || accepted.Seconds < loss.Seconds) {
+	loss, accepted := run.Status.Loss, spec.AcceptLoss
+	if spec.Decision == v1alpha1.DecisionApprove && loss != nil && loss.Possible && (accepted == nil || accepted.Seconds < loss.Seconds) {
 		return fmt.Errorf("the run %s may lose writes (%s): repeat with --accept-loss %d if you accept that", run.Name, loss.Message, loss.Seconds)
 	}
 	return nil

@@ -1,13 +1,10 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/spf13/cobra"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
@@ -41,11 +38,7 @@ people may swear that the old primary's cluster is without power. Without
 --powered-off the command shows what you would swear, and swears nothing.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := door.client()
-			if err != nil {
-				return err
-			}
-			run, err := getRun(cmd.Context(), api, args[0])
+			api, run, err := door.run(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -57,7 +50,7 @@ people may swear that the old primary's cluster is without power. Without
 			if poweredOff == "" {
 				return fmt.Errorf("nothing was sworn: if it is true, repeat with --powered-off %s", cluster)
 			}
-			return attest(cmd.Context(), api, cmd, &v1alpha1.ApprovalSpec{Run: run.Name, Step: v1alpha1.StepAttest,
+			return attest(cmd, api, v1alpha1.ApprovalSpec{Run: run.Name, Step: v1alpha1.StepAttest,
 				PoweredOff: cluster, Comment: comment, Decision: decisionOf(doubt)})
 		},
 	}
@@ -96,10 +89,10 @@ func toAttest(run *v1alpha1.RecoveryRun, named string) (string, error) {
 	return clusters[0], nil
 }
 
-func attest(ctx context.Context, api client.Client, cmd *cobra.Command, spec *v1alpha1.ApprovalSpec) error {
-	approval := &v1alpha1.Approval{ObjectMeta: metav1.ObjectMeta{GenerateName: spec.Run + "-"}, Spec: *spec}
-	if err := api.Create(ctx, approval); err != nil {
-		return errors.Join(fmt.Errorf("record the attestation of %s", spec.Run), err)
+func attest(cmd *cobra.Command, api client.Client, spec v1alpha1.ApprovalSpec) error {
+	approval, err := record(cmd.Context(), api, "attestation", spec)
+	if err != nil {
+		return err
 	}
 	said := "swears that " + spec.PoweredOff + " is without power"
 	if spec.Decision == v1alpha1.DecisionReject {

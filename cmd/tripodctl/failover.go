@@ -51,7 +51,7 @@ in its waves. What fails holds what depends on it, and nothing else.`,
 			return followRun(cmd.Context(), api, run, cmd.OutOrStdout())
 		},
 	}
-	place.add(c)
+	place.add(c, "move")
 	c.Flags().StringVar(&to, "to", "", "the cluster that takes over, for a place also a center or region; empty lets the engine choose")
 	c.Flags().BoolVar(&detach, "detach", false, "do not follow the run")
 	return c

@@ -75,6 +75,22 @@ func askStatus(ctx context.Context, admin hubv1.AdminClient) (*hubv1.StatusRespo
 	return answer, nil
 }
 
+// askMembers asks the hub for its members, within rpcTimeout.
+func (c *connection) askMembers(ctx context.Context) ([]*hubv1.MemberStatus, error) {
+	admin, done, err := c.admin()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
+	defer cancel()
+	status, err := askStatus(ctx, admin)
+	if err != nil {
+		return nil, err
+	}
+	return status.GetMembers(), nil
+}
+
 func printHubStatus(cmd *cobra.Command, status *hubv1.StatusResponse) error {
 	leader := status.GetLeader()
 	if leader == "" {

@@ -172,19 +172,12 @@ func (k kubeconfig) members(ctx context.Context, notes io.Writer) ([]fleetMember
 
 // namedMembers asks the hub for its members.
 func (c *connection) namedMembers(ctx context.Context) ([]fleetMember, error) {
-	admin, done, err := c.admin()
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
-	defer cancel()
-	status, err := askStatus(ctx, admin)
+	asked, err := c.askMembers(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var members []fleetMember
-	for _, m := range status.GetMembers() {
+	for _, m := range asked {
 		members = append(members, fleetMember{Name: m.GetName(), Server: net.JoinHostPort(m.GetAddress(), endpoint.APIPort)})
 	}
 	return members, nil

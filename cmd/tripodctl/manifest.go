@@ -31,8 +31,9 @@ load balancer's with PORT. Lead HOST to it, and let the other clusters through.
 
 The agent's rights in the cluster are a role for each feature, never cluster-admin:
 every agent sees the cluster; "datasets" keeps databases' certificates, "placement"
-applies templates, "roles" applies templates of Roles and RoleBindings, "gateway"
-passes people on, as themselves. --without leaves out what you do not use; delete
+applies templates, "roles" applies templates of Roles and RoleBindings,
+"clusterroles" of ClusterRoles and ClusterRoleBindings (not without "roles"),
+"gateway" passes people on, as themselves. --without leaves out what you do not use; delete
 the ClusterRole and the ClusterRoleBinding tripod-agent-FEATURE of a cluster that
 had it.`,
 		Args: cobra.ExactArgs(1),
@@ -69,19 +70,12 @@ had it.`,
 // memberHosts asks the hub for the host of every member, so that an agent knows them
 // all even if this person's kubeconfig names one.
 func (c *connection) memberHosts(ctx context.Context) ([]string, error) {
-	admin, done, err := c.admin()
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
-	defer cancel()
-	status, err := askStatus(ctx, admin)
+	members, err := c.askMembers(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var hosts []string
-	for _, m := range status.GetMembers() {
+	for _, m := range members {
 		hosts = append(hosts, m.GetAddress())
 	}
 	if len(hosts) == 0 {

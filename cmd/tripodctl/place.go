@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,15 +19,20 @@ import (
 // moveFlags say that a whole place moves in place of one application.
 type moveFlags struct {
 	center, region, plan string
+	// anywhere: a plan alone names the applications, wherever they are active.
+	anywhere bool
 }
 
-func (p *moveFlags) add(c *cobra.Command) {
-	c.Flags().StringVar(&p.center, "from-center", "", "move every application that is active in this center, dependencies first")
-	c.Flags().StringVar(&p.region, "from-region", "", "move every application that is active in this region, dependencies first")
+// add defines the flags; what the command does to the applications is for people.
+func (p *moveFlags) add(c *cobra.Command, what string) {
+	c.Flags().StringVar(&p.center, "from-center", "", what+" every application that is active in this center, dependencies first")
+	c.Flags().StringVar(&p.region, "from-region", "", what+" every application that is active in this region, dependencies first")
 	c.Flags().StringVar(&p.plan, "plan", "", "the RecoveryPlan with the order, hooks and approvals; with a place it also selects the applications")
 }
 
-func (p *moveFlags) given() bool { return p.center != "" || p.region != "" }
+func (p *moveFlags) given() bool {
+	return p.center != "" || p.region != "" || p.anywhere && p.plan != ""
+}
 
 // args checks that there is either one application or one place.
 func (p *moveFlags) args(_ *cobra.Command, args []string) error {
@@ -35,6 +41,8 @@ func (p *moveFlags) args(_ *cobra.Command, args []string) error {
 		return errors.New("--from-center and --from-region were both given: give the one that is to be left")
 	case p.given() && len(args) > 0:
 		return fmt.Errorf("both %s and a place were given: leave one of them out", args[0])
+	case !p.given() && len(args) != 1 && p.anywhere:
+		return errors.New("name one application as NAMESPACE/NAME, a place with --from-center or --from-region, or a plan with --plan")
 	case !p.given() && len(args) != 1:
 		return errors.New("name one application as NAMESPACE/NAME, or a place with --from-center or --from-region")
 	}
@@ -62,10 +70,11 @@ func (p *moveFlags) orderPlace(ctx context.Context, api client.Client, to string
 		return "", fmt.Errorf("list clusters: %w", err)
 	}
 	spec.Plan, spec.From = p.plan, v1alpha1.Place{Center: p.center, Region: p.region}
-	if !slices.ContainsFunc(clusters.Items, func(c v1alpha1.Cluster) bool {
+	where := p.center + p.region
+	if where != "" && !slices.ContainsFunc(clusters.Items, func(c v1alpha1.Cluster) bool {
 		return p.center != "" && c.Spec.Center == p.center || p.region != "" && c.Spec.Region == p.region
 	}) {
-		return "", fmt.Errorf("no cluster is in %s: `tripodctl clusters` lists them with their centers and regions", p.center+p.region)
+		return "", fmt.Errorf("no cluster is in %s: `tripodctl clusters` lists them with their centers and regions", where)
 	}
 	var err error
 	if spec.To, err = placeNamed(clusters.Items, to); err != nil {
@@ -77,13 +86,10 @@ func (p *moveFlags) orderPlace(ctx context.Context, api client.Client, to string
 			return "", fmt.Errorf("get plan %s: %w; `kubectl get recoveryplans` lists them", p.plan, err)
 		}
 	}
-	base := p.plan
-	if base == "" {
-		base = p.center + p.region
-	}
+	base := cmp.Or(p.plan, where)
 	run := &v1alpha1.RecoveryRun{ObjectMeta: metav1.ObjectMeta{GenerateName: base + ".ordered-"}, Spec: spec}
 	if err := api.Create(ctx, run); err != nil {
-		return "", fmt.Errorf("order the %s of everything in %s: %w", strings.ToLower(string(spec.Action)), p.center+p.region, err)
+		return "", fmt.Errorf("order the %s of everything in %s: %w", strings.ToLower(string(spec.Action)), cmp.Or(where, "plan "+p.plan), err)
 	}
 	return run.Name, nil
 }

@@ -58,11 +58,7 @@ computed again from the records. Exit code 2 means that the evidence does not
 hold; the report names the first record that was edited.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := door.client()
-			if err != nil {
-				return err
-			}
-			run, err := getRun(cmd.Context(), api, args[0])
+			api, run, err := door.run(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}

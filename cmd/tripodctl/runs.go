@@ -75,16 +75,12 @@ func newRunCommand(door *connection) *cobra.Command {
 		Short: "Show one recovery run, follow it with --watch, or steer it",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := door.client()
+			api, run, err := door.run(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
 			if follow {
-				return followRun(cmd.Context(), api, args[0], cmd.OutOrStdout())
-			}
-			run, err := getRun(cmd.Context(), api, args[0])
-			if err != nil {
-				return err
+				return followRun(cmd.Context(), api, run.Name, cmd.OutOrStdout())
 			}
 			return printRun(cmd.OutOrStdout(), run)
 		},
@@ -95,6 +91,16 @@ func newRunCommand(door *connection) *cobra.Command {
 		c.AddCommand(newSteerCommand(door, s))
 	}
 	return c
+}
+
+// run returns the run of a name, and the client that it was read with.
+func (c *connection) run(ctx context.Context, name string) (client.WithWatch, *v1alpha1.RecoveryRun, error) {
+	api, err := c.client()
+	if err != nil {
+		return nil, nil, err
+	}
+	run, err := getRun(ctx, api, name)
+	return api, run, err
 }
 
 func getRun(ctx context.Context, api client.Client, name string) (*v1alpha1.RecoveryRun, error) {

@@ -49,11 +49,7 @@ func newSteerCommand(door *connection, s steering) *cobra.Command {
 	c := &cobra.Command{
 		Use: s.step + " NAME", Short: s.short, Long: s.long, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := door.client()
-			if err != nil {
-				return err
-			}
-			run, err := getRun(cmd.Context(), api, args[0])
+			api, run, err := door.run(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -85,11 +81,7 @@ The run of a plan tries the applications again that have failed, then those that
 they hold. A paused run of one application goes on, as with resume. One that was
 aborted is ordered again, as a new run.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := door.client()
-			if err != nil {
-				return err
-			}
-			run, err := getRun(cmd.Context(), api, args[0])
+			api, run, err := door.run(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -126,12 +118,14 @@ func orderAgain(run *v1alpha1.RecoveryRun) *v1alpha1.RecoveryRun {
 }
 
 func steer(ctx context.Context, api client.Client, run string, s steering, comment string) (*v1alpha1.Approval, error) {
-	word := &v1alpha1.Approval{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: run + "-"},
-		Spec:       v1alpha1.ApprovalSpec{Run: run, Step: s.step, Decision: s.decision, Comment: comment},
-	}
+	return record(ctx, api, s.step, v1alpha1.ApprovalSpec{Run: run, Step: s.step, Decision: s.decision, Comment: comment})
+}
+
+// record makes the Approval that is a person's word on a run; what is for the error.
+func record(ctx context.Context, api client.Client, what string, spec v1alpha1.ApprovalSpec) (*v1alpha1.Approval, error) {
+	word := &v1alpha1.Approval{ObjectMeta: metav1.ObjectMeta{GenerateName: spec.Run + "-"}, Spec: spec}
 	if err := api.Create(ctx, word); err != nil {
-		return nil, fmt.Errorf("record the %s of %s: %w", s.step, run, err)
+		return nil, fmt.Errorf("record the %s of %s: %w", what, spec.Run, err)
 	}
 	return word, nil
 }

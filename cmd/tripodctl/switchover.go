@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
@@ -57,7 +56,7 @@ Exit code 2 means that the run ended without the move: the source is the primary
 			return endsAs(cmd.Context(), api, run, v1alpha1.RunCompleted, cmd.OutOrStdout())
 		},
 	}
-	place.add(c)
+	place.add(c, "move")
 	c.Flags().StringVar(&to, "to", "", "the cluster that takes over, for a place also a center or region; empty lets the engine choose")
 	c.Flags().DurationVar(&limit, "pause-limit", 10*time.Second, "the longest that writes may be closed before the run returns to the source")
 	c.Flags().BoolVar(&detach, "detach", false, "do not follow the run")
@@ -70,6 +69,15 @@ func pauseLimit(limit time.Duration) (int32, error) {
 		return 0, fmt.Errorf("--pause-limit %s: give whole seconds from 1s to 1h", limit)
 	}
 	return int32(limit / time.Second), nil
+}
+
+// announced tells the run's name and, unless it is detached, follows it to its end.
+func announced(cmd *cobra.Command, api client.WithWatch, run string, detach bool) error {
+	fmt.Fprintf(cmd.OutOrStdout(), "run %s\n", run)
+	if detach {
+		return nil
+	}
+	return endsAs(cmd.Context(), api, run, v1alpha1.RunCompleted, cmd.OutOrStdout())
 }
 
 // endsAs follows a run, and is errNotReady when it ended as something else.
@@ -103,24 +111,17 @@ possible, and waits for the others; what was moved stays where it is. Who ordere
 Exit code 2 means that the run was completed all the same.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := door.client()
-			if err != nil {
-				return err
-			}
-			run, err := getRun(cmd.Context(), api, args[0])
+			api, run, err := door.run(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
 			if err := checkAbort(run); err != nil {
 				return err
 			}
-			word := &v1alpha1.Approval{
-				ObjectMeta: metav1.ObjectMeta{GenerateName: args[0] + "-"},
-				Spec: v1alpha1.ApprovalSpec{Run: args[0], Step: v1alpha1.StepAbort, Decision: v1alpha1.DecisionReject,
-					Comment: comment},
-			}
-			if err := api.Create(cmd.Context(), word); err != nil {
-				return fmt.Errorf("record the abort of %s: %w", args[0], err)
+			word, err := record(cmd.Context(), api, "abort", v1alpha1.ApprovalSpec{Run: run.Name, Step: v1alpha1.StepAbort,
+				Decision: v1alpha1.DecisionReject, Comment: comment})
+			if err != nil {
+				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "abort of run %s recorded as %s by %s\n", args[0], word.Name, word.Spec.Approver)
 			return endsAs(cmd.Context(), api, args[0], v1alpha1.RunAborted, cmd.OutOrStdout())

@@ -91,7 +91,7 @@ func newController(cfg Config, cl client.Client, cached client.Reader) *Controll
 		woken: make(chan struct{}, 1), metrics: newMetrics()}
 	c.sender = newSender(cfg.Directives, c.uptime, c.Wake, c.metrics)
 	c.readiness = &readiness{metrics: c.metrics, announce: c.tellOf, known: map[types.NamespacedName]string{}}
-	c.hooks = newHooks(cl, cached)
+	c.hooks = newHooks(cl, cached, cfg.Clusters)
 	c.recorder = newRecorder(cl, cfg.Member, cfg.Signer)
 	return c
 }

@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"tripod.dev/tripod/failover"
@@ -13,9 +14,14 @@ import (
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
 
+// Clusters returns a client of a cluster's API server, through the tunnel and with the
+// rights of the cluster's agent, and what lets go of it.
+type Clusters func(cluster string) (kubernetes.Interface, func(), error)
+
 // newHooks makes the runner of hooks on the member's own API server.
-func newHooks(cl client.Client, cached client.Reader) *hook.Runner {
+func newHooks(cl client.Client, cached client.Reader, clusters Clusters) *hook.Runner {
 	return hook.New(hook.Config{
+		Cluster: clusters,
 		Headers: func(ctx context.Context, name string) (map[string]string, error) {
 			var secret corev1.Secret
 			if err := cl.Get(ctx, client.ObjectKey{Namespace: Namespace, Name: name}, &secret); err != nil {
@@ -73,6 +79,8 @@ func hookKind(h v1alpha1.PlanHook) string {
 		return "grpc"
 	case h.Message != nil:
 		return "message"
+	case h.Job != nil:
+		return "job"
 	}
 	return "wait"
 }

@@ -1,5 +1,5 @@
 // Package hook does what the hooks of a plan ask for: calls by HTTP, gRPC health
-// questions, messages, and conditions over the fleet. It decides nothing: failover
+// questions, messages, conditions over the fleet, and Jobs in a cluster. It decides nothing: failover
 // says when a hook is due and what its result means.
 //
 // An attempt may be made twice, by two leaders. Every kind carries the attempt's
@@ -10,6 +10,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"k8s.io/client-go/kubernetes"
 
 	"tripod.dev/tripod/failover"
 	"tripod.dev/tripod/hub/api/v1alpha1"
@@ -22,7 +24,10 @@ type Config struct {
 	Headers func(ctx context.Context, secret string) (map[string]string, error)
 	// View returns what a condition sees: lists of objects by plural name.
 	View func(ctx context.Context) (map[string]any, error)
-	// Pace of a condition's evaluation; 500 ms if 0.
+	// Cluster returns a client of a cluster's API server and what lets go of it; nil if
+	// hooks may make no Jobs.
+	Cluster func(cluster string) (kubernetes.Interface, func(), error)
+	// Pace of a condition's evaluation, and of looks at a Job; 500 ms if 0.
 	Pace time.Duration
 }
 
@@ -54,8 +59,10 @@ func (r *Runner) Do(ctx context.Context, c failover.HookCall) failover.Result {
 		message, err = r.message(ctx, c)
 	case h.Wait != nil:
 		message, err = r.wait(ctx, c)
+	case h.Job != nil:
+		message, err = r.job(ctx, c)
 	default:
-		err = fmt.Errorf("hook %s has no kind that this hub knows: http, grpc, message or wait", h.Name)
+		err = fmt.Errorf("hook %s has no kind that this hub knows: http, grpc, message, wait or job", h.Name)
 	}
 	if err != nil {
 		if ctx.Err() != nil {

@@ -38,8 +38,16 @@ func (r *Runner) message(ctx context.Context, c failover.HookCall) (string, erro
 		kind = "dev.tripod.recovery"
 	}
 	headers := map[string]string{"Ce-Specversion": "1.0", "Ce-Type": kind, "Ce-Id": c.ID,
-		"Ce-Source": "/tripod/recoveryruns/" + c.Run.Name, "Ce-Subject": c.Application.Namespace + "/" + c.Application.Name}
+		"Ce-Source": "/tripod/recoveryruns/" + c.Run.Name, "Ce-Subject": subject(c)}
 	return r.call(ctx, c, request{method: http.MethodPost, url: h.URL, secret: h.HeaderSecret, ca: h.CABundle, headers: headers})
+}
+
+// subject of what happens: the application or, for a whole plan, its name.
+func subject(c failover.HookCall) string {
+	if c.Application.Name == "" {
+		return c.Run.Spec.Plan
+	}
+	return c.Application.Namespace + "/" + c.Application.Name
 }
 
 type request struct {

@@ -95,7 +95,41 @@ const (
 	lastOfPledges
 )
 
+// Bugs of plans, hooks, attestation and drills, planted where plans are.
+const (
+	firstOfPlans = lastOfPledges + 1 + iota
+	// WavesIgnored: all applications count as ones of the first wave.
+	WavesIgnored
+	// DependenciesIgnored: nobody waits for what an application depends on.
+	DependenciesIgnored
+	// ParallelismIgnored: a wave has no limit.
+	ParallelismIgnored
+	// PauseIgnored: a plan's run that a person has paused goes on.
+	PauseIgnored
+	// ApprovalAssumed: a plan's run counts as approved when it is ordered.
+	ApprovalAssumed
+	// HooksForgotten: the engine does not see the plan's hooks.
+	HooksForgotten
+	// HookFailureIgnored: a hook that failed, or is not done in time, counts as done.
+	HookFailureIgnored
+	// HookAbortsLate: a hook that says Abort ends a run that has changed the role.
+	HookAbortsLate
+	// OneAttests: the word of one person counts as that of two.
+	OneAttests
+	// RequesterAttests: who ordered the run counts.
+	RequesterAttests
+	// DrillNotCleaned: a drill ends without removing its copies.
+	DrillNotCleaned
+	// DrillGoesOn: a drill does not give way to a move.
+	DrillGoesOn
+	lastOfPlans
+)
+
 func (b Bug) String() string {
+	if b > firstOfPlans {
+		return [...]string{"WavesIgnored", "DependenciesIgnored", "ParallelismIgnored", "PauseIgnored", "ApprovalAssumed", "HooksForgotten",
+			"HookFailureIgnored", "HookAbortsLate", "OneAttests", "RequesterAttests", "DrillNotCleaned", "DrillGoesOn"}[b-firstOfPlans-1]
+	}
 	if b > firstOfPledges {
 		return [...]string{"NobodyAsked", "PledgeFromAnswer", "MissingPledgerTolerated", "PromotionDuringPledge", "PledgeForOlderEpoch",
 			"StartNotCounted", "PledgesIgnored", "WaitsForgotten", "EpochForgotten", "AloneIsAskedByNobody", "OfferedBeforeCommit"}[b-firstOfPledges-1]
@@ -120,7 +154,7 @@ func (b Bug) blind(s *failover.Snapshot) {
 		}
 	case GrowWithoutConfirmation:
 		d := s.Datasets[0].DeepCopy()
-		if o := s.Observed[failover.Copy{Dataset: theDB, Cluster: d.Status.Primary}]; d.Status.Phase == v1alpha1.DatasetSteady {
+		if o := s.Observed[failover.Copy{Dataset: datasetNames[0], Cluster: d.Status.Primary}]; d.Status.Phase == v1alpha1.DatasetSteady {
 			for _, name := range o.Streaming {
 				if name != places[2] && !slices.Contains(d.Status.SyncSet, name) {
 					d.Status.SyncSet = append(d.Status.SyncSet, name)
@@ -200,16 +234,16 @@ func (b Bug) twist(m *member, e failover.Effects) ([]failover.Command, []metav1.
 	}
 	if b == PromotedOpen {
 		for i, c := range e.Commands {
-			if c.Verb == failover.VerbPromote && c.Cluster != m.state.dataset.Status.PreviousPrimary {
+			if c.Verb == failover.VerbPromote && c.Cluster != m.state.units[laneOf(c.Dataset.Name)].dataset.Status.PreviousPrimary {
 				e.Commands[i].SyncSet = []string{c.Cluster}
 			}
 		}
 	}
 	for _, d := range e.Datasets {
-		old := m.state.dataset
+		old := m.state.unit(d).dataset
 		switch {
 		case b == ShrinkBeforeCommit && len(d.Status.SyncTarget) < len(old.Status.SyncTarget) && d.Status.Epoch == old.Status.Epoch && d.Status.Phase == v1alpha1.DatasetSteady:
-			e.Commands = append(e.Commands, failover.Command{ID: "early", Every: time.Second, Bound: time.Second, Cluster: d.Status.Primary, Dataset: theDB,
+			e.Commands = append(e.Commands, failover.Command{ID: "early", Every: time.Second, Bound: time.Second, Cluster: d.Status.Primary, Dataset: datasetNames[0],
 				Verb: failover.VerbSetSyncSet, Epoch: d.Status.Epoch, SyncSet: append([]string{d.Status.Primary}, d.Status.SyncTarget...), Revision: m.rev + 1})
 			continue // the commit comes later
 		case b == PromoteWithoutFencing && d.Status.Phase == v1alpha1.DatasetFencing:
@@ -225,7 +259,9 @@ func (b Bug) twist(m *member, e failover.Effects) ([]failover.Command, []metav1.
 		writes = append(writes, r)
 	}
 	for _, r := range e.Runs {
-		writes = append(writes, r)
+		if r = b.twistRun(m, r); r != nil {
+			writes = append(writes, r)
+		}
 	}
 	for _, g := range e.Services {
 		writes = append(writes, g)

@@ -21,9 +21,12 @@ type acknowledged struct {
 // checker judges the modelled world after each event that matters.
 type checker struct {
 	w           *world
-	result      Result
+	lane        *lane
+	result      *Result
 	acked       []acknowledged
-	excused     map[int]bool // lost with an approval that covered it
+	took        map[string]bool // runs that have changed the role
+	movedAt     time.Duration   // when the role last began to move
+	excused     map[int]bool    // lost with an approval that covered it
 	promoted    map[int64]int
 	lossy       map[int64]bool // epochs whose primary was not in the sync set
 	lastRenewal map[string]time.Duration
@@ -45,7 +48,7 @@ func (c *checker) violate(invariant, format string, args ...any) {
 
 // writing is called whenever a copy starts to accept writes: I1.
 func (c *checker) writing(s *site) {
-	for _, t := range c.w.sites {
+	for _, t := range c.lane.sites {
 		if t != s && t.db.running && t.db.primary {
 			c.violate("I1", "%s (epoch %d) and %s (epoch %d) both accept writes", s.name(), s.db.epoch, t.name(), t.db.epoch)
 		}
@@ -53,7 +56,7 @@ func (c *checker) writing(s *site) {
 }
 
 func (c *checker) ack(w write) {
-	if d := c.w.truth.dataset.Status; d.CatchUp != nil && d.Epoch == w.epoch && d.Phase == v1alpha1.DatasetPromoting {
+	if d := c.unit().dataset.Status; d.CatchUp != nil && d.Epoch == w.epoch && d.Phase == v1alpha1.DatasetPromoting {
 		c.violate("ban", "write %d is acknowledged at epoch %d, which a switchover has not opened yet", w.id, w.epoch)
 	}
 	if c.lastAck > 0 {
@@ -69,7 +72,7 @@ func (c *checker) promotedAt(s *site) {
 	epoch := s.db.epoch
 	c.result.Promotions++
 	c.promoted[epoch]++
-	d := c.w.truth.dataset
+	d := c.unit().dataset
 	if c.promoted[epoch] > 1 {
 		c.violate("I6", "epoch %d was promoted %d times", epoch, c.promoted[epoch])
 	}
@@ -110,20 +113,26 @@ func (c *checker) lost(s *site, when string) {
 }
 
 // approved is the loss that a person has accepted for an epoch.
-func (c *checker) approved(epoch int64) (time.Duration, bool) {
+func (c *checker) approved(epoch int64) (accepted time.Duration, approved bool) {
 	for _, r := range c.w.truth.runs {
 		for _, rd := range r.Status.Datasets {
 			if rd.Epoch != epoch || r.Status.Phase == v1alpha1.RunAborted {
 				continue
 			}
 			for _, a := range c.w.truth.approvals {
-				if a.Spec.Run == r.Name && a.Spec.AcceptLoss != nil {
-					return time.Duration(a.Spec.AcceptLoss.Seconds) * time.Second, true
+				if agrees(a, r) && a.Spec.AcceptLoss != nil && (a.Spec.Run == r.Name || c.w.plans.shows(a.Spec.Run, r, epoch)) {
+					accepted, approved = max(accepted, time.Duration(a.Spec.AcceptLoss.Seconds)*time.Second), true
 				}
 			}
 		}
 	}
-	return 0, false
+	return accepted, approved
+}
+
+// agrees is true for an approval of a run, or of the plan's run that made it.
+func agrees(a *v1alpha1.Approval, r *v1alpha1.RecoveryRun) bool {
+	steers := a.Spec.Step != "" && a.Spec.Step != "approve"
+	return !steers && a.Spec.Decision == v1alpha1.DecisionApprove && (a.Spec.Run == r.Name || r.Spec.Parent != "" && a.Spec.Run == r.Spec.Parent)
 }
 
 func (c *checker) renewed(clusters []string) {
@@ -151,11 +160,14 @@ func (c *checker) renewal(name string) time.Duration {
 
 // carried is called before an effector does anything: I5.
 func (c *checker) carried(s *site, cmd failover.Command) {
-	if cmd.Epoch < c.highest[s.id] && cmd.Verb != failover.VerbProbe {
+	if cmd.Verb == failover.VerbPromote && strings.HasPrefix(cmd.Step, "promote.") {
+		c.gate(cmd.Run, "PROMOTE is carried out", "AfterFence", "BeforePromote")
+	}
+	if cmd.Epoch < c.highest[s.id] && cmd.Verb != failover.VerbProbe && cmd.Verb != failover.VerbDrillStop {
 		c.violate("I5", "%s carries out %s at epoch %d after it has seen epoch %d", s.name(), cmd.Verb, cmd.Epoch, c.highest[s.id])
 	}
 	c.highest[s.id] = max(c.highest[s.id], cmd.Epoch)
-	if d := c.w.truth.dataset; cmd.Epoch > d.Status.Epoch {
+	if d := c.unit().dataset; cmd.Epoch > d.Status.Epoch {
 		c.violate("I4", "%s carries out %s at epoch %d, but only %d is committed", s.name(), cmd.Verb, cmd.Epoch, d.Status.Epoch)
 	}
 }
@@ -195,6 +207,17 @@ func (c *checker) dataset(o, n *v1alpha1.Dataset) {
 	c.planned(a, b)
 	c.homeward(a, b)
 	c.whole(a, b)
+	if a.Phase != b.Phase {
+		c.gates(a, b)
+		c.undrilled(b)
+	}
+	if b.Phase == v1alpha1.DatasetFencing || b.Phase == v1alpha1.DatasetClosing {
+		c.took[b.Run] = true
+		if a.Phase == v1alpha1.DatasetSteady {
+			c.movedAt = c.w.now
+		}
+	}
+	c.attested(a, b)
 }
 
 // legal are the changes of a dataset's phase, with by how much the epoch grows.
@@ -216,10 +239,10 @@ func (c *checker) planned(a, b v1alpha1.DatasetStatus) {
 	}
 	switch {
 	case a.Phase == v1alpha1.DatasetClosing:
-		if source := c.w.sites[siteOf(a.Primary)]; source.db.running && source.db.primary {
+		if source := c.lane.sites[siteOf(a.Primary)]; source.db.running && source.db.primary {
 			c.violate("ban", "epoch %d is committed while %s accepts writes", b.Epoch, a.Primary)
 		}
-		c.lost(c.w.sites[siteOf(b.Primary)], fmt.Sprintf("when epoch %d was committed for it", b.Epoch))
+		c.lost(c.lane.sites[siteOf(b.Primary)], fmt.Sprintf("when epoch %d was committed for it", b.Epoch))
 	case b.Primary != a.PreviousPrimary:
 		c.violate("I6", "epoch %d returns to %s, the source was %s", b.Epoch, b.Primary, a.PreviousPrimary)
 	case a.Phase == v1alpha1.DatasetFencing && c.promoted[a.Epoch] > 0:
@@ -235,7 +258,7 @@ func (c *checker) automatic(a, b v1alpha1.DatasetStatus) {
 		c.violate("I6", "epoch %d was committed for run %q, which does not exist", b.Epoch, b.Run)
 		return
 	}
-	if r.Status.Timeline.ApprovedAt != nil || slices.ContainsFunc(c.w.truth.approvals, func(a *v1alpha1.Approval) bool { return a.Spec.Run == r.Name }) {
+	if r.Status.Timeline.ApprovedAt != nil || slices.ContainsFunc(c.w.truth.approvals, func(a *v1alpha1.Approval) bool { return agrees(a, r) }) {
 		return
 	}
 	if r.Spec.Action.Planned() {
@@ -281,7 +304,7 @@ func (c *checker) run(o, n *v1alpha1.RecoveryRun) {
 			// A person may order one in the moment in which the engine makes one:
 			// the older of the two goes first.
 			together := n.CreationTimestamp.Sub(r.CreationTimestamp.Time) < time.Second
-			if !failover.Finished(r.Status.Phase) && !together {
+			if c.moves(r) && c.moves(n) && !failover.Finished(r.Status.Phase) && !together {
 				c.violate("I6", "run %s is created while %s is %s", n.Name, r.Name, r.Status.Phase)
 			}
 		}
@@ -303,22 +326,36 @@ func (c *checker) run(o, n *v1alpha1.RecoveryRun) {
 	if n.Status.Phase == v1alpha1.RunAborted && n.Spec.Action.Planned() {
 		c.returned(o, n)
 	}
-	if n.Status.Phase == v1alpha1.RunCompleted && o.Status.Phase != v1alpha1.RunCompleted {
+	if n.Status.Phase == v1alpha1.RunAborted {
+		c.stoppedByHook(n)
+	}
+	if n.Spec.Action == v1alpha1.ActionDrill {
+		c.drilled(o, n)
+	} else if n.Status.Phase == v1alpha1.RunCompleted && o.Status.Phase != v1alpha1.RunCompleted {
 		c.finished(n)
 	}
+}
+
+// moves is true for a move of this lane's application.
+func (c *checker) moves(r *v1alpha1.RecoveryRun) bool {
+	return r.Spec.Application == reference(c.lane.id) && r.Spec.Action != v1alpha1.ActionDrill
 }
 
 // returned: an abort leaves the source primary.
 func (c *checker) returned(o, n *v1alpha1.RecoveryRun) {
 	c.result.Returns++
-	d := c.w.truth.dataset.Status
+	d := c.unit().dataset.Status
 	took := o.Status.Phase == v1alpha1.RunRouting || o.Status.Phase == v1alpha1.RunVerifying
 	if took && n.Status.Reason == failover.ReasonTargetLost || n.Status.Timeline.ClosingAt == nil {
 		return // it ends after it moved the role, or before it began to
 	}
-	if d.Primary != n.Spec.From.Cluster || d.Phase != v1alpha1.DatasetSteady || d.Run == n.Name {
+	source := n.Spec.From.Cluster
+	if source == "" && len(n.Status.Datasets) > 0 { // a run that leaves a place
+		source = n.Status.Datasets[0].PreviousPrimary
+	}
+	if d.Primary != source || d.Phase != v1alpha1.DatasetSteady || d.Run == n.Name {
 		c.violate("abort", "switchover %s is aborted (%s: %s) with %s as primary in phase %q, the source was %s",
-			n.Name, n.Status.Reason, n.Status.Message, d.Primary, d.Phase, n.Spec.From.Cluster)
+			n.Name, n.Status.Reason, n.Status.Message, d.Primary, d.Phase, source)
 	}
 }
 
@@ -337,8 +374,9 @@ func (c *checker) finished(r *v1alpha1.RecoveryRun) {
 			c.violate("I6", "run %s completed without step %s", r.Name, name)
 		}
 	}
+	c.gate(r.Name, "it is completed", hookPoints[3:]...)
 	for _, rd := range r.Status.Datasets {
-		if d := c.w.truth.dataset; d.Status.Epoch == rd.Epoch && (c.promoted[rd.Epoch] == 0 || rd.FenceProof == "") {
+		if d := c.unit().dataset; d.Status.Epoch == rd.Epoch && (c.promoted[rd.Epoch] == 0 || rd.FenceProof == "") {
 			c.violate("I6", "run %s completed, but epoch %d was promoted %d times with proof %q", r.Name, rd.Epoch, c.promoted[rd.Epoch], rd.FenceProof)
 		}
 	}
@@ -347,10 +385,13 @@ func (c *checker) finished(r *v1alpha1.RecoveryRun) {
 // atEnd: after everything was healed, the dataset serves, nothing acknowledged
 // is missing, and no run is stuck but where a person is asked.
 func (c *checker) atEnd() {
-	d := c.w.truth.dataset
+	d := c.unit().dataset
 	c.result.Phase = d.Status.Phase
 	for _, name := range sorted(c.w.truth.runs) {
 		r := c.w.truth.runs[name]
+		if !r.Spec.ForPlan() && r.Spec.Application != reference(c.lane.id) || c.w.drilling(r) {
+			continue
+		}
 		asks := r.Status.Phase == v1alpha1.RunAwaitingApproval || r.Status.Phase == v1alpha1.RunPaused && strings.Contains(r.Status.Message, "tripodctl approve")
 		switch {
 		case asks, c.w.until-r.CreationTimestamp.Sub(epochZero) < 15*time.Second: // it has just begun
@@ -364,7 +405,7 @@ func (c *checker) atEnd() {
 		c.violate("liveness", "the dataset is %q at the end", d.Status.Phase)
 		return
 	}
-	p := c.w.sites[siteOf(d.Status.Primary)]
+	p := c.lane.sites[siteOf(d.Status.Primary)]
 	if !p.db.running || !p.db.primary || p.db.epoch != d.Status.Epoch {
 		c.violate("liveness", "%s is not the running primary of epoch %d at the end", p.name(), d.Status.Epoch)
 		return
@@ -373,7 +414,7 @@ func (c *checker) atEnd() {
 	if c.w.now-c.lastAck > 10*time.Second {
 		c.violate("liveness", "no write was acknowledged since %.3fs", c.lastAck.Seconds())
 	}
-	if got := c.w.truth.service.Status.Active; len(got) != 1 || got[0] != p.name() {
+	if got := c.unit().service.Status.Active; len(got) != 1 || got[0] != p.name() {
 		c.violate("liveness", "the route leads to %v, the primary is %s", got, p.name())
 	}
 }

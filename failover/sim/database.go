@@ -97,7 +97,7 @@ func (s *site) ship() {
 		return
 	}
 	log, epoch, boot := db.log, db.epoch, db.boot
-	for _, t := range s.w.sites {
+	for _, t := range s.lane.sites {
 		if t == s {
 			continue
 		}
@@ -129,7 +129,7 @@ func (s *site) follow(primary *site, epoch int64) bool {
 	for n < len(db.log) && n < len(source.log) && db.log[n] == source.log[n] {
 		n++
 	}
-	if n < len(db.log) && s.w.check.lossy[epoch] {
+	if n < len(db.log) && s.lane.check.lossy[epoch] {
 		db.stop()
 		db.diverged = true
 		return false

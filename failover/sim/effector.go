@@ -17,7 +17,7 @@ func (s *site) carry(c failover.Command, answer func(failover.Result)) {
 		answer(failover.Result{Outcome: failover.Refused, Message: "older than what was seen"})
 		return
 	}
-	s.w.check.carried(s, c)
+	s.lane.check.carried(s, c)
 	if ordered(c) {
 		s.sees(c.Epoch)
 		s.seenRevision = max(s.seenRevision, c.Revision)
@@ -52,6 +52,13 @@ func (s *site) carry(c failover.Command, answer func(failover.Result)) {
 		finish(s.w.between(10*time.Millisecond, 100*time.Millisecond), s.withhold)
 	case failover.VerbProbe:
 		finish(10*time.Millisecond, func() failover.Result { return s.probe(c) })
+	case failover.VerbDrillStart:
+		s.drill(c, finish, answer)
+	case failover.VerbDrillStop:
+		finish(s.w.between(50*time.Millisecond, time.Second), func() failover.Result {
+			delete(s.drills, c.Run)
+			return failover.Result{Outcome: failover.Done, Message: "nothing is left"}
+		})
 	default:
 		answer(failover.Result{Outcome: failover.Refused, Message: "not modelled"})
 	}
@@ -66,12 +73,19 @@ func (s *site) older(c failover.Command) bool {
 	if c.Verb == failover.VerbClose && s.w.opt.Bug == CloseAtOlderEpoch {
 		return false
 	}
+	if c.Verb == failover.VerbDrillStop {
+		return false
+	}
 	return c.Epoch < s.seenEpoch || ordered(c) && c.Epoch == s.seenEpoch && c.Revision < s.seenRevision
 }
 
 // ordered is true for what changes something, which has its order.
 func ordered(c failover.Command) bool {
-	return c.Verb != failover.VerbProbe && c.Verb != failover.VerbCatchUp
+	switch c.Verb {
+	case failover.VerbProbe, failover.VerbCatchUp, failover.VerbDrillStart, failover.VerbDrillStop:
+		return false
+	}
+	return true
 }
 
 // closeDown stops the primary in order: no session is left at once, and what is
@@ -125,6 +139,22 @@ func (s *site) catchUp(c failover.Command, finish func(time.Duration, func() fai
 	finish(s.w.between(0, min(left, 300*time.Millisecond)), look)
 }
 
+// drill copies this standby apart, promotes the copy and asks it. A drill that was
+// stopped meanwhile is begun no more.
+func (s *site) drill(c failover.Command, finish func(time.Duration, func() failover.Result), answer func(failover.Result)) {
+	if s.db.primary || !s.db.running {
+		answer(failover.Result{Outcome: failover.Failed, Message: "no standby runs here"})
+		return
+	}
+	s.drills[c.Run] = true
+	finish(s.w.between(time.Second, 9*time.Second), func() failover.Result {
+		if !s.drills[c.Run] {
+			return failover.Result{Outcome: failover.Failed, Message: "the drill was stopped"}
+		}
+		return failover.Result{Outcome: failover.Done, Message: "a copy was promoted and read"}
+	})
+}
+
 func (s *site) fence() failover.Result {
 	s.db.stop()
 	s.db.fenced = true
@@ -159,8 +189,8 @@ func (s *site) promote(c failover.Command) failover.Result {
 	}
 	db.start()
 	s.w.trace("%s is promoted at epoch %d with %d writes", s.name(), c.Epoch, len(db.log))
-	s.w.check.promotedAt(s)
-	s.w.check.writing(s)
+	s.lane.check.promotedAt(s)
+	s.lane.check.writing(s)
 	return failover.Result{Outcome: failover.Done, Position: "model", Elapsed: time.Millisecond}
 }
 
@@ -170,12 +200,12 @@ func (s *site) reopen() failover.Result {
 	s.closed, s.db.fenced = 0, false
 	s.db.stop()
 	s.db.start()
-	s.w.check.writing(s)
+	s.lane.check.writing(s)
 	return failover.Result{Outcome: failover.Done, Position: "model", Message: "runs again"}
 }
 
 func (s *site) resync(c failover.Command) failover.Result {
-	p := s.w.sites[siteOf(c.Primary)]
+	p := s.lane.sites[siteOf(c.Primary)]
 	if !s.w.linked(s.id, p.id) || !p.db.running || !p.db.primary || p.db.epoch != c.Epoch {
 		return failover.Result{Outcome: failover.Failed, Message: "the primary is not reached"}
 	}

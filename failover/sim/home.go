@@ -9,7 +9,7 @@ import (
 
 // failback is an operator's order to bring the role home.
 func (w *world) failback() {
-	d := w.truth.dataset
+	d := w.first().dataset
 	if w.leader < 0 || d.Status.Primary == d.Home() || d.Status.Primary == "" || w.busy() {
 		return
 	}
@@ -64,7 +64,7 @@ func (c *checker) homeward(a, b v1alpha1.DatasetStatus) {
 	if a.Phase != v1alpha1.DatasetSteady || b.Phase != v1alpha1.DatasetClosing || r == nil || r.Spec.Action != v1alpha1.ActionFailback {
 		return
 	}
-	home, app := c.w.truth.dataset.Home(), c.w.truth.app
+	home, app := c.unit().dataset.Home(), c.unit().app
 	if !slices.Contains(a.SyncSet, home) {
 		c.violate("hold", "%s goes home to %s, which is not in the sync set %v", r.Name, home, a.SyncSet)
 	}
@@ -76,7 +76,7 @@ func (c *checker) homeward(a, b v1alpha1.DatasetStatus) {
 
 // whole judges a decision: no part of a copy is made primary.
 func (c *checker) whole(a, b v1alpha1.DatasetStatus) {
-	if b.Epoch > a.Epoch && b.Epoch > 1 && c.w.sites[siteOf(b.Primary)].db.partial {
+	if b.Epoch > a.Epoch && b.Epoch > 1 && c.lane.sites[siteOf(b.Primary)].db.partial {
 		c.violate("leg", "%s is to be the primary of epoch %d and holds a part of a copy", b.Primary, b.Epoch)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"tripod.dev/tripod/failover"
 	"tripod.dev/tripod/failover/lease"
@@ -15,7 +14,6 @@ import (
 
 var (
 	epochZero = time.Unix(1_800_000_000, 0) // wall time at the start
-	theDB     = types.NamespacedName{Namespace: "pay", Name: "db"}
 )
 
 // member is one hub member.
@@ -63,6 +61,7 @@ type seen struct {
 
 // beat is a heartbeat that waits for its renewal.
 type beat struct {
+	lane    *lane
 	cluster int
 	seq     uint64
 	via     int
@@ -185,7 +184,7 @@ func (m *member) heartbeat(b beat, o failover.Observed) {
 		}
 		l.heard[name][places[m.id]] = l.now()
 		l.reported[m.id], l.spoke[m.id] = l.now(), true
-		l.observed[failover.Copy{Dataset: theDB, Cluster: name}] = seen{o, l.now()}
+		l.observed[failover.Copy{Dataset: b.lane.dataset(), Cluster: name}] = seen{o, l.now()}
 		l.waiting = append(l.waiting, b)
 	})
 }
@@ -209,10 +208,11 @@ func (m *member) renew() {
 		if err != nil {
 			return
 		}
-		d, stamp := m.state.dataset, lease.Stamp{Incarnation: 1, Term: m.term, Revision: m.rev}
+		stamp := lease.Stamp{Incarnation: 1, Term: m.term, Revision: m.rev}
 		for _, b := range beats {
-			g := grant{seq: b.seq, stamp: stamp, epoch: d.Status.Epoch, primary: holdsPrimary(d, places[b.cluster]), pledgers: m.pledgers(places[b.cluster])}
-			m.w.send(m.id, b.via, func() { m.w.send(b.via, b.cluster, func() { m.w.sites[b.cluster].granted(g) }) })
+			d := m.state.units[b.lane.id].dataset
+			g := grant{seq: b.seq, stamp: stamp, epoch: d.Status.Epoch, primary: holdsPrimary(d, places[b.cluster]), pledgers: m.pledgers(d, places[b.cluster])}
+			m.w.send(m.id, b.via, func() { m.w.send(b.via, b.cluster, func() { b.lane.sites[b.cluster].granted(g) }) })
 		}
 	})
 }
@@ -230,9 +230,14 @@ func (m *member) fence(cluster string, revision int64) (bool, time.Duration) {
 
 func (m *member) snapshot() *failover.Snapshot {
 	s := &failover.Snapshot{Config: m.w.engine, Now: epochZero.Add(m.w.now), Uptime: m.now(), Previous: m.detection, Fence: m.fence,
-		Applications: []*v1alpha1.Application{m.state.app}, Datasets: []*v1alpha1.Dataset{m.state.dataset},
-		Services: []*v1alpha1.GlobalService{m.state.service}, Approvals: m.state.approvals,
-		Observed: map[failover.Copy]failover.Observed{}, Results: m.results}
+		Approvals: m.state.approvals,
+		Observed:  map[failover.Copy]failover.Observed{}, Results: m.results}
+	for _, u := range m.state.units {
+		s.Applications, s.Datasets, s.Services = append(s.Applications, u.app), append(s.Datasets, u.dataset), append(s.Services, u.service)
+	}
+	if m.state.plan != nil {
+		s.Plans = append(s.Plans, m.state.plan)
+	}
 	for _, name := range sorted(m.state.runs) {
 		s.Runs = append(s.Runs, m.state.runs[name])
 	}
@@ -243,6 +248,7 @@ func (m *member) snapshot() *failover.Snapshot {
 	s.Fleet = m.fleet()
 	m.w.opt.Bug.blind(s)
 	m.w.opt.Bug.blindToPledges(s)
+	m.w.opt.Bug.blindToPlans(s)
 	return s
 }
 
@@ -286,6 +292,9 @@ func (m *member) turn() {
 	for _, c := range commands {
 		m.command(c)
 	}
+	for _, h := range e.Hooks {
+		m.hook(h)
+	}
 	term, left, wrote := m.term, len(writes), false
 	m.busy = left > 0
 	for _, o := range writes {
@@ -312,15 +321,7 @@ func (m *member) command(c failover.Command) {
 		return
 	}
 	m.inWork[c.ID], m.lastSent[c.ID] = true, m.now()
-	term := m.term
-	answer := func(r failover.Result) {
-		if m.term == term && m.believes && m.inWork[c.ID] {
-			delete(m.inWork, c.ID)
-			r.At = m.now()
-			m.results[c.ID] = r
-			m.turn()
-		}
-	}
+	answer := m.answers(c.ID)
 	m.w.after(m.clock.in(c.Bound), func() { m.local(func() { answer(failover.Result{Outcome: failover.Unreachable, Message: "timeout"}) }) })
 	to := siteOf(c.Cluster)
 	via := m.route(to)
@@ -329,8 +330,9 @@ func (m *member) command(c failover.Command) {
 		return
 	}
 	m.w.trace("%s commands %s of %s: epoch %d revision %d sync %v (%s)", places[m.id], c.Verb, c.Cluster, c.Epoch, c.Revision, c.SyncSet, c.ID)
+	site := m.w.lanes[laneOf(c.Dataset.Name)].sites[to]
 	deliver := func() {
-		m.w.sites[to].carry(c, func(r failover.Result) {
+		site.carry(c, func(r failover.Result) {
 			m.w.send(to, m.id, func() { m.local(func() { answer(r) }) })
 		})
 	}
@@ -338,9 +340,22 @@ func (m *member) command(c failover.Command) {
 	if m.w.chance(0.1) { // repeated by the network, late
 		m.w.after(m.w.between(100*time.Millisecond, 12*time.Second), func() {
 			if m.w.power[to] {
-				m.w.sites[to].carry(c, func(failover.Result) {})
+				site.carry(c, func(failover.Result) {})
 			}
 		})
+	}
+}
+
+// answers takes the first answer in this term.
+func (m *member) answers(id string) func(failover.Result) {
+	term := m.term
+	return func(r failover.Result) {
+		if m.term == term && m.believes && m.inWork[id] {
+			delete(m.inWork, id)
+			r.At = m.now()
+			m.results[id] = r
+			m.turn()
+		}
 	}
 }
 

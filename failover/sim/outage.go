@@ -16,7 +16,7 @@ func (w *world) scheduleOutage() {
 	from := w.between(14*time.Second, 20*time.Second)
 	to := from + w.between(8*time.Second, 25*time.Second)
 	w.after(healAt, w.heal)
-	primary := siteOf(w.truth.dataset.Spec.Members[0].Cluster)
+	primary := siteOf(w.first().dataset.Spec.Members[0].Cluster)
 	switch kind := w.rng.IntN(13); kind {
 	case 0, 9:
 		w.outage(from, to)
@@ -56,7 +56,7 @@ func (w *world) scheduleOutage() {
 		}
 	case 6, 10: // the primary falls silent in the moment in which the last member joins
 		w.grown = func(d v1alpha1.DatasetStatus) {
-			if w.now > faultsTo || w.truth.dataset.Spec.Members[2].Link == v1alpha1.LinkSynchronous && len(d.SyncSet) < centers {
+			if w.now > faultsTo || w.first().dataset.Spec.Members[2].Link == v1alpha1.LinkSynchronous && len(d.SyncSet) < centers {
 				return
 			}
 			w.deafen(siteOf(d.Primary), w.between(15*time.Second, 30*time.Second))
@@ -117,7 +117,7 @@ func (w *world) deafen(i int, d time.Duration) {
 // another replica of an agent becomes active within d.
 func (w *world) another(i int, d time.Duration) {
 	w.trace("FAULT another replica of the agent of %s becomes active", places[i])
-	w.sites[i].stopAgent()
+	w.agents(i, (*site).stopAgent)
 	w.after(w.between(0, d), func() { w.restartAgent(i) })
 }
 
@@ -153,7 +153,7 @@ func (w *world) disturb(a, b int) {
 // leave is an operator's failover to a cluster that is named, as soon as nothing
 // else is under way.
 func (w *world) leave(from, to string) {
-	d := w.truth.dataset
+	d := w.first().dataset
 	if w.now > faultsTo || d.Status.Primary != from {
 		return
 	}
@@ -171,15 +171,15 @@ func (w *world) leave(from, to string) {
 // expectNoStop begins to watch invariant I9: this primary is healthy, and all that
 // happens to it is that the hub is gone.
 func (w *world) expectNoStop() {
-	d := w.truth.dataset.Status
-	s := w.sites[siteOf(d.Primary)]
+	d := w.first().dataset.Status
+	s := w.lanes[0].sites[siteOf(d.Primary)]
 	pledgers := s.pledgers()
 	if d.Phase == v1alpha1.DatasetSteady && s.db.running && s.db.primary && s.role.primary && s.role.epoch == d.Epoch &&
 		s.holder.Holds(s.now()) && len(pledgers) > 0 {
 		if !slices.Contains(pledgers, places[2]) && w.chance(0.5) { // it is not needed
 			w.after(w.between(0, 3*time.Second), func() { w.trace("FAULT south-1 loses power"); w.powerOff(2) })
 		}
-		w.check.steadfast, w.check.result.Outages = s, 1
+		w.lanes[0].check.steadfast, w.result.Outages = s, 1
 		w.expectWrites()
 	}
 }
@@ -189,8 +189,8 @@ func (w *world) expectWrites() {
 	if w.leader >= 0 {
 		return
 	}
-	if w.now-w.check.lastAck > 3*time.Second {
-		w.check.violate("I9", "the hub is gone, and no write was acknowledged since %.3fs", w.check.lastAck.Seconds())
+	if w.now-w.lanes[0].check.lastAck > 3*time.Second {
+		w.lanes[0].check.violate("I9", "the hub is gone, and no write was acknowledged since %.3fs", w.lanes[0].check.lastAck.Seconds())
 		return
 	}
 	w.after(time.Second, w.expectWrites)

@@ -5,6 +5,7 @@ import (
 
 	"tripod.dev/tripod/failover"
 	"tripod.dev/tripod/failover/pledge"
+	"tripod.dev/tripod/hub/api/v1alpha1"
 )
 
 // startPledging is what a replica of the agent knows when it becomes active.
@@ -51,7 +52,7 @@ func (s *site) askPledgers() {
 	}
 	c, seq, role := s.collector, s.collector.Ask(s.now()), s.collector.Role()
 	for _, name := range role.Pledgers {
-		t := s.w.sites[siteOf(name)]
+		t := s.lane.sites[siteOf(name)]
 		s.w.send(s.id, t.id, func() {
 			if !t.works() || !t.pledge(role) {
 				return
@@ -72,15 +73,15 @@ func (s *site) pledge(role pledge.Role) bool {
 	s.promises.Granted(s.holder.Stamp().Incarnation)
 	forgotten := s.w.opt.Bug == EpochForgotten && s.seenEpoch == s.epochAtStart
 	if s.w.opt.Bug != PledgeForOlderEpoch && !forgotten {
-		s.promises.Saw(theDB.String(), s.seenEpoch)
+		s.promises.Saw(s.lane.dataset().String(), s.seenEpoch)
 	}
 	r := pledge.Request{Incarnation: role.Incarnation, Epoch: role.Epoch, For: s.w.lease.TTL}
-	return s.promises.Ask(theDB.String(), r, s.now()) == pledge.Pledged
+	return s.promises.Ask(s.lane.dataset().String(), r, s.now()) == pledge.Pledged
 }
 
 // promised is true while a primary elsewhere may count on this site.
 func (s *site) promised() bool {
-	return s.promises != nil && s.w.opt.Bug != PromotionDuringPledge && !s.promises.Free(theDB.String(), s.now())
+	return s.promises != nil && s.w.opt.Bug != PromotionDuringPledge && !s.promises.Free(s.lane.dataset().String(), s.now())
 }
 
 // withhold acknowledges an epoch when the last pledge for an older one is over.
@@ -119,8 +120,8 @@ func (w *world) agentAddress(name string) string {
 }
 
 // pledgers are who a grant of the role to cluster names.
-func (m *member) pledgers(cluster string) []string {
-	if d := m.state.dataset; (d.Status.Failsafe || m.w.opt.Bug == OfferedBeforeCommit) && m.w.opt.Pledges && holdsPrimary(d, cluster) {
+func (m *member) pledgers(d *v1alpha1.Dataset, cluster string) []string {
+	if (d.Status.Failsafe || m.w.opt.Bug == OfferedBeforeCommit) && m.w.opt.Pledges && holdsPrimary(d, cluster) {
 		return failover.Pledgers(m.fleet(), d)
 	}
 	return nil

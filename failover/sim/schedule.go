@@ -21,10 +21,16 @@ const (
 
 func (w *world) schedule() {
 	for i := range centers {
-		w.client(i, i*1_000_000)
+		for _, l := range w.lanes {
+			w.client(l, i, i*1_000_000)
+		}
 	}
 	if w.opt.Flap {
 		w.flaps()
+		return
+	}
+	if w.opt.Plans {
+		w.schedulePlans()
 		return
 	}
 	w.person()
@@ -55,7 +61,7 @@ func (w *world) schedule() {
 // switchover is an operator's order to move a healthy primary, which somebody may
 // abort a moment later.
 func (w *world) switchover() {
-	d := w.truth.dataset
+	d := w.first().dataset
 	to := places[w.second.IntN(centers)]
 	limit := int32(1 + w.second.IntN(6))
 	aborts, after := w.second.IntN(2) == 0, time.Duration(w.second.Int64N(int64(2*time.Second)))
@@ -71,7 +77,7 @@ func (w *world) switchover() {
 
 // plan orders a planned move and returns the run's name.
 func (w *world) plan(action v1alpha1.Action, to string, limit int32) string {
-	d := w.truth.dataset
+	d := w.first().dataset
 	w.trace("ORDER bob orders a %s from %s to %s, %d s at most", action, d.Status.Primary, to, limit)
 	r := &v1alpha1.RecoveryRun{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("planned-%d", len(w.truth.runs)), CreationTimestamp: metav1.NewTime(epochZero.Add(w.now))},
 		Spec: v1alpha1.RecoveryRunSpec{Application: v1alpha1.ApplicationReference{Namespace: "pay", Name: "app"}, Action: action,
@@ -107,19 +113,19 @@ func (w *world) busy() bool {
 
 // client writes from one center to whatever copy accepts writes there and
 // elsewhere: it does not care whom the hub calls primary.
-func (w *world) client(center, id int) {
+func (w *world) client(l *lane, center, id int) {
 	var next func()
 	next = func() {
 		w.after(w.between(150*time.Millisecond, 450*time.Millisecond), next)
 		if w.now > w.until-2*time.Second {
 			return
 		}
-		for _, s := range w.sites {
+		for _, s := range l.sites {
 			id++
 			n := id
 			w.send(center, s.id, func() {
 				if s.db.running && s.db.primary && !s.db.closing {
-					s.accept(n, func(a write) { w.check.ack(a) })
+					s.accept(n, func(a write) { l.check.ack(a) })
 				}
 			})
 		}
@@ -153,10 +159,10 @@ func (w *world) person() {
 func (w *world) fault() {
 	i := w.rng.IntN(centers)
 	if w.chance(0.6) {
-		i = siteOf(w.truth.dataset.Spec.Members[0].Cluster) // the first primary's center
+		i = siteOf(w.first().dataset.Spec.Members[0].Cluster) // the first primary's center
 	}
 	j := (i + 1 + w.rng.IntN(centers-1)) % centers
-	m, s := w.members[i], w.sites[i]
+	m := w.members[i]
 	until := func(a, b time.Duration, do func()) { w.after(w.between(a, b), do) }
 	switch kind := w.rng.IntN(13); kind {
 	case 0, 1, 2:
@@ -165,7 +171,7 @@ func (w *world) fault() {
 		until(5*time.Second, 40*time.Second, func() { w.powerOn(i) })
 	case 3:
 		w.trace("FAULT the agent of %s dies", places[i])
-		s.stopAgent()
+		w.agents(i, (*site).stopAgent)
 		until(time.Second, 20*time.Second, func() { w.restartAgent(i) })
 	case 4:
 		w.trace("FAULT the hub member of %s dies", places[i])
@@ -203,15 +209,19 @@ func (w *world) fault() {
 		w.order(places[i])
 	case 9:
 		w.trace("FAULT the agents of %s and %s die together", places[i], places[j])
-		s.stopAgent()
-		until(0, 3*time.Second, w.sites[j].stopAgent)
+		w.agents(i, (*site).stopAgent)
+		until(0, 3*time.Second, func() { w.agents(j, (*site).stopAgent) })
 		until(8*time.Second, 20*time.Second, func() { w.restartAgent(i); w.restartAgent(j) })
 	}
 }
 
 // order is an operator's failover away from a cluster, whether it is well or not.
 func (w *world) order(from string) {
-	d := w.truth.dataset
+	if w.opt.Plans {
+		w.orderPlan(v1alpha1.ActionFailover)
+		return
+	}
+	d := w.first().dataset
 	if w.leader < 0 || d.Status.Primary != from || w.busy() {
 		return
 	}
@@ -233,7 +243,7 @@ func (w *world) setCut(i, j int, cut bool) {
 func (w *world) powerOff(i int) {
 	w.power[i] = false
 	w.members[i].stop()
-	w.sites[i].powerOff()
+	w.agents(i, (*site).powerOff)
 }
 
 func (w *world) powerOn(i int) {
@@ -243,12 +253,12 @@ func (w *world) powerOn(i int) {
 	w.trace("%s has power again", places[i])
 	w.power[i] = true
 	w.members[i].start()
-	w.sites[i].powerOn()
+	w.agents(i, (*site).powerOn)
 }
 
 func (w *world) restartAgent(i int) {
-	if w.power[i] && !w.sites[i].agentUp {
-		w.sites[i].startAgent()
+	if w.power[i] && !w.lanes[0].sites[i].agentUp {
+		w.agents(i, (*site).startAgent)
 	}
 }
 

@@ -17,6 +17,7 @@ var (
 	first     = flag.Uint64("first", 1, "the first schedule")
 	seed      = flag.Uint64("seed", 0, "play this one schedule and print it")
 	bug       = flag.Int("bug", 0, "with -seed: the planted bug")
+	withPlans = flag.Bool("plans", false, "with -seed: plans, hooks and drills")
 	onPledges = flag.Bool("pledges", false, "with -seed: agents live on pledges")
 )
 
@@ -156,7 +157,7 @@ func TestReplay(t *testing.T) {
 	if *seed == 0 {
 		t.Skip("give -seed N to replay one schedule")
 	}
-	r := Run(Options{Seed: *seed, Bug: Bug(*bug), Pledges: *onPledges, Trace: func(l string) { t.Log(l) }})
+	r := Run(Options{Seed: *seed, Bug: Bug(*bug), Pledges: *onPledges, Plans: *withPlans, Trace: func(l string) { t.Log(l) }})
 	for _, v := range r.Violations {
 		t.Error(v)
 	}

@@ -22,8 +22,9 @@ type grant struct {
 // site is one cluster: its agent, its guard and its copy of the database. Agent
 // and guard have clocks of their own.
 type site struct {
-	w  *world
-	id int
+	w    *world
+	lane *lane
+	id   int
 
 	agentUp   bool
 	agentBoot int
@@ -45,11 +46,13 @@ type site struct {
 	seenEpoch, seenRevision int64
 	// closed is the revision of the CLOSE that the guard remembers, or 0.
 	closed int64
+	// drills whose copies are here. They outlive the power, as namespaces do.
+	drills map[string]bool
 	db     database
 }
 
-func newSite(w *world, id int) *site {
-	s := &site{w: w, id: id, clock: w.newClock(), guardClock: w.newClock(), guarded: !w.chance(0.12)}
+func newSite(w *world, l *lane, id int) *site {
+	s := &site{w: w, lane: l, id: id, clock: w.newClock(), guardClock: w.newClock(), drills: map[string]bool{}, guarded: !w.chance(0.12)}
 	s.db.follows = -1
 	return s
 }
@@ -109,7 +112,7 @@ func (s *site) heartbeat() {
 	}
 	for _, m := range s.w.members {
 		s.w.send(s.id, m.id, func() {
-			m.local(func() { m.heartbeat(beat{s.id, seq, m.id}, o) })
+			m.local(func() { m.heartbeat(beat{s.lane, s.id, seq, m.id}, o) })
 		})
 	}
 }
@@ -161,10 +164,10 @@ func (s *site) enforce() {
 	case db.running && db.primary && !s.proven(db.epoch) && s.guarded && s.w.opt.Bug != GuardDoesNotKill:
 		s.w.trace("guard of %s kills the primary of epoch %d", s.name(), db.epoch)
 		db.stop()
-		s.w.check.stopped(s)
+		s.lane.check.stopped(s)
 	case !db.running && db.primary && !db.fenced && s.mayStart(0) && s.seenEpoch == db.epoch && s.proven(db.epoch):
 		db.start()
-		s.w.check.writing(s)
+		s.lane.check.writing(s)
 	}
 }
 
@@ -208,7 +211,7 @@ func (s *site) observe() failover.Observed {
 	case db.running && db.primary:
 		o.Role, o.State = v1alpha1.RolePrimary, v1alpha1.StateRunning
 		o.Acknowledges = append(o.Acknowledges, db.waits...)
-		for _, t := range s.w.sites {
+		for _, t := range s.lane.sites {
 			if t != s && db.heard[t.id] > 0 && s.w.now-db.heard[t.id] < time.Second {
 				o.Streaming = append(o.Streaming, t.name())
 				if db.flushed[t.id] == len(db.log) {

@@ -7,15 +7,15 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
 
 // objects is the hub's committed state. The objects themselves never change.
 type objects struct {
-	dataset   *v1alpha1.Dataset
-	app       *v1alpha1.Application
-	service   *v1alpha1.GlobalService
+	units     []unit
+	plan      *v1alpha1.RecoveryPlan
 	runs      map[string]*v1alpha1.RecoveryRun
 	approvals []*v1alpha1.Approval
 }
@@ -38,11 +38,13 @@ var (
 func (o *objects) apply(obj metav1.Object) {
 	switch x := obj.(type) {
 	case *v1alpha1.Dataset:
-		o.dataset = x
+		o.unit(x).dataset = x
 	case *v1alpha1.Application:
-		o.app = x
+		o.unit(x).app = x
 	case *v1alpha1.GlobalService:
-		o.service = x
+		o.unit(x).service = x
+	case *v1alpha1.RecoveryPlan:
+		o.plan = x
 	case *v1alpha1.RecoveryRun:
 		o.runs = maps.Clone(o.runs)
 		if o.runs == nil {
@@ -57,11 +59,11 @@ func (o *objects) apply(obj metav1.Object) {
 func (o *objects) find(obj metav1.Object) metav1.Object {
 	switch x := obj.(type) {
 	case *v1alpha1.Dataset:
-		return o.dataset
+		return o.unit(x).dataset
 	case *v1alpha1.Application:
-		return o.app
+		return o.unit(x).app
 	case *v1alpha1.GlobalService:
-		return o.service
+		return o.unit(x).service
 	case *v1alpha1.RecoveryRun:
 		if r := o.runs[x.Name]; r != nil {
 			return r
@@ -117,7 +119,7 @@ func (w *world) elect() {
 		if w.quorate(id) && w.chance(0.3) {
 			w.leader, w.without = id, w.now
 			w.term++
-			w.check.result.Elections++
+			w.result.Elections++
 			w.trace("leader is %s, term %d", places[id], w.term)
 			w.members[id].lead(w.term)
 			return
@@ -162,13 +164,15 @@ func (w *world) commit(e entry) (metav1.Object, error) {
 		w.rev++
 		e.write = copyOf(e.write)
 		e.write.SetResourceVersion(strconv.FormatInt(w.rev, 10))
-		w.check.committed(old, e.write)
+		w.judge(old, e.write)
 		w.truth.apply(e.write)
-		if o, ok := old.(*v1alpha1.Dataset); ok && w.grown != nil && len(w.truth.dataset.Status.SyncSet) > max(1, len(o.Status.SyncSet)) {
-			w.grown(w.truth.dataset.Status)
+		if o, ok := old.(*v1alpha1.Dataset); ok && w.grown != nil && len(w.first().dataset.Status.SyncSet) > max(1, len(o.Status.SyncSet)) {
+			w.grown(w.first().dataset.Status)
 		}
 	} else {
-		w.check.renewed(e.renewed)
+		for _, l := range w.lanes {
+			l.check.renewed(e.renewed)
+		}
 	}
 	e.revision, e.term = w.rev, w.term
 	w.log = append(w.log, e)
@@ -190,28 +194,21 @@ func copyOf(o metav1.Object) metav1.Object {
 		return x.DeepCopy()
 	case *v1alpha1.Approval:
 		return x.DeepCopy()
+	case *v1alpha1.RecoveryPlan:
+		return x.DeepCopy()
 	}
 	panic("sim: no such kind")
 }
 
 func (w *world) seedObjects() {
-	protection := []v1alpha1.Protection{v1alpha1.ZeroLoss, v1alpha1.MaxAvailability}[w.rng.IntN(2)]
-	hold, failback := w.policy()
-	third := v1alpha1.LinkAsynchronous
-	if w.opt.Pledges && w.chance(0.3) {
-		third = v1alpha1.LinkSynchronous
+	var all []metav1.Object
+	for _, l := range w.lanes {
+		all = append(all, w.seedLane(l)...)
 	}
-	meta := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: "pay", Name: name} }
-	d := &v1alpha1.Dataset{ObjectMeta: meta("db"), Spec: v1alpha1.DatasetSpec{Driver: "model", Protection: protection,
-		Members: []v1alpha1.DatasetMember{{Cluster: places[0], Link: v1alpha1.LinkSynchronous}, {Cluster: places[1], Link: v1alpha1.LinkSynchronous},
-			{Cluster: places[2], Link: third}}}}
-	app := &v1alpha1.Application{ObjectMeta: meta("app"), Spec: v1alpha1.ApplicationSpec{Datasets: []string{"db"}, Services: []string{"app"},
-		Failover: v1alpha1.FailoverPolicy{WithinRegion: v1alpha1.FailoverAutomatic, AcrossRegions: v1alpha1.FailoverApproval, HoldSeconds: hold, Failback: failback}}}
-	g := &v1alpha1.GlobalService{ObjectMeta: meta("app"), Spec: v1alpha1.GlobalServiceSpec{Host: "app.test", Mode: v1alpha1.ActiveOnly}}
-	for _, p := range places {
-		g.Spec.Endpoints = append(g.Spec.Endpoints, v1alpha1.ServiceEndpoint{Cluster: p, Address: p})
+	if w.opt.Plans {
+		all = append(all, w.seedPlan())
 	}
-	for _, o := range []metav1.Object{d, app, g} {
+	for _, o := range all {
 		w.rev++
 		o.SetResourceVersion(strconv.FormatInt(w.rev, 10))
 		w.truth.apply(o)
@@ -219,4 +216,27 @@ func (w *world) seedObjects() {
 	}
 	// The hub has been in operation for long: the first leader has no grace to wait out.
 	w.log = append(w.log, entry{revision: w.rev, renewed: places[:], steady: time.Hour})
+}
+
+func (w *world) seedLane(l *lane) []metav1.Object {
+	protection := []v1alpha1.Protection{v1alpha1.ZeroLoss, v1alpha1.MaxAvailability}[w.rng.IntN(2)]
+	hold, failback := w.policy()
+	third := v1alpha1.LinkAsynchronous
+	if w.opt.Pledges && w.chance(0.3) {
+		third = v1alpha1.LinkSynchronous
+	}
+	meta := func(name types.NamespacedName) metav1.ObjectMeta {
+		return metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}
+	}
+	d := &v1alpha1.Dataset{ObjectMeta: meta(l.dataset()), Spec: v1alpha1.DatasetSpec{Driver: "model", Protection: protection,
+		Members: []v1alpha1.DatasetMember{{Cluster: places[0], Link: v1alpha1.LinkSynchronous}, {Cluster: places[1], Link: v1alpha1.LinkSynchronous},
+			{Cluster: places[2], Link: third}}}}
+	app := &v1alpha1.Application{ObjectMeta: meta(l.application()), Spec: v1alpha1.ApplicationSpec{Datasets: []string{d.Name}, Services: []string{l.application().Name},
+		Failover: v1alpha1.FailoverPolicy{WithinRegion: v1alpha1.FailoverAutomatic, AcrossRegions: v1alpha1.FailoverApproval, HoldSeconds: hold, Failback: failback}}}
+	app.Spec.DependsOn = w.needs(l)
+	g := &v1alpha1.GlobalService{ObjectMeta: meta(l.application()), Spec: v1alpha1.GlobalServiceSpec{Host: app.Name + ".test", Mode: v1alpha1.ActiveOnly}}
+	for _, p := range places {
+		g.Spec.Endpoints = append(g.Spec.Endpoints, v1alpha1.ServiceEndpoint{Cluster: p, Address: p})
+	}
+	return []metav1.Object{d, app, g}
 }

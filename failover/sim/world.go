@@ -40,6 +40,8 @@ type Options struct {
 	Bug  Bug
 	// Pledges: agents live on them, and the hub is lost.
 	Pledges bool
+	// Plans: several applications that a plan moves, with hooks and drills.
+	Plans bool
 	// Quiet: no fault, and one switchover.
 	Quiet bool
 	// Flap: links that flap every 20 s for 10 minutes, and nobody who approves.
@@ -58,6 +60,9 @@ type Result struct {
 	Switchovers, Returns int
 	// Failbacks among the switchovers.
 	Failbacks int
+	// PlanRuns, the runs that they made, hooks that were done, fences by attestation
+	// and drills that came to an end by themselves.
+	PlanRuns, Children, Hooks, Attested, Drills int
 	// Outages of the whole hub in which a primary was healthy throughout.
 	Outages int
 	// Pause is the longest time without an acknowledged write once there was one.
@@ -92,6 +97,7 @@ type world struct {
 	rng    *rand.Rand
 	second *rand.Rand // of switchovers alone: the schedules without one stay as they were
 	third  *rand.Rand // of failbacks and flaps
+	fourth *rand.Rand // of plans
 	until  time.Duration
 	now    time.Duration
 	events queue
@@ -107,7 +113,7 @@ type world struct {
 	loss  float64
 
 	members [centers]*member
-	sites   [centers]*site
+	lanes   []*lane
 	log     []entry
 	truth   objects
 	rev     int64
@@ -115,7 +121,9 @@ type world struct {
 	term    uint64
 	without time.Duration // since when there is no working leader
 
-	check *checker
+	plans  planCheck
+	far    far
+	result Result
 	// grown is called when the committed sync set has grown, or is nil.
 	grown func(v1alpha1.DatasetStatus)
 }
@@ -195,29 +203,37 @@ func Run(opt Options) Result {
 		w.now = e.at
 		e.do()
 	}
-	w.check.atEnd()
-	return w.check.result
+	for _, l := range w.lanes {
+		l.check.atEnd()
+	}
+	return w.result
 }
 
 func newWorld(opt Options) *world {
 	w := &world{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0x7269706f64)), second: rand.New(rand.NewPCG(opt.Seed, 0x7377697463)),
-		third: rand.New(rand.NewPCG(opt.Seed, 0x686f6d65)), until: end, lease: lease.LAN(), leader: -1}
+		third: rand.New(rand.NewPCG(opt.Seed, 0x686f6d65)), fourth: rand.New(rand.NewPCG(opt.Seed, 0x706c616e)), until: end, lease: lease.LAN(), leader: -1}
 	w.engine = failover.DefaultConfig(w.lease.Tick, w.lease.TTL)
 	w.engine.Directive = 10 * time.Second
 	w.engine.Pledges = opt.Pledges
 	if opt.Bug == BreakerDisabled {
 		w.engine.BreakerWindow = time.Nanosecond
 	}
-	w.check = &checker{w: w, result: Result{Seed: opt.Seed}, promoted: map[int64]int{}, lossy: map[int64]bool{}, excused: map[int]bool{}, lastRenewal: map[string]time.Duration{}, renewedBefore: map[string]time.Duration{}, back: map[string]time.Duration{}}
+	w.result.Seed = opt.Seed
+	w.plans, w.far = newPlanCheck(w), newFar()
+	for i := range opt.lanes() {
+		w.lanes = append(w.lanes, newLane(w, i))
+	}
 	for i := range centers {
 		w.power[i] = true
 		w.members[i] = &member{w: w, id: i, clock: w.newClock()}
-		w.sites[i] = newSite(w, i)
+		for _, l := range w.lanes {
+			l.sites[i] = newSite(w, l, i)
+		}
 	}
 	w.seedObjects()
 	for i := range centers {
 		w.members[i].start()
-		w.sites[i].start()
+		w.agents(i, (*site).start)
 	}
 	w.after(0, w.elect)
 	return w

@@ -84,7 +84,8 @@ func (l *Lab) injectPowerOn(ctx context.Context, f fault.Fault, plan center.Plan
 }
 
 // signal strikes all victims, then takes the time: the fault is in force when the last
-// of them was struck.
+// of them was struck. It returns when the center, too, knows of those that were
+// killed: whoever repairs it at once would take them for running.
 func (l *Lab) signal(ctx context.Context, f fault.Fault, plan center.Plan, signal unix.Signal) (fault.Effect, error) {
 	b, err := l.findBox(ctx, plan)
 	if err != nil {
@@ -103,7 +104,11 @@ func (l *Lab) signal(ctx context.Context, f fault.Fault, plan center.Plan, signa
 			return fault.Effect{}, fmt.Errorf("signal process %d: %w", pid, err)
 		}
 	}
-	return effect(f, now(), len(victims)), nil
+	struck := now()
+	if signal == unix.SIGKILL {
+		err = awaitEnd(ctx, b, f.Process)
+	}
+	return effect(f, struck, len(victims)), err
 }
 
 // slowDiskWrites is how many writes a second a slow disk takes: an fdatasync, which is

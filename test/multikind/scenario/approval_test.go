@@ -27,9 +27,9 @@ const (
 	archiveHome = "north-1"
 )
 
-// archive is its namespace: another one in every run, because clusters refuse a
-// dataset of the same name that starts again at a lower epoch.
-var archive = fmt.Sprintf("archive-%d", time.Now().Unix())
+// archive is its namespace: another one each time that it is deployed, because clusters
+// refuse a dataset of the same name that starts again at a lower epoch.
+var archive string
 
 // S3: the primary's center loses power and only an asynchronous copy in another
 // region is left. The run stops and shows the loss, goes on only after an
@@ -89,6 +89,7 @@ func loseUnreplicated(t *testing.T, b *Business) fault.Effect {
 // deployArchive places the archive and starts its clients.
 func deployArchive(t *testing.T, f *Fleet) *Business {
 	t.Helper()
+	archive = fmt.Sprintf("archive-%d", time.Now().Unix())
 	var clusters []ledger.Cluster
 	for _, c := range f.Lab.Centers() {
 		if c.Name == archiveHome || c.Name == remoteCenter {
@@ -282,22 +283,7 @@ func boundedLoss(t *testing.T, b *Business, effect fault.Effect, shown time.Dura
 	if err := b.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	config := b.ledger.Config()
-	records, err := traffic.ReadJournals(config.Dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var promoted validate.Copy
-	for _, c := range b.fleet.Lab.Centers() {
-		if c.Name != remoteCenter {
-			continue
-		}
-		promoted, err = validate.ReadCopy(t.Context(), validate.Endpoint{Name: c.Name, Address: c.Address.String() + ":" + archivePort},
-			config.User, config.Password, config.Database)
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	records, promoted := b.archiveCopy(t)
 	present := map[string]bool{}
 	for _, transfer := range promoted.Transfers {
 		present[transfer.ID] = true
@@ -315,7 +301,7 @@ func boundedLoss(t *testing.T, b *Business, effect fault.Effect, shown time.Dura
 	if lost < 100 {
 		t.Errorf("%d transfers are lost, wants the 100 that were acknowledged during the cut: the scenario lost nothing", lost)
 	}
-	report := validate.Audit(records, []validate.Copy{promoted}, config.Total())
+	report := validate.Audit(records, []validate.Copy{promoted}, b.ledger.Config().Total())
 	counted := report
 	b.audited = &counted
 	t.Logf("shown %s, lost %d of %d; audit: %+v", shown, lost, report.Acknowledged, report)
@@ -323,6 +309,22 @@ func boundedLoss(t *testing.T, b *Business, effect fault.Effect, shown time.Dura
 	if err := report.Err(); err != nil {
 		t.Error(err)
 	}
+}
+
+// archiveCopy reads the clients' journals and the archive's copy far away.
+func (b *Business) archiveCopy(t *testing.T) ([]traffic.Record, validate.Copy) {
+	t.Helper()
+	config := b.ledger.Config()
+	records, err := traffic.ReadJournals(config.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied, err := validate.ReadCopy(t.Context(), validate.Endpoint{Name: remoteCenter, Address: b.fleet.address(remoteCenter) + ":" + archivePort},
+		config.User, config.Password, config.Database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return records, copied
 }
 
 // archiveReturns: the old primary becomes a replica. What it alone holds is

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"tripod.dev/tripod/deploy/ledger"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
 
@@ -30,7 +29,6 @@ func TestOrderedFailover(t *testing.T) {
 	if err := f.AwaitProtected(t.Context(), 2*time.Minute, before.Status.Primary, to); err != nil {
 		t.Fatal(err)
 	}
-	const application = ledger.Namespace + "/ledger"
 	if _, err := f.Tripodctl(t.Context(), "failover", application, "--to", before.Status.Primary); err == nil || !strings.Contains(err.Error(), "active in "+before.Status.Primary+" already") {
 		t.Errorf("a failover to where it is: %v", err)
 	}

@@ -157,7 +157,6 @@ func TestS8TheLeaderIsInTheMinority(t *testing.T) {
 
 func orderBothSides(t *testing.T, b *Business, where func(primary string) string) {
 	f := b.fleet
-	const application = ledger.Namespace + "/ledger"
 	primary, to, before := f.pair(t)
 	minority := where(primary)
 	if err := f.LeadFrom(t.Context(), minority); err != nil {

@@ -2,10 +2,16 @@ package scenario
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"tripod.dev/tripod/deploy/ledger"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 	"tripod.dev/tripod/test/multikind/fault"
 )
@@ -188,6 +194,8 @@ func (f *Fleet) movesOnlyInto(from *v1alpha1.Dataset, to, avoid string) look {
 func TestS21TheLeaderDiesDuringAFailover(t *testing.T) {
 	f := fleet(t)
 	b := business(t, f)
+	t.Run("the moment it falls silent", func(t *testing.T) { killAtBoundary(t, b, "") })
+	t.Run("the moment it falls silent, and stays away", func(t *testing.T) { killWitness(t, b) })
 	for _, phase := range []v1alpha1.RunPhase{v1alpha1.RunPromoting, v1alpha1.RunVerifying, v1alpha1.RunCompleted} {
 		t.Run("at "+string(phase), func(t *testing.T) { killAtBoundary(t, b, phase) })
 	}
@@ -195,7 +203,8 @@ func TestS21TheLeaderDiesDuringAFailover(t *testing.T) {
 }
 
 // killAtBoundary silences the primary's cluster, whose hub member stays, and kills the
-// leader as soon as the run is seen at phase or past it.
+// leader as soon as the run is seen at phase or past it; without a phase at once, long
+// before anyone can tell a loss.
 func killAtBoundary(t *testing.T, b *Business, phase v1alpha1.RunPhase) {
 	f := b.fleet
 	primary, standby, before := f.pair(t)
@@ -210,8 +219,14 @@ func killAtBoundary(t *testing.T, b *Business, phase v1alpha1.RunPhase) {
 		t.Fatal(err)
 	}
 	f.silence(t, primary)
-	f.awaitPhase(t, known, phase)
+	if phase != "" {
+		f.awaitPhase(t, known, phase)
+	}
 	f.inject(t, fault.Fault{Kind: fault.Kill, Process: "hub", Center: remoteCenter})
+	if phase == "" {
+		// Started again at once: a loss is confirmed from two other centers.
+		f.inject(t, fault.Fault{Kind: fault.PowerOn, Center: remoteCenter})
+	}
 	// The old primary may acknowledge for as long as its lease lasts.
 	f.awaitPrimary(t, standby)
 	if err := b.AwaitTransfers(t.Context(), 50, time.Minute); err != nil {
@@ -233,6 +248,52 @@ func killAtBoundary(t *testing.T, b *Business, phase v1alpha1.RunPhase) {
 		if verified, err := f.verifyEvidence(t.Context(), name); err != nil || !verified {
 			t.Errorf("the evidence of %s is verified: %t %v", name, verified, err)
 		}
+	}
+}
+
+// killWitness silences the primary's cluster and kills the leader for good: of two
+// other centers only one can confirm the loss. Nothing moves, and the application says
+// why; when the member is back, it moves.
+func killWitness(t *testing.T, b *Business) {
+	f := b.fleet
+	primary, standby, before := f.pair(t)
+	if err := f.LeadFrom(t.Context(), remoteCenter); err != nil {
+		t.Fatal(err)
+	}
+	f.silence(t, primary)
+	f.inject(t, fault.Fault{Kind: fault.Kill, Process: "hub", Center: remoteCenter})
+	err := f.await(t.Context(), 30*time.Second, "the application says why nothing moves", func(ctx context.Context) (string, error) {
+		api, err := f.API(remoteCenter)
+		if err != nil {
+			return "", err
+		}
+		var app v1alpha1.Application
+		if err := api.Get(ctx, client.ObjectKey{Namespace: ledger.Namespace, Name: "ledger"}, &app); err != nil {
+			return "", err
+		}
+		ready := meta.FindStatusCondition(app.Status.Conditions, v1alpha1.ConditionReady)
+		if ready == nil || ready.Reason != "NotActing" || !strings.Contains(ready.Message, "only 1 of 2 centers other than "+primary) {
+			return fmt.Sprintf("it says %+v", ready), nil
+		}
+		return "", nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if err := f.Throughout(t.Context(), partitionLasts, "nothing moves on the word of one center", unmoved(f, before, remoteCenter)); err != nil {
+		t.Error(err)
+	}
+	f.inject(t, fault.Fault{Kind: fault.PowerOn, Center: remoteCenter})
+	f.awaitPrimary(t, standby)
+	if err := b.AwaitTransfers(t.Context(), 50, time.Minute); err != nil {
+		t.Errorf("transfers on %s: %v", standby, err)
+	}
+	f.unsilence(t.Context(), t, primary)
+	if err := f.Repair(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if after := f.settled(t, primary, standby); after.Status.Epoch != before.Status.Epoch+1 {
+		t.Errorf("the epoch is %d, want %d", after.Status.Epoch, before.Status.Epoch+1)
 	}
 }
 
