@@ -55,6 +55,9 @@ func newChain(o options.CompletedOptions, config Config, secrets *lateSecrets) (
 		generic.AuditBackend = withLog(config.Audit.Log, generic.AuditBackend)
 	}
 	who := &people{next: generic.Authentication.Authenticator, secrets: secrets.get}
+	if generic.Authentication.RequestHeaderConfig == nil && generic.SecureServing.ClientCA != nil {
+		who.next = newVouched(who.next, generic.SecureServing.ClientCA) // a certificate is who shows it, never who it says that asks
+	}
 	generic.Authentication.Authenticator = who
 	if box != nil {
 		// As upstream does with a file of its options, but what is in force is known:
@@ -90,7 +93,11 @@ func newChain(o options.CompletedOptions, config Config, secrets *lateSecrets) (
 		// Only the front's handler chain is run.
 		build := aggregator.GenericConfig.BuildHandlerChainFunc
 		aggregator.GenericConfig.BuildHandlerChainFunc = func(api http.Handler, c *genericapiserver.Config) http.Handler {
-			return rememberHow(build(hooks.Handler(api), c), c)
+			handler := rememberHow(build(hooks.Handler(api), untraced(c)), c)
+			if hooks.Front != nil {
+				handler = hooks.Front(handler)
+			}
+			return handler
 		}
 	}
 	return &chain{aggregator: aggregator, controlPlane: controlPlane, extensions: extensions, people: who}, nil
