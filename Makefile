@@ -47,6 +47,10 @@ build: ## Build every program into bin/ (the first time compiles Kubernetes: abo
 	$(GO) build -ldflags '-s -w' -o bin/ledger-api ./test/multikind/image/ledgerapi
 	cd test/multikind/coredns && $(GO) build -ldflags '-s -w' -o ../../../bin/coredns .
 
+.PHONY: clients
+clients: ## Build others' programs that tests point at the gateway (helm, a sample of an aggregated API)
+	cd test/clients && $(GO) build -o ../../bin/ tool
+
 .PHONY: images
 images: build ## Write the images of agent and guard as archives; PREFIX=registry.example/tripod names them
 	bin/multikind images $(if $(PREFIX),--prefix $(PREFIX))
@@ -65,12 +69,12 @@ lab: deps build ## Boot or repair a three-center lab and print how to use it
 	@echo 'next: eval "$$(bin/multikind env)"'
 
 .PHONY: test
-test: deps build ## Every rung of the pyramid: unit, conformance, simulation, then a slice of the scenarios in the lab
+test: deps build clients ## Every rung of the pyramid: unit, conformance, simulation, then a slice of the scenarios in the lab
 	$(GO) test $$($(GO) list ./... | grep -v /test/multikind/scenario) -timeout 20m
 	$(GO) test ./test/multikind/scenario -count 1 -timeout 25m -v
 
 .PHONY: test-unit
-test-unit: deps build ## Only what needs no lab
+test-unit: deps build clients ## Only what needs no lab
 	$(GO) test $$($(GO) list ./... | grep -v /test/multikind/scenario) -timeout 20m
 
 .PHONY: scenarios

@@ -116,6 +116,7 @@ func (m *Member) openSessions(ctx context.Context) error {
 		Leadership:  m.services.leader,
 		Identify:    m.identify,
 		Admit:       m.senses.committed.Admitted,
+		Believe:     m.apiserver.Believe,
 		Heard: func(cluster string, heartbeat *agentv1.Heartbeat) {
 			m.senses.observations.Note(cluster, heartbeat)
 			m.progress.note(cluster, heartbeat)

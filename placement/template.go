@@ -96,13 +96,15 @@ func Contains(refs []v1alpha1.TemplateReference, ref v1alpha1.TemplateReference)
 	return slices.ContainsFunc(refs, func(r v1alpha1.TemplateReference) bool { return SameObject(r, ref) })
 }
 
-// Matches tells whether a selector of the placement picks the template.
+// Matches tells whether a selector of the placement picks the template. Rights in
+// whole clusters are picked by name, and only if their label says that they are
+// meant for clusters.
 func Matches(p *v1alpha1.Placement, obj *unstructured.Unstructured) (bool, error) {
 	for _, s := range p.Spec.Resources {
-		if s.APIVersion != obj.GetAPIVersion() || s.Kind != obj.GetKind() || obj.GetNamespace() != p.Namespace {
+		if s.APIVersion != obj.GetAPIVersion() || s.Kind != obj.GetKind() || !reaches(p, obj) {
 			continue
 		}
-		if s.LabelSelector == nil {
+		if s.LabelSelector == nil || obj.GetNamespace() == "" {
 			if s.Name == obj.GetName() {
 				return true, nil
 			}
@@ -117,4 +119,14 @@ func Matches(p *v1alpha1.Placement, obj *unstructured.Unstructured) (bool, error
 		}
 	}
 	return false, nil
+}
+
+// reaches tells whether the placement may select what is in the object's namespace.
+func reaches(p *v1alpha1.Placement, obj *unstructured.Unstructured) bool {
+	if obj.GetNamespace() != "" {
+		return obj.GetNamespace() == p.Namespace
+	}
+	kind := obj.GroupVersionKind()
+	return p.Namespace == v1alpha1.NamespaceSystem && v1alpha1.ClusterWideRights(kind.Group, kind.Kind) &&
+		obj.GetLabels()[v1alpha1.LabelPlace] == "true" && !v1alpha1.ReservedRights(obj.GetName())
 }

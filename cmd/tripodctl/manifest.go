@@ -31,8 +31,9 @@ load balancer's with PORT. Lead HOST to it, and let the other clusters through.
 
 The agent's rights in the cluster are a role for each feature, never cluster-admin:
 every agent sees the cluster; "datasets" keeps databases' certificates, "placement"
-applies templates, "roles" applies templates of Roles and RoleBindings, "gateway"
-passes people on, as themselves. --without leaves out what you do not use; delete
+applies templates, "roles" applies templates of Roles and RoleBindings,
+"clusterroles" of ClusterRoles and ClusterRoleBindings (not without "roles"),
+"gateway" passes people on, as themselves. --without leaves out what you do not use; delete
 the ClusterRole and the ClusterRoleBinding tripod-agent-FEATURE of a cluster that
 had it.`,
 		Args: cobra.ExactArgs(1),

@@ -60,8 +60,9 @@ type Params struct {
 
 // Features are what an agent may do beyond seeing its cluster, each with a
 // ClusterRole of its own: to keep datasets, to apply templates, to apply templates
-// of roles, and to pass the gateway's callers on.
-var Features = []string{"datasets", "placement", "roles", "gateway"}
+// of roles in namespaces, to apply those of roles in the whole cluster, and to pass
+// the gateway's callers on. Without roles there are no clusterroles either.
+var Features = []string{"datasets", "placement", "roles", "clusterroles", "gateway"}
 
 func (p Params) withDefaults() Params {
 	if p.Image == "" {
@@ -120,7 +121,9 @@ func (p Params) peerPort() (int, error) {
 
 // features are those that are not left out.
 func (p Params) features() []string {
-	return slices.DeleteFunc(slices.Clone(Features), func(f string) bool { return slices.Contains(p.Without, f) })
+	return slices.DeleteFunc(slices.Clone(Features), func(f string) bool {
+		return slices.Contains(p.Without, f) || f == "clusterroles" && slices.Contains(p.Without, "roles")
+	})
 }
 
 // Render returns the manifest as YAML documents for `kubectl apply -f -`.

@@ -81,7 +81,7 @@ func TestTheManifestIsWhatKubernetesReads(t *testing.T) {
 			}
 		}
 	}
-	want := map[string]int{"Namespace": 1, "ServiceAccount": 1, "ClusterRole": 6, "ClusterRoleBinding": 6, "Role": 1, "RoleBinding": 1, "Secret": 1, "Service": 2, "PodDisruptionBudget": 1, "Deployment": 1}
+	want := map[string]int{"Namespace": 1, "ServiceAccount": 1, "ClusterRole": 7, "ClusterRoleBinding": 7, "Role": 1, "RoleBinding": 1, "Secret": 1, "Service": 2, "PodDisruptionBudget": 1, "Deployment": 1}
 	if diff := cmp.Diff(want, kinds); diff != "" {
 		t.Error(diff)
 	}

@@ -2,14 +2,7 @@ package guard
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -20,66 +13,28 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
+
+	"tripod.dev/tripod/test/authority"
 )
 
-// authority is a hub's CA whose credentials are files.
-type authority struct {
-	t    *testing.T
-	dir  string
-	key  *ecdsa.PrivateKey
-	cert *x509.Certificate
+// hub is a hub's CA whose credentials are files.
+type hub struct {
+	*authority.Authority
+	t *testing.T
 }
 
-func newAuthority(t *testing.T) *authority {
-	a := &authority{t: t, dir: t.TempDir()}
-	a.key, a.cert = a.issue(pkix.Name{CommonName: "hub"}, nil)
-	return a
-}
-
-func (a *authority) issue(name pkix.Name, by *authority) (*ecdsa.PrivateKey, *x509.Certificate) {
-	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: name, IsCA: by == nil, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
-	parent, signer := template, key
-	if by != nil {
-		parent, signer = by.cert, by.key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return key, cert
-}
+func newHub(t *testing.T) *hub { return &hub{authority.New(t, "hub"), t} }
 
 // guard writes a guard's files, as its Secret is mounted.
-func (a *authority) guard(id Identity, hubs string) Credentials {
-	a.t.Helper()
-	key, cert := a.issue(pkix.Name{CommonName: id.CommonName(), Organization: []string{GuardsOrganization}}, a)
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		a.t.Fatal(err)
+func (h *hub) guard(id Identity, hubs string) Credentials {
+	h.t.Helper()
+	dir := h.t.TempDir()
+	h.Write(h.t, dir, h.Issue(h.t, id.CommonName(), GuardsOrganization))
+	file := func(name string) string { return filepath.Join(dir, name) }
+	if err := os.WriteFile(file(HubsFile), []byte(hubs), 0o600); err != nil {
+		h.t.Fatal(err)
 	}
-	write := func(name string, content []byte) string {
-		path := filepath.Join(a.dir, name)
-		if err := os.WriteFile(path, content, 0o600); err != nil {
-			a.t.Fatal(err)
-		}
-		return path
-	}
-	return Credentials{
-		Certificate: write("tls.crt", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})),
-		Key:         write("tls.key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})),
-		Authority:   write("ca.crt", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})),
-		Hubs:        write(HubsFile, []byte(hubs)),
-	}
+	return Credentials{Certificate: file("tls.crt"), Key: file("tls.key"), Authority: file("ca.crt"), Hubs: file(HubsFile)}
 }
 
 // hubMember proves the primary role to whoever asks.
@@ -104,29 +59,28 @@ func (hubMember) Attach(stream agentv1.Guards_AttachServer) error {
 	}
 }
 
-func (a *authority) serve() (address string) {
-	a.t.Helper()
-	key, cert := a.issue(pkix.Name{CommonName: memberPrefix + "hub-a", Organization: []string{membersOrganization}}, a)
+func (h *hub) serve() (address string) {
+	h.t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		a.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAnyClientCert,
-		Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw}, PrivateKey: key}}})))
+		Certificates: []tls.Certificate{h.Issue(h.t, memberPrefix+"hub-a", membersOrganization)}})))
 	agentv1.RegisterGuardsServer(server, hubMember{})
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
-	a.t.Cleanup(func() { server.Stop(); <-done })
+	h.t.Cleanup(func() { server.Stop(); <-done })
 	return listener.Addr().String()
 }
 
 // A guard whose agents are all away finds the hub's members in its credentials, and
 // has its proof from them (safety.md section 4).
 func TestAGuardThatNoAgentAnswersAsksTheHub(t *testing.T) {
-	a := newAuthority(t)
+	h := newHub(t)
 	g := newGuard(t, &database{})
 	g.cfg.Tick = 20 * time.Millisecond
-	g.cfg.Credentials = a.guard(g.cfg.Identity, "127.0.0.1:1\n"+a.serve()+"\n")
+	g.cfg.Credentials = h.guard(g.cfg.Identity, "127.0.0.1:1\n"+h.serve()+"\n")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- caller{g}.attach(ctx) }()

@@ -10,11 +10,13 @@ import (
 const (
 	admissionStamp   = "TripodStamp"
 	admissionDataset = "TripodDataset"
+	admissionRights  = "TripodRights"
 )
 
-var ownAdmission = []string{admissionStamp, admissionDataset}
+var ownAdmission = []string{admissionStamp, admissionDataset, admissionRights}
 
 func registerAdmission(plugins *admission.Plugins, drivers []string) {
 	plugins.Register(admissionStamp, func(io.Reader) (admission.Interface, error) { return newStamp(), nil })
 	plugins.Register(admissionDataset, func(io.Reader) (admission.Interface, error) { return newDatasetCheck(drivers), nil })
+	plugins.Register(admissionRights, func(io.Reader) (admission.Interface, error) { return newRightsCheck(), nil })
 }

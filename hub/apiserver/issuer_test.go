@@ -2,15 +2,9 @@ package apiserver
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,39 +20,21 @@ import (
 	"k8s.io/client-go/rest"
 
 	"tripod.dev/tripod/hub/api/denial"
+	"tripod.dev/tripod/test/directory"
 )
 
-// issuer is an OIDC issuer with one key.
+// issuer is a directory that the hub is configured to believe.
 type issuer struct {
-	t      *testing.T
-	server *httptest.Server
-	key    *ecdsa.PrivateKey
+	*directory.Directory
+	t *testing.T
 }
 
-func newIssuer(t *testing.T) *issuer {
-	t.Helper()
-	i := &issuer{t: t, key: newKey(t)}
-	i.server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		switch r.URL.Path {
-		case "/.well-known/openid-configuration":
-			fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q,"id_token_signing_alg_values_supported":["ES256"],"response_types_supported":["id_token"],"subject_types_supported":["public"]}`, i.server.URL, i.server.URL+"/keys")
-		case "/keys":
-			x, y := i.key.X.FillBytes(make([]byte, 32)), i.key.Y.FillBytes(make([]byte, 32))
-			fmt.Fprintf(w, `{"keys":[{"kty":"EC","crv":"P-256","use":"sig","alg":"ES256","kid":"1","x":%q,"y":%q}]}`, encode64(x), encode64(y))
-		default:
-			http.NotFound(w, r)
-		}
-	}))
-	t.Cleanup(i.server.Close)
-	return i
-}
+func newIssuer(t *testing.T) *issuer { return &issuer{directory.New(t), t} }
 
 func encode64(data []byte) string { return base64.RawURLEncoding.EncodeToString(data) }
 
 // jwt makes an entry of the AuthenticationConfiguration, with CEL.
 func (i *issuer) jwt(username, groups string) string {
-	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: i.server.Certificate().Raw})
 	return fmt.Sprintf(`- issuer:
     url: %s
     audiences: [tripod]
@@ -73,12 +49,12 @@ func (i *issuer) jwt(username, groups string) string {
     - {key: example.test/tenant, valueExpression: "claims.?tenant.orValue('none')"}
   userValidationRules:
   - {expression: "!user.username.startsWith('bot:')", message: no robots}
-`, i.server.URL, strings.ReplaceAll(strings.TrimSpace(string(ca)), "\n", "\n      "), username, groups)
+`, i.URL, strings.ReplaceAll(strings.TrimSpace(string(i.CA)), "\n", "\n      "), username, groups)
 }
 
 // claims are good, but for what changes says.
 func (i *issuer) claims(changes map[string]any) map[string]any {
-	claims := map[string]any{"iss": i.server.URL, "aud": "tripod", "sub": "ann", "verified": true, "roles": []string{"sre"}, "tenant": "pay",
+	claims := map[string]any{"iss": i.URL, "aud": "tripod", "sub": "ann", "verified": true, "roles": []string{"sre"}, "tenant": "pay",
 		"exp": time.Now().Add(time.Hour).Unix(), "iat": time.Now().Unix()}
 	for key, value := range changes {
 		claims[key] = value
@@ -86,7 +62,7 @@ func (i *issuer) claims(changes map[string]any) map[string]any {
 	return claims
 }
 
-func (i *issuer) token(claims map[string]any) string { return sign(i.t, i.key, claims) }
+func (i *issuer) token(claims map[string]any) string { return i.Token(i.t, claims) }
 
 func unsigned(t *testing.T, header string, claims map[string]any) string {
 	t.Helper()
@@ -95,17 +71,6 @@ func unsigned(t *testing.T, header string, claims map[string]any) string {
 		t.Fatal(err)
 	}
 	return encode64([]byte(header)) + "." + encode64(body)
-}
-
-func sign(t *testing.T, key *ecdsa.PrivateKey, claims map[string]any) string {
-	t.Helper()
-	text := unsigned(t, `{"alg":"ES256","kid":"1","typ":"JWT"}`, claims)
-	hash := sha256.Sum256([]byte(text))
-	r, s, err := ecdsa.Sign(rand.Reader, key, hash[:])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text + "." + encode64(slices.Concat(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))))
 }
 
 func (h *hub) whoIs(ctx context.Context, token string) (authenticationv1.UserInfo, error) {
@@ -155,12 +120,12 @@ func TestIssuers(t *testing.T) {
 		"not yet valid":             first.token(first.claims(map[string]any{"nbf": time.Now().Add(time.Hour).Unix()})),
 		"the algorithm none":        text + ".",
 		"none with a signature":     text + "." + strings.Split(first.token(good), ".")[2],
-		"another key":               sign(t, second.key, good),
+		"another key":               second.token(good),
 		"an issuer that is unknown": second.token(second.claims(nil)),
 		"a claim that a rule wants": first.token(first.claims(map[string]any{"verified": false})),
 		"no signature":              unsigned(t, `{"alg":"ES256","kid":"1"}`, good),
 		"an empty signature":        unsigned(t, `{"alg":"ES256","kid":"1"}`, good) + ".",
-		"the hub's own issuer":      sign(t, first.key, first.claims(map[string]any{"iss": serviceAccountIssuer})),
+		"the hub's own issuer":      first.token(first.claims(map[string]any{"iss": serviceAccountIssuer})),
 		"not a token":               "a.b.c",
 	} {
 		if got, err := h.whoIs(t.Context(), token); !apierrors.IsUnauthorized(err) {

@@ -1,6 +1,8 @@
 package apiserver
 
 import (
+	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -65,6 +67,17 @@ func (p *people) denied() denial.List {
 	parsed := &parsedDenial{from: secret, list: denial.Parse(secret)}
 	p.list.Store(parsed)
 	return parsed.list
+}
+
+// Believe says why who shows a certificate, which TLS has verified, is not to be
+// believed: it, or whom it names, is on the list of the denied. It needs nothing
+// but memory.
+func (s *Server) Believe(certificate *x509.Certificate) error {
+	id := fmt.Sprintf("X509SHA256=%x", sha256.Sum256(certificate.Raw)) // as upstream's authenticator names it
+	if why := s.chain.people.denied().Denies(certificate.Subject.CommonName, []string{id}); why != "" {
+		return fmt.Errorf("%s is denied: see Secret %s/%s", why, denial.Namespace, denial.Name)
+	}
+	return nil
 }
 
 func credentials(u user.Info) []string { return u.GetExtra()[user.CredentialIDKey] }

@@ -44,6 +44,7 @@ func TestHub(t *testing.T) {
 		{"an unknown dataset driver is refused with the known ones", testUnknownDriver},
 		{"an approval carries the authenticated user", testApprovals},
 		{"a plan is refused with what to mend", testPlans},
+		{"rights in clusters are given by who may, and no more than they hold", testRights},
 		{"who ordered a run may withdraw it and approve nothing", testWithdrawal},
 		{"status is the hub's to write", testStatusIsTheHubs},
 		{"service account tokens authenticate", testServiceAccountTokens},

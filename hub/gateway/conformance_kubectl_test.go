@@ -2,15 +2,19 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/transport/spdy"
 	"tripod.dev/tripod/test/multikind/kubeapi"
@@ -107,4 +111,54 @@ func (c *caseOf) kubectlProxy(t *testing.T) {
 		}
 		return ""
 	})
+}
+
+// debug adds a container to the pod. The kubelet would start it; the test says so
+// in its place.
+func (c *caseOf) debug(t *testing.T) {
+	started := make(chan error, 1)
+	go func() { started <- c.startDebugger(t.Context()) }()
+	if got := c.kubectl(t, nil, "hello\n", "debug", "p", "-i", "--image=busybox", "--container=debugger", "--target=c", "--", "cat"); !strings.Contains(got, "hello\n") {
+		t.Errorf("the debugger says %q", got)
+	}
+	if err := <-started; err != nil {
+		t.Error(err)
+	}
+}
+
+// startDebugger waits for the pod's first ephemeral container and makes it run.
+func (c *caseOf) startDebugger(ctx context.Context) error {
+	pods := c.rig.direct.CoreV1().Pods(c.namespace)
+	w, err := pods.Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=p"})
+	if err != nil {
+		return err
+	}
+	defer w.Stop()
+	for event := range w.ResultChan() {
+		pod, ok := event.Object.(*corev1.Pod)
+		if !ok || len(pod.Spec.EphemeralContainers) == 0 {
+			continue
+		}
+		if added := pod.Spec.EphemeralContainers[0]; added.Image != "busybox" || added.TargetContainerName != "c" {
+			return fmt.Errorf("the added container is %+v", added)
+		}
+		pod.Status.EphemeralContainerStatuses = []corev1.ContainerStatus{{Name: "debugger", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+		_, err := pods.UpdateStatus(ctx, pod, metav1.UpdateOptions{})
+		return err
+	}
+	return errors.New("nobody added a container to the pod")
+}
+
+// copyFiles lets the stand-in of the kubelet run tar on this machine.
+func (c *caseOf) copyFiles(t *testing.T) {
+	here, there, back := t.TempDir(), t.TempDir(), t.TempDir()
+	content := strings.Repeat("0123456789abcdef", 1<<16)
+	if err := os.WriteFile(filepath.Join(here, "big"), []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.kubectl(t, nil, "", "cp", filepath.Join(here, "big"), "p:"+there+"/big")
+	c.kubectl(t, nil, "", "cp", "p:"+there+"/big", filepath.Join(back, "big"))
+	if got, err := os.ReadFile(filepath.Join(back, "big")); err != nil || string(got) != content {
+		t.Errorf("%d of %d bytes came back, %v", len(got), len(content), err)
+	}
 }

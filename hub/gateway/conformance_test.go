@@ -36,8 +36,7 @@ import (
 //
 // Left out: what needs controllers, a scheduler or images (garbage collector,
 // quota, kubectl rolling behaviour of workloads: they are the cluster's own work
-// and the gateway sees only requests like these), and aggregated APIs, which need
-// a network of services behind the API server.
+// and the gateway sees only requests like these).
 func TestWhatClientsDoThroughTheGateway(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts an API server")
@@ -68,6 +67,10 @@ func TestWhatClientsDoThroughTheGateway(t *testing.T) {
 			{"Kubectl logs, exec and attach: over WebSocket and SPDY", c.kubectlStreams},
 			{"Kubectl port-forward: should forward", c.portForward},
 			{"Proxy server: kubectl proxy", c.kubectlProxy},
+			{"Ephemeral Containers: kubectl debug should run a container in a pod that runs, and attach", c.debug},
+			{"Kubectl copy: should copy files to and from a container", c.copyFiles},
+			{"Aggregator: should use an aggregated API server, as the person", c.aggregated},
+			{"helm install, upgrade, rollback, uninstall", c.helm},
 			{"a controller-runtime manager with an election, a cache and a reconciler", c.manager},
 		} {
 			t.Run(mode+"/"+test.name, test.run)

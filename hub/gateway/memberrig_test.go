@@ -3,24 +3,18 @@ package gateway
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
-	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -40,6 +34,7 @@ import (
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
 	"tripod.dev/tripod/member-agent/tunnel"
+	"tripod.dev/tripod/test/authority"
 	"tripod.dev/tripod/test/multikind/kubeapi"
 )
 
@@ -48,60 +43,28 @@ import (
 type rig struct {
 	t      *testing.T
 	direct *kubernetes.Clientset // straight to the API server, as an administrator
+	config *rest.Config          // the same
 	doors  map[string]string     // address of /clusters/north-1, by mode
+	// helm is its program, aggregatedLog the audit log of the aggregated API.
+	helm, aggregatedLog string
 }
 
-// authorityOf makes a CA for the hub and certificates of it.
-type authorityOf struct {
-	t    *testing.T
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newAuthority(t *testing.T) *authorityOf {
+// filed is a folder with the CA's certificate as ca.crt.
+func filed(t *testing.T, ca *authority.Authority) string {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "hub-ca"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &authorityOf{t, cert, key}
-}
-
-func (a *authorityOf) issue(name string, groups ...string) *tls.Certificate {
-	a.t.Helper()
-	template := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name, Organization: groups}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, a.key.Public(), a.key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: a.key}
-}
-
-func (a *authorityOf) file() string {
-	path := filepath.Join(a.t.TempDir(), "ca.crt")
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}), 0o600); err != nil {
-		a.t.Fatal(err)
-	}
-	return path
+	dir := t.TempDir()
+	ca.Write(t, dir, ca.Issue(t, "hub"))
+	return dir
 }
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	ca := newAuthority(t)
-	config := kubeapi.Start(t, "--client-ca-file", ca.file())
-	r := &rig{t: t, direct: kubernetes.NewForConfigOrDie(config), doors: map[string]string{}}
+	ca := authority.New(t, "hub-ca")
+	config := kubeapi.Start(t, append(frontProxy(t), "--client-ca-file", filepath.Join(filed(t, ca), "ca.crt"))...)
+	r := &rig{t: t, direct: kubernetes.NewForConfigOrDie(config), config: config, doors: map[string]string{}}
 	r.mayImpersonate()
 	r.runKubelet()
+	r.helm, r.aggregatedLog = theirs(t, "helm", "helm.sh/helm/v4/cmd/helm"), r.runAggregated()
 
 	near := accepted("north-1")
 	dialer := newTunnelEnd(t, ca, config)
@@ -109,8 +72,8 @@ func newRig(t *testing.T) *rig {
 
 	far := accepted("north-1")
 	far.Spec.Access = v1alpha1.ClusterAccess{Mode: v1alpha1.AccessDirect, Server: config.Host, CABundle: servedCA(t, config.Host)}
-	member := ca.issue("tripod:member:a", "tripod:members")
-	r.doors["direct"] = r.door(Config{Dialer: dialer, Clusters: clusters{"north-1": far}, Reach: Reach{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}, ClientCertificate: func() (*tls.Certificate, error) { return member, nil }})
+	member := ca.Issue(t, "tripod:member:a", "tripod:members")
+	r.doors["direct"] = r.door(Config{Dialer: dialer, Clusters: clusters{"north-1": far}, Reach: Reach{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}, ClientCertificate: func() (*tls.Certificate, error) { return &member, nil }})
 	return r
 }
 
@@ -165,18 +128,16 @@ func (r *rig) door(config Config) string {
 // tunnelEnd is the hub's end of the tunnel of a real agent.
 type tunnelEnd struct{ sessions chan *yamux.Session }
 
-func newTunnelEnd(t *testing.T, ca *authorityOf, config *rest.Config) *tunnelEnd {
+func newTunnelEnd(t *testing.T, ca *authority.Authority, config *rest.Config) *tunnelEnd {
 	t.Helper()
-	pool := x509.NewCertPool()
-	pool.AddCert(ca.cert)
-	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{*ca.issue("hub")}, NextProtos: []string{tunnel.Protocol}})
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{ca.Issue(t, "hub")}, NextProtos: []string{tunnel.Protocol}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	end := &tunnelEnd{sessions: make(chan *yamux.Session, 1)}
 	accepted := make(chan error, 1)
 	go func() { accepted <- end.accept(listener) }()
-	agent, err := tunnel.New(tunnel.Config{Members: []string{listener.Addr().String()}, Replica: "r1", TLS: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool}, RESTConfig: config, Logger: slog.New(slog.DiscardHandler)})
+	agent, err := tunnel.New(tunnel.Config{Members: []string{listener.Addr().String()}, Replica: "r1", TLS: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: ca.Pool()}, RESTConfig: config, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,6 +253,11 @@ func serveKubelet(w http.ResponseWriter, r *http.Request) {
 type container struct{}
 
 func (container) ExecInContainer(_ context.Context, _, _, _ string, cmd []string, in io.Reader, out, stderr io.WriteCloser, _ bool, _ <-chan remotecommand.TerminalSize, _ time.Duration) error {
+	if cmd[0] == "tar" || cmd[0] == "test" { // kubectl cp
+		program := exec.Command(cmd[0], cmd[1:]...)
+		program.Stdin, program.Stdout, program.Stderr = in, out, stderr
+		return program.Run()
+	}
 	if in == nil {
 		_, err := fmt.Fprintln(out, strings.Join(cmd, " "))
 		if stderr != nil {

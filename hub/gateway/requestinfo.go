@@ -12,8 +12,8 @@ import (
 
 // Resolver makes of /clusters/NAME/… the attributes of the subresource
 // clusters/proxy of NAME, with a verb per class of method, of /applications/… those
-// of applications/proxy in its namespace, and of /fleet/… those of the inner request, so that RBAC judges a read of the view as the same read
-// of the hub.
+// of applications/proxy in its namespace, and of /fleet/… those of the inner
+// request, so that RBAC judges a read of the view as the same read of the hub.
 func Resolver(next request.RequestInfoResolver) request.RequestInfoResolver {
 	return resolver{next}
 }

@@ -2,18 +2,11 @@ package rpc
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
-	"math/big"
 	"net"
 	"net/http"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -24,6 +17,8 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	hubv1 "tripod.dev/tripod/proto/hub/v1"
+
+	"tripod.dev/tripod/test/authority"
 )
 
 // whoami answers Status with the caller's name.
@@ -51,48 +46,11 @@ func directory() authenticator.Request {
 	})
 }
 
-type testCA struct {
-	t    *testing.T
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newTestCA(t *testing.T) *testCA {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ca"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &testCA{t, cert, key}
-}
-
-func (c *testCA) issue(name string, groups ...string) tls.Certificate {
-	c.t.Helper()
-	template := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name, Organization: groups}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		DNSNames: []string{"hub"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}}
-	der, err := x509.CreateCertificate(rand.Reader, template, c.cert, c.key.Public(), c.key)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: c.key}
-}
-
 func TestWhoCallsAdmin(t *testing.T) {
-	ca := newTestCA(t)
-	pool := x509.NewCertPool()
-	pool.AddCert(ca.cert)
+	ca := authority.New(t, "ca")
+	pool := ca.Pool()
 	server := grpc.NewServer(append(Authenticated(directory()), grpc.Creds(credentials.NewTLS(&tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{ca.issue("hub")}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool,
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{ca.Issue(t, "hub")}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool,
 	})))...)
 	hubv1.RegisterAdminServer(server, whoami{})
 	hubv1.RegisterPeerServer(server, hubv1.UnimplementedPeerServer{})
@@ -127,7 +85,7 @@ func TestWhoCallsAdmin(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, ServerName: "hub"}
 			if test.certificate != "" {
-				config.Certificates = []tls.Certificate{ca.issue(test.certificate, test.groups...)}
+				config.Certificates = []tls.Certificate{ca.Issue(t, test.certificate, test.groups...)}
 			}
 			conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(credentials.NewTLS(config)))
 			if err != nil {

@@ -33,6 +33,9 @@ type Identity struct {
 	Member string
 	// Guard is set for a dataset's guard, and Cluster then is not.
 	Guard GuardIdentity
+
+	// certificate is set by the server.
+	certificate *x509.Certificate
 }
 
 // GuardIdentity is what a guard's certificate is good for.
@@ -119,6 +122,11 @@ type Config struct {
 	// Admit says why a cluster may not have a session; nil admits. It is asked
 	// at the start and at every heartbeat, so it must be cheap.
 	Admit func(cluster string) error
+	// Believe says why who shows a certificate is not believed any more, whatever it
+	// names; nil believes. It is asked at the start of a session, a tunnel and a
+	// guard's stream, then at every tick, of a guard at every question; it must be
+	// cheap.
+	Believe func(*x509.Certificate) error
 	// Heard is told of every heartbeat that this member hears itself, leader or
 	// not: a new leader so has the last word of a side that died together with
 	// the old one. It must not block. Optional.
@@ -156,6 +164,9 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.Sealed == nil {
 		c.Sealed = func() bool { return false }
+	}
+	if c.Believe == nil {
+		c.Believe = func(*x509.Certificate) error { return nil }
 	}
 	if c.Heard == nil {
 		c.Heard = func(string, *agentv1.Heartbeat) {}

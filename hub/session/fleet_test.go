@@ -3,6 +3,7 @@ package session_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -66,20 +67,21 @@ type fleet struct {
 	sealed atomic.Bool
 
 	t       *testing.T
-	ca      *authority
+	ca      *pki
 	members map[string]*member
 
 	mu      sync.Mutex
 	leader  string
 	changed chan struct{}
 	refused map[string]error
+	denied  map[string]bool // names in certificates
 	desired map[string]chan *agentv1.DesiredState
 }
 
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
-	f := &fleet{t: t, ca: newAuthority(t), members: map[string]*member{}, leader: "a", changed: make(chan struct{}),
-		refused: map[string]error{}, desired: map[string]chan *agentv1.DesiredState{}}
+	f := &fleet{t: t, ca: newPKI(t), members: map[string]*member{}, leader: "a", changed: make(chan struct{}),
+		refused: map[string]error{}, denied: map[string]bool{}, desired: map[string]chan *agentv1.DesiredState{}}
 	var all []session.Member
 	for _, name := range []string{"a", "b", "c"} {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -106,7 +108,7 @@ func (f *fleet) serve(m *member) {
 		Name: m.name, Center: "center-" + m.name, Listener: m.listener, TLS: f.ca.server(m.name),
 		PeerTLS: func(string) *tls.Config { return f.ca.client("tripod:member:"+m.name, "tripod:members") },
 		Members: f.listed, Sealed: f.sealed.Load, Lease: times(), Incarnation: m.incarnation.Load, Leadership: f,
-		Identify: identify, Admit: f.admit, Leaser: m, View: m, Applied: m, Desired: f, Logger: f.log("member " + m.name),
+		Identify: identify, Admit: f.admit, Believe: f.believe, Leaser: m, View: m, Applied: m, Desired: f, Logger: f.log("member " + m.name),
 	})
 	if err != nil {
 		f.t.Fatal(err)
@@ -157,6 +159,21 @@ func (f *fleet) admit(cluster string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.refused[cluster]
+}
+
+func (f *fleet) believe(certificate *x509.Certificate) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if name := certificate.Subject.CommonName; f.denied[name] {
+		return fmt.Errorf("user %q is denied", name)
+	}
+	return nil
+}
+
+func (f *fleet) deny(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.denied[name] = true
 }
 
 func (f *fleet) refuse(cluster string, reason error) {

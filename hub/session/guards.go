@@ -27,8 +27,8 @@ func (g guardService) Attach(stream agentv1.Guards_AttachServer) error {
 	if id.Guard == (GuardIdentity{}) {
 		return status.Error(codes.PermissionDenied, "this call is for guards: the certificate must be one that the hub issued for a dataset's guard")
 	}
-	if err := s.config.Admit(id.Guard.Cluster); err != nil {
-		return status.Error(codes.PermissionDenied, err.Error())
+	if err := s.admitted(id, id.Guard.Cluster); err != nil {
+		return err
 	}
 	if first, err := stream.Recv(); err != nil {
 		return err
@@ -40,12 +40,12 @@ func (g guardService) Attach(stream agentv1.Guards_AttachServer) error {
 	if err := stream.Send(&agentv1.GuardOrder{Kind: &agentv1.GuardOrder_Welcome{Welcome: &agentv1.GuardWelcome{Replica: s.config.Name}}}); err != nil {
 		return err
 	}
-	return s.proveTo(id.Guard, stream)
+	return s.proveTo(id, stream)
 }
 
 // proveTo answers the newest question of the guard, one at a time, until the
 // stream ends or the guard has been silent for a TTL.
-func (s *Server) proveTo(guard GuardIdentity, stream agentv1.Guards_AttachServer) error {
+func (s *Server) proveTo(id Identity, stream agentv1.Guards_AttachServer) error {
 	asks := make(chan uint64, 1)
 	received := make(chan error, 1)
 	s.receivers.Go(func() { received <- receiveAsks(stream, asks) })
@@ -69,7 +69,7 @@ func (s *Server) proveTo(guard GuardIdentity, stream agentv1.Guards_AttachServer
 				return status.Error(codes.DeadlineExceeded, "the guard asks for nothing")
 			case seq := <-asks:
 				silence.Reset(s.config.Lease.TTL)
-				if err := s.prove(ctx, guard, seq, stream.Send); err != nil {
+				if err := s.prove(ctx, id, seq, stream.Send); err != nil {
 					return err
 				}
 			}
@@ -98,9 +98,10 @@ func receiveAsks(stream agentv1.Guards_AttachServer, asks chan uint64) error {
 
 // prove asks the leader and answers. A question that the leader does not answer
 // is left open: the guard asks again, and counts from its own asking.
-func (s *Server) prove(ctx context.Context, guard GuardIdentity, seq uint64, send func(*agentv1.GuardOrder) error) error {
-	if err := s.config.Admit(guard.Cluster); err != nil {
-		return status.Error(codes.PermissionDenied, err.Error())
+func (s *Server) prove(ctx context.Context, id Identity, seq uint64, send func(*agentv1.GuardOrder) error) error {
+	guard := id.Guard
+	if err := s.admitted(id, guard.Cluster); err != nil {
+		return err
 	}
 	if s.config.Sealed() {
 		return nil // as from a hub without a leader

@@ -18,7 +18,7 @@ var errReplaced = status.Error(codes.Aborted, "a newer session of the same repli
 
 // Session implements agentv1.SessionsServer.
 func (s *Server) Session(stream agentv1.Sessions_SessionServer) error {
-	cluster, err := s.agentOf(s.identify(stream.Context()))
+	id, err := s.agentOf(s.identify(stream.Context()))
 	if err != nil {
 		s.metrics.refused.Inc()
 		return err
@@ -31,14 +31,14 @@ func (s *Server) Session(stream agentv1.Sessions_SessionServer) error {
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
 	session := &agentSession{
-		cluster: cluster, replica: hello.GetReplica(), out: newOutbox(), cancel: cancel, done: ctx.Done(),
+		id: id, cluster: id.Cluster, replica: hello.GetReplica(), out: newOutbox(), cancel: cancel, done: ctx.Done(),
 		beats: make(chan *agentv1.Heartbeat, 1),
 	}
 	if old := s.registry.add(session, time.Now()); old != nil {
 		old.cancel(errReplaced)
 	}
 	defer s.registry.remove(session)
-	log := s.config.Logger.With("cluster", cluster, "replica", session.replica)
+	log := s.config.Logger.With("cluster", session.cluster, "replica", session.replica)
 	log.Info("session opened")
 	err = s.carry(ctx, session, stream)
 	log.Info("session closed", "error", err)
@@ -149,8 +149,8 @@ func (s *Server) handle(session *agentSession, message *agentv1.AgentMessage) er
 }
 
 func (s *Server) beat(session *agentSession, heartbeat *agentv1.Heartbeat) error {
-	if err := s.config.Admit(session.cluster); err != nil {
-		return status.Error(codes.PermissionDenied, err.Error())
+	if err := s.admitted(session.id, session.cluster); err != nil {
+		return err
 	}
 	s.metrics.heartbeats.WithLabelValues(session.cluster).Inc()
 	heartbeat.Replica, heartbeat.Guard = session.replica, false
@@ -214,7 +214,8 @@ func aged(heartbeat *agentv1.Heartbeat, waited time.Duration) *agentv1.Heartbeat
 }
 
 // watchdog ends a session that has been silent for a TTL, so that the cluster
-// does not look connected.
+// does not look connected, and one whose agent is not believed any more, whatever
+// it sends.
 func (s *Server) watchdog(ctx context.Context, session *agentSession) error {
 	ticker := time.NewTicker(s.config.Lease.Tick)
 	defer ticker.Stop()
@@ -223,6 +224,9 @@ func (s *Server) watchdog(ctx context.Context, session *agentSession) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case now := <-ticker.C:
+			if err := s.admitted(session.id, session.cluster); err != nil {
+				return err
+			}
 			s.registry.mu.Lock()
 			silent := now.Sub(session.heard)
 			s.registry.mu.Unlock()

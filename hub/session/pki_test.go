@@ -1,88 +1,43 @@
 package session_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
-	"math/big"
-	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"tripod.dev/tripod/hub/session"
+	"tripod.dev/tripod/test/authority"
 )
 
-// authority is a CA for one test.
-type authority struct {
-	t    *testing.T
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pool *x509.CertPool
+// pki is a CA for one test.
+type pki struct {
+	*authority.Authority
+	t *testing.T
 }
 
-func newAuthority(t *testing.T) *authority {
+func newPKI(t *testing.T) *pki {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(cert)
-	return &authority{t, cert, key, pool}
+	return &pki{authority.New(t, "test"), t}
 }
 
-func (a *authority) issue(name, organisation string) tls.Certificate {
-	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name, Organization: []string{organisation}},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
-
-func (a *authority) server(name string) *tls.Config {
+func (p *pki) server(name string) *tls.Config {
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{a.issue("tripod:member:"+name, "tripod:members")},
-		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: a.pool,
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{p.Issue(p.t, "tripod:member:"+name, "tripod:members")},
+		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: p.Pool(),
 	}
 }
 
-func (a *authority) client(commonName, organisation string) *tls.Config {
+func (p *pki) client(commonName, organisation string) *tls.Config {
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, RootCAs: a.pool, ServerName: "127.0.0.1",
-		Certificates: []tls.Certificate{a.issue(commonName, organisation)},
+		MinVersion: tls.VersionTLS13, RootCAs: p.Pool(), ServerName: "127.0.0.1",
+		Certificates: []tls.Certificate{p.Issue(p.t, commonName, organisation)},
 	}
 }
 
-func (a *authority) agent(cluster string) *tls.Config {
-	return a.client("tripod:agent:"+cluster, "tripod:agents")
+func (p *pki) agent(cluster string) *tls.Config {
+	return p.client("tripod:agent:"+cluster, "tripod:agents")
 }
 
 func identify(cert *x509.Certificate) (session.Identity, error) {

@@ -14,6 +14,7 @@ import (
 
 // agentSession is one live stream of one replica.
 type agentSession struct {
+	id      Identity
 	cluster string
 	replica string
 	out     *outbox

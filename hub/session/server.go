@@ -138,22 +138,32 @@ func (s *Server) identifyState(state tls.ConnectionState) (Identity, error) {
 	if err != nil {
 		return Identity{}, status.Error(codes.Unauthenticated, err.Error())
 	}
+	id.certificate = state.PeerCertificates[0]
 	return id, nil
 }
 
-// agentOf is the cluster that a verified connection may speak for.
-func (s *Server) agentOf(id Identity, err error) (string, error) {
+// agentOf is the agent that a verified connection may speak for.
+func (s *Server) agentOf(id Identity, err error) (Identity, error) {
 	if err != nil {
-		return "", err
+		return Identity{}, err
 	}
 	if id.Cluster == "" {
-		return "", status.Error(codes.PermissionDenied,
+		return Identity{}, status.Error(codes.PermissionDenied,
 			"sessions are for agents: the certificate must be one that the hub issued to a cluster's agent (tripodctl join-token CLUSTER)")
 	}
-	if err := s.config.Admit(id.Cluster); err != nil {
-		return "", status.Error(codes.PermissionDenied, err.Error())
+	return id, s.admitted(id, id.Cluster)
+}
+
+// admitted says why an agent or a guard of the cluster may not come, or go on.
+func (s *Server) admitted(id Identity, cluster string) error {
+	err := s.config.Believe(id.certificate)
+	if err == nil {
+		err = s.config.Admit(cluster)
 	}
-	return id.Cluster, nil
+	if err != nil {
+		return status.Error(codes.PermissionDenied, err.Error())
+	}
+	return nil
 }
 
 func (s *Server) memberOf(ctx context.Context) (string, error) {

@@ -36,12 +36,13 @@ const (
 // yamux streams.
 func (s *Server) serveTunnel(ctx context.Context, conn *tls.Conn) {
 	defer func() { _ = conn.Close() }()
-	cluster, err := s.agentOf(s.identifyState(conn.ConnectionState()))
+	id, err := s.agentOf(s.identifyState(conn.ConnectionState()))
 	if err != nil {
 		s.metrics.refused.Inc()
 		_, _ = fmt.Fprintf(conn, "NO %s\n", status.Convert(err).Message())
 		return
 	}
+	cluster := id.Cluster
 	replica, err := readPreface(conn)
 	if err != nil {
 		s.config.Logger.Info("tunnel refused", "cluster", cluster, "error", err)
@@ -67,7 +68,7 @@ func (s *Server) serveTunnel(ctx context.Context, conn *tls.Conn) {
 		case <-tunnel.CloseChan():
 			err = net.ErrClosed
 		case <-ticker.C:
-			err = s.config.Admit(cluster)
+			err = s.admitted(id, cluster)
 		}
 	}
 	s.config.Logger.Info("tunnel closed", "cluster", cluster, "replica", replica, "error", err)

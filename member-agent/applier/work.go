@@ -86,6 +86,8 @@ func (a *Applier) makeSo(ctx context.Context, id identity, o order) (*unstructur
 	switch {
 	case err == nil && o.seen.Before(stampOf(live)):
 		return nil, fmt.Errorf("a newer revision %d is applied already; the hub's revision %d waits until it has caught up", stampOf(live).Revision, o.seen.Revision)
+	case err == nil && foreignRights(live):
+		return nil, fmt.Errorf("%s %s is in the cluster already and not ours: give the one of the hub another name, or delete this one", id.kind, id.name)
 	case err == nil && covers(live.Object, wanted.Object):
 		a.cluster.watch(o.key, a.changed)
 		return live, nil
@@ -98,6 +100,13 @@ func (a *Applier) makeSo(ctx context.Context, id identity, o order) (*unstructur
 	}
 	a.cluster.watch(o.key, a.changed)
 	return applied, nil
+}
+
+// foreignRights are rights in the whole cluster that somebody else gave. Taking them
+// over would change what they are for all whom they are bound to.
+func foreignRights(live *unstructured.Unstructured) bool {
+	kind := live.GroupVersionKind()
+	return v1alpha1.ClusterWideRights(kind.Group, kind.Kind) && live.GetLabels()[v1alpha1.LabelManagedBy] != managedBy
 }
 
 // bury deletes one object for a tombstone. It returns whether to try again: a

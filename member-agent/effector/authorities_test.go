@@ -3,54 +3,25 @@ package effector
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"log/slog"
 	"maps"
-	"math/big"
 	"slices"
 	"testing"
 	"time"
 
 	"tripod.dev/tripod/failover/guard"
+	"tripod.dev/tripod/test/authority"
 )
-
-// hubCA signs guards' certificates.
-type hubCA struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newHubCA(t *testing.T, serial int64) *hubCA {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "hub"}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &hubCA{cert, key}
-}
 
 // rotating is a cluster whose hub changes its CA: its agent's identity, its Secrets and
 // the hub's signer.
 type rotating struct {
-	trusted []*hubCA
-	issuer  *hubCA
+	trusted []*authority.Authority
+	issuer  *authority.Authority
 	due     bool
 	secret  map[string][]byte
 	broken  error
@@ -63,31 +34,30 @@ func (r *rotating) ServingCertificate() (*tls.Certificate, error) {
 func (r *rotating) Authority() *x509.CertPool {
 	pool := x509.NewCertPool()
 	for _, ca := range r.trusted {
-		pool.AddCert(ca.cert)
+		pool.AddCert(ca.Certificate)
 	}
 	return pool
 }
 
 func (r *rotating) AuthorityPEM() (text []byte) {
 	for _, ca := range r.trusted {
-		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw})...)
+		text = append(text, ca.PEM()...)
 	}
 	return text
 }
 
 func (r *rotating) Outdated(leaf *x509.Certificate) (outdated, due bool) {
-	outdated = leaf.CheckSignatureFrom(r.issuer.cert) != nil
+	outdated = leaf.CheckSignatureFrom(r.issuer.Certificate) != nil
 	return outdated, outdated && r.due
 }
 
-func (r *rotating) GuardCertificate(_ context.Context, _, _ string, request []byte) (certificate, authority []byte, err error) {
+func (r *rotating) GuardCertificate(_ context.Context, _, _ string, request []byte) (certificate, ca []byte, err error) {
 	block, _ := pem.Decode(request)
 	parsed, err := x509.ParseCertificateRequest(block.Bytes)
 	if err != nil {
 		return nil, nil, err
 	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(9), Subject: parsed.Subject,
-		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour)}, r.issuer.cert, parsed.PublicKey, r.issuer.key)
+	der, err := r.issuer.Sign(&x509.Certificate{Subject: parsed.Subject}, parsed.PublicKey)
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), r.AuthorityPEM(), err
 }
 
@@ -103,8 +73,8 @@ func (r *rotating) PutSecret(_ context.Context, _, _ string, data map[string][]b
 // TestGuardsFollowTheHubsCA: they are told first, their certificate follows when it is
 // due, and until then they are named.
 func TestGuardsFollowTheHubsCA(t *testing.T) {
-	before, after := newHubCA(t, 1), newHubCA(t, 2)
-	r := &rotating{trusted: []*hubCA{before}, issuer: before}
+	before, after := authority.New(t, "hub"), authority.New(t, "hub")
+	r := &rotating{trusted: []*authority.Authority{before}, issuer: before}
 	e := &Effector{sites: map[key]*site{}, cfg: Config{Cluster: "north", Identity: r, Certificates: r, Secrets: r, Hubs: func() []string { return []string{"192.0.2.1:6444"} }, Log: slog.New(slog.DiscardHandler)}}
 	s := e.site(key{"pay", "db"})
 	look := func(want ...string) {
@@ -123,7 +93,7 @@ func TestGuardsFollowTheHubsCA(t *testing.T) {
 	}
 	first := r.secret["tls.crt"]
 	look()
-	r.trusted, r.issuer = []*hubCA{after, before}, after
+	r.trusted, r.issuer = []*authority.Authority{after, before}, after
 	look("the guard of pay/db is about to be told the new CA")
 	if !bytes.Equal(r.secret["ca.crt"], r.AuthorityPEM()) || !bytes.Equal(r.secret["tls.crt"], first) {
 		t.Error("the guard was not told both CAs, or has a new certificate already")
@@ -133,10 +103,10 @@ func TestGuardsFollowTheHubsCA(t *testing.T) {
 	look("the certificate of the guard of pay/db: read Secret pay/tripod-guard-db: the API server is away")
 	r.broken, r.due = nil, true
 	look()
-	if leaf := leafOf(r.secret); leaf == nil || leaf.CheckSignatureFrom(after.cert) != nil {
+	if leaf := leafOf(r.secret); leaf == nil || leaf.CheckSignatureFrom(after.Certificate) != nil {
 		t.Error("the certificate is not of the new CA")
 	}
-	r.trusted = []*hubCA{after}
+	r.trusted = []*authority.Authority{after}
 	look("the guard of pay/db is about to be told the new CA")
 	look()
 }

@@ -2,7 +2,6 @@ package effector_test
 
 import (
 	"context"
-	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509/pkix"
 	"fmt"
@@ -83,12 +82,12 @@ type agent struct {
 	*effector.Effector
 	driver *counting
 	active atomic.Bool
-	ca     *authority
+	ca     hub
 }
 
 func newAgent(t *testing.T) *agent {
 	t.Helper()
-	a := &agent{driver: &counting{}, ca: newAuthority(t)}
+	a := &agent{driver: &counting{}, ca: newHub(t)}
 	a.active.Store(true)
 	var err error
 	a.Effector, err = effector.New(effector.Config{Cluster: "north-1", Replica: "agent-0", Listen: "127.0.0.1:0",
@@ -229,9 +228,9 @@ func TestACopyGoesOnAfterItsDirectiveAndAFenceEndsIt(t *testing.T) {
 
 func TestAGuardOfAnotherClusterIsTurnedAway(t *testing.T) {
 	a := newAgent(t)
-	other := newAuthority(t)
+	other := newHub(t)
 	tests := map[string]struct {
-		ca   *authority
+		ca   hub
 		name pkix.Name
 		want codes.Code
 	}{
@@ -242,10 +241,7 @@ func TestAGuardOfAnotherClusterIsTurnedAway(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			pair := tt.ca.agent(t, "x").pair
-			der, err := tt.ca.sign(tt.name, pair.PrivateKey.(*ecdsa.PrivateKey).Public())
-			must(t, err)
-			pair.Certificate = [][]byte{der}
+			pair := tt.ca.Issue(t, tt.name.CommonName, tt.name.Organization...)
 			conn, err := grpc.NewClient(a.Addr().String(), grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
 				Certificates: []tls.Certificate{pair}, InsecureSkipVerify: true})))
 			must(t, err)

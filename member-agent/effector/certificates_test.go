@@ -2,72 +2,45 @@ package effector
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
-	"math/big"
 	"testing"
 	"time"
 
 	"tripod.dev/tripod/failover/guard"
+	"tripod.dev/tripod/test/authority"
 )
 
 // office signs certificates, keeps Secrets, and is the agent's identity.
 type office struct {
-	key    *ecdsa.PrivateKey
-	cert   *x509.Certificate
+	hub    *authority.Authority
 	signed int
 	secret map[string][]byte
 }
 
 func newOffice(t *testing.T) *office {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "hub"}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := &office{key: key}
-	if o.cert, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
-	return o
+	return &office{hub: authority.New(t, "hub")}
 }
 
 func (o *office) ServingCertificate() (*tls.Certificate, error) { return &tls.Certificate{}, nil }
 
-func (o *office) AuthorityPEM() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: o.cert.Raw})
-}
+func (o *office) AuthorityPEM() []byte { return o.hub.PEM() }
 
 func (o *office) Outdated(*x509.Certificate) (outdated, due bool) { return false, false }
 
-func (o *office) Authority() *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AddCert(o.cert)
-	return pool
-}
+func (o *office) Authority() *x509.CertPool { return o.hub.Pool() }
 
-func (o *office) GuardCertificate(_ context.Context, _, _ string, request []byte) (certificate, authority []byte, err error) {
+func (o *office) GuardCertificate(_ context.Context, _, _ string, request []byte) (certificate, ca []byte, err error) {
 	o.signed++
 	block, _ := pem.Decode(request)
 	csr, err := x509.ParseCertificateRequest(block.Bytes)
 	if err != nil {
 		return nil, nil, err
 	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(2), Subject: csr.Subject,
-		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour)}, o.cert, csr.PublicKey, o.key)
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: o.cert.Raw}), err
+	der, err := o.hub.Sign(&x509.Certificate{Subject: csr.Subject}, csr.PublicKey)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), o.hub.PEM(), err
 }
 
 func (o *office) Secret(context.Context, string, string) (map[string][]byte, error) {

@@ -2,15 +2,10 @@ package effector_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -30,6 +25,7 @@ import (
 	"tripod.dev/tripod/member-agent/effector"
 	"tripod.dev/tripod/member-agent/pledging"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
+	"tripod.dev/tripod/test/authority"
 	"tripod.dev/tripod/test/freeport"
 )
 
@@ -67,36 +63,10 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// authority is a hub's CA.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pool *x509.CertPool
-}
+// hub is a hub's CA, which signs what the effector asks for, as the hub's signer does.
+type hub struct{ *authority.Authority }
 
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "hub"}, IsCA: true,
-		BasicConstraintsValid: true, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	must(t, err)
-	cert, err := x509.ParseCertificate(der)
-	must(t, err)
-	pool := x509.NewCertPool()
-	pool.AddCert(cert)
-	return &authority{cert, key, pool}
-}
-
-func (a *authority) sign(subject pkix.Name, public any) ([]byte, error) {
-	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
-	if err != nil {
-		return nil, err
-	}
-	return x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: serial, Subject: subject,
-		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour)}, a.cert, public, a.key)
-}
+func newHub(t *testing.T) hub { return hub{authority.New(t, "hub")} }
 
 // identity is an agent's.
 type identity struct {
@@ -110,25 +80,19 @@ func (i identity) Outdated(*x509.Certificate) (outdated, due bool) { return fals
 func (i identity) ServingCertificate() (*tls.Certificate, error)   { return &i.pair, nil }
 func (i identity) Authority() *x509.CertPool                       { return i.pool }
 
-func (a *authority) agent(t *testing.T, cluster string) identity {
+func (h hub) agent(t *testing.T, cluster string) identity {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
-	der, err := a.sign(pkix.Name{CommonName: "tripod:agent:" + cluster, Organization: []string{"tripod:agents"}}, key.Public())
-	must(t, err)
-	return identity{tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, a.pool, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})}
+	return identity{h.Issue(t, "tripod:agent:"+cluster, "tripod:agents"), h.Pool(), h.PEM()}
 }
 
-// GuardCertificate signs what the effector asks for, as the hub's signer does.
-func (a *authority) GuardCertificate(_ context.Context, _, _ string, request []byte) (cert, ca []byte, err error) {
+func (h hub) GuardCertificate(_ context.Context, _, _ string, request []byte) (cert, ca []byte, err error) {
 	block, _ := pem.Decode(request)
 	csr, err := x509.ParseCertificateRequest(block.Bytes)
 	if err != nil {
 		return nil, nil, err
 	}
-	der, err := a.sign(csr.Subject, csr.PublicKey)
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}), err
+	der, err := h.Sign(&x509.Certificate{Subject: csr.Subject}, csr.PublicKey)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), h.PEM(), err
 }
 
 // secrets stand for the cluster's API server; the guard's one is mounted.
@@ -175,7 +139,7 @@ type center struct {
 type fleet struct {
 	t       *testing.T
 	dir     string
-	ca      *authority
+	ca      hub
 	centers map[string]*center
 
 	mu       sync.Mutex
@@ -198,7 +162,7 @@ func newFleet(t *testing.T, names ...string) *fleet {
 	must(t, err)
 	must(t, os.Chmod(dir, 0o755))
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	f := &fleet{t: t, dir: dir, ca: newAuthority(t), centers: map[string]*center{}, silent: map[string]bool{}}
+	f := &fleet{t: t, dir: dir, ca: newHub(t), centers: map[string]*center{}, silent: map[string]bool{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	t.Cleanup(func() { cancel(); running.Wait() })

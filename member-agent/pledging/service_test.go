@@ -2,13 +2,8 @@ package pledging
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"math/big"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -21,34 +16,10 @@ import (
 
 	"tripod.dev/tripod/failover/lease"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
+	"tripod.dev/tripod/test/authority"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// authority is the hub's CA of one test.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pool *x509.CertPool
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, _ := x509.ParseCertificate(der)
-	pool := x509.NewCertPool()
-	pool.AddCert(cert)
-	return &authority{cert, key, pool}
-}
 
 // bearer is who shows a certificate, and whom it believes.
 type bearer struct {
@@ -59,23 +30,14 @@ type bearer struct {
 func (b bearer) ServingCertificate() (*tls.Certificate, error) { return &b.certificate, nil }
 func (b bearer) Authority() *x509.CertPool                     { return b.pool }
 
-func (a *authority) issue(t *testing.T, name, organization string) bearer {
+func issue(t *testing.T, hub *authority.Authority, name, organization string) bearer {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()),
-		Subject: pkix.Name{CommonName: name, Organization: []string{organization}}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}}, a.cert, key.Public(), a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return bearer{tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, a.pool}
+	return bearer{hub.Issue(t, name, organization), hub.Pool()}
 }
 
-func (a *authority) agent(t *testing.T, cluster string) bearer {
-	return a.issue(t, "tripod:agent:"+cluster, "tripod:agents")
+func agent(t *testing.T, hub *authority.Authority, cluster string) bearer {
+	t.Helper()
+	return issue(t, hub, "tripod:agent:"+cluster, "tripod:agents")
 }
 
 // quick are times for a test on real connections.
@@ -151,12 +113,12 @@ func held(address string) *agentv1.Grant {
 }
 
 func TestAPrimaryWithoutAHubLivesOnThePledgesOfItsStandby(t *testing.T) {
-	hub := newAuthority(t)
+	hub := authority.New(t, "hub")
 	record := &shelf{}
-	b := serve(t, "b", hub.agent(t, "b"), "", record)
+	b := serve(t, "b", agent(t, hub, "b"), "", record)
 	b.Granted(grant(3, func(g *agentv1.Grant) { g.TtlMillis = 1000 }), 0)
 	b.become(true)
-	a := serve(t, "a", hub.agent(t, "a"), "", &shelf{})
+	a := serve(t, "a", agent(t, hub, "a"), "", &shelf{})
 	a.Granted(held(b.address), 0)
 	kept := func() time.Duration { return a.Kept(dbKey, 3, nil) }
 	eventually(t, "pledges keep the primary", func() bool { return kept() > 0 })
@@ -178,34 +140,34 @@ func TestAPrimaryWithoutAHubLivesOnThePledgesOfItsStandby(t *testing.T) {
 }
 
 func TestAReplicaThatIsNotActivePassesTheQuestionOn(t *testing.T) {
-	hub := newAuthority(t)
+	hub := authority.New(t, "hub")
 	record := &shelf{}
-	active := serve(t, "b", hub.agent(t, "b"), "", record)
+	active := serve(t, "b", agent(t, hub, "b"), "", record)
 	active.Granted(grant(3, func(g *agentv1.Grant) { g.TtlMillis = 1000 }), 0)
 	active.become(true)
-	passive := serve(t, "b", hub.agent(t, "b"), active.address, record)
-	a := serve(t, "a", hub.agent(t, "a"), "", &shelf{})
+	passive := serve(t, "b", agent(t, hub, "b"), active.address, record)
+	a := serve(t, "a", agent(t, hub, "a"), "", &shelf{})
 	a.Granted(held(passive.address), 0)
 	eventually(t, "a pledge comes through the passive replica", func() bool { return a.Kept(dbKey, 3, nil) > 0 })
 }
 
 func TestNobodyPledgesForAnother(t *testing.T) {
-	hub, other := newAuthority(t), newAuthority(t)
+	hub, other := authority.New(t, "hub"), authority.New(t, "other")
 	for name, tc := range map[string]struct {
 		asks, answers bearer
 		onBehalfOf    string
 		want          string
 	}{
-		"another cluster answers":            {hub.agent(t, "a"), hub.agent(t, "c"), "", `not the agent of cluster b`},
-		"a guard answers":                    {hub.agent(t, "a"), hub.issue(t, "tripod:guard:b:pay:db", "tripod:guards"), "", "not the agent of cluster b"},
-		"another hub's agent answers":        {hub.agent(t, "a"), other.agent(t, "b"), "", "not of this hub"},
-		"another cluster asks":               {hub.agent(t, "d"), hub.agent(t, "b"), "", "d holds no copy"},
-		"a guard asks":                       {hub.issue(t, "tripod:guard:a:pay:db", "tripod:guards"), hub.agent(t, "b"), "", "not an agent's"},
-		"another cluster asks in its name":   {hub.agent(t, "d"), hub.agent(t, "b"), "a", "for its own cluster only"},
-		"an agent's name of another's group": {hub.issue(t, "tripod:agent:a", "tripod:members"), hub.agent(t, "b"), "", "not an agent's"},
+		"another cluster answers":            {agent(t, hub, "a"), agent(t, hub, "c"), "", `not the agent of cluster b`},
+		"a guard answers":                    {agent(t, hub, "a"), issue(t, hub, "tripod:guard:b:pay:db", "tripod:guards"), "", "not the agent of cluster b"},
+		"another hub's agent answers":        {agent(t, hub, "a"), agent(t, other, "b"), "", "not of this hub"},
+		"another cluster asks":               {agent(t, hub, "d"), agent(t, hub, "b"), "", "d holds no copy"},
+		"a guard asks":                       {issue(t, hub, "tripod:guard:a:pay:db", "tripod:guards"), agent(t, hub, "b"), "", "not an agent's"},
+		"another cluster asks in its name":   {agent(t, hub, "d"), agent(t, hub, "b"), "a", "for its own cluster only"},
+		"an agent's name of another's group": {issue(t, hub, "tripod:agent:a", "tripod:members"), agent(t, hub, "b"), "", "not an agent's"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tc.answers.pool = hub.pool
+			tc.answers.pool = hub.Pool()
 			b := serve(t, "b", tc.answers, "", &shelf{})
 			b.Granted(grant(3, func(g *agentv1.Grant) { g.TtlMillis = 1000 }), 0)
 			b.become(true)

@@ -29,7 +29,8 @@ const (
 	KindServed
 	// KindUnknown: the hub does not serve it.
 	KindUnknown
-	// KindClusterScoped: its objects are in no namespace and cannot be placed.
+	// KindClusterScoped: its objects are in no namespace and cannot be placed. Those
+	// of v1alpha1.ClusterWideRights can, and are KindServed.
 	KindClusterScoped
 )
 
@@ -40,7 +41,7 @@ type kind struct {
 	cancel   context.CancelFunc
 }
 
-// Templates of a kind in a namespace. Unless the state is KindServed the list
+// Templates of a kind in a namespace, "" for a kind that is in none. Unless the state is KindServed the list
 // says nothing about what exists.
 func (c *Catalog) Templates(gvk schema.GroupVersionKind, namespace string) ([]*unstructured.Unstructured, KindState) {
 	c.mu.Lock()
@@ -211,7 +212,7 @@ func (c *Catalog) discover(gvk schema.GroupVersionKind) (schema.GroupVersionReso
 		if r.Kind != gvk.Kind || strings.Contains(r.Name, "/") {
 			continue
 		}
-		if !r.Namespaced {
+		if !r.Namespaced && !v1alpha1.ClusterWideRights(gvk.Group, gvk.Kind) {
 			return schema.GroupVersionResource{}, KindClusterScoped, nil
 		}
 		return gvk.GroupVersion().WithResource(r.Name), KindServed, nil

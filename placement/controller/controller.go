@@ -6,6 +6,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -173,7 +174,8 @@ func (c *Controller) route(q queue, e catalog.Event) {
 		q.Add(types.NamespacedName{Namespace: e.Namespace, Name: e.Name})
 		c.all(q, func(p *v1alpha1.Placement) bool { return p.Namespace == e.Namespace })
 	case catalog.TopicTemplate:
-		c.all(q, func(p *v1alpha1.Placement) bool { return p.Namespace == e.Namespace && names(p, e.Kind) })
+		namespace := cmp.Or(e.Namespace, v1alpha1.NamespaceSystem) // of placements that can select it
+		c.all(q, func(p *v1alpha1.Placement) bool { return p.Namespace == namespace && names(p, e.Kind) })
 	case catalog.TopicKind:
 		c.all(q, func(p *v1alpha1.Placement) bool { return names(p, e.Kind) })
 	case catalog.TopicCluster:

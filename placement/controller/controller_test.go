@@ -283,7 +283,8 @@ func TestKindsThatCannotBePlacedAreRefusedWithTheReason(t *testing.T) {
 		want     string
 	}{
 		"own":    {v1alpha1.ResourceSelector{APIVersion: "tripod.dev/v1alpha1", Kind: "Placement", Name: "x"}, "the hub's own"},
-		"global": {v1alpha1.ResourceSelector{APIVersion: "rbac.authorization.k8s.io/v1", Kind: "ClusterRole", Name: "admin"}, "in no namespace"},
+		"global": {v1alpha1.ResourceSelector{APIVersion: "scheduling.k8s.io/v1", Kind: "PriorityClass", Name: "high"}, "in no namespace"},
+		"rights": {v1alpha1.ResourceSelector{APIVersion: "rbac.authorization.k8s.io/v1", Kind: "ClusterRole", Name: "admin"}, "only a placement in namespace tripod-system"},
 	} {
 		p := ledger()
 		p.Name = name

@@ -66,7 +66,16 @@ func (c *Controller) gather(p *v1alpha1.Placement) selection {
 			return selection{reason: reasonKindNotPlaceable, problem: fmt.Sprintf(
 				"placement %s selects %s, which is the hub's own: take it out of spec.resources", name, gvk.Kind)}
 		}
-		objects, state := c.catalog.Templates(gvk, p.Namespace)
+		namespace := p.Namespace
+		if v1alpha1.ClusterWideRights(gvk.Group, gvk.Kind) {
+			if namespace != v1alpha1.NamespaceSystem {
+				return selection{reason: reasonKindNotPlaceable, problem: fmt.Sprintf(
+					"placement %s selects %s, which gives rights in whole clusters: only a placement in namespace %s can; take it out of spec.resources",
+					name, gvk.Kind, v1alpha1.NamespaceSystem)}
+			}
+			namespace = ""
+		}
+		objects, state := c.catalog.Templates(gvk, namespace)
 		switch state {
 		case catalog.KindPending:
 			return selection{pending: true}

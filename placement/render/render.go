@@ -87,6 +87,10 @@ func override(obj *unstructured.Unstructured, target Target) (*unstructured.Unst
 			if patch.Kind != obj.GetKind() || (patch.Name != "" && patch.Name != obj.GetName()) {
 				continue
 			}
+			if obj.GroupVersionKind().Group == v1alpha1.GroupRights {
+				return nil, fmt.Errorf("placement %s: overrides[%d].patches[%d] is for %s: the hub has judged who may give these rights as they are written, so no override changes them: take it out",
+					target.Placement, i, j, describe(obj))
+			}
 			patched, err := apply(obj, patch.JSONPatch)
 			if err != nil {
 				return nil, fmt.Errorf("placement %s: overrides[%d].patches[%d] of %s for cluster %s: %w: correct its jsonPatch",

@@ -113,6 +113,16 @@ func TestRefusals(t *testing.T) {
 				}
 			}, "must leave apiVersion, kind, name and namespace",
 		},
+		"an override of rights": {
+			func(o *unstructured.Unstructured, r *render.Target) {
+				o.Object = map[string]any{
+					"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": map[string]any{"name": "sre", "namespace": "pay"},
+				}
+				r.Overrides[0].Patches[0] = v1alpha1.OverridePatch{Kind: "RoleBinding", JSONPatch: []v1alpha1.JSONPatchOperation{
+					{Op: "add", Path: "/subjects", Value: &apiextensionsv1.JSON{Raw: []byte(`[]`)}},
+				}}
+			}, "no override changes them",
+		},
 		"a service account token": {
 			func(o *unstructured.Unstructured, _ *render.Target) {
 				o.Object = map[string]any{

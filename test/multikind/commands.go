@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +14,7 @@ import (
 )
 
 func up(which *selection) *cobra.Command {
-	config := lab.Config{}
+	var centers []string
 	nodes, store := "", ""
 	hub := true
 	command := &cobra.Command{
@@ -24,20 +22,19 @@ func up(which *selection) *cobra.Command {
 		Short: "Boot or repair the lab; return when all of it is ready",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			config.Name, config.StateRoot, config.Nodes, config.Store = which.name, which.stateRoot, lab.Nodes(nodes), lab.Store(store)
+			config, err := which.config()
+			if err != nil {
+				return err
+			}
+			config.Centers, config.Nodes, config.Store = centers, lab.Nodes(nodes), lab.Store(store)
 			if cmd.Flags().Changed("hub") {
 				config.Hub = &hub
 			}
-			program, err := os.Executable()
-			if err != nil {
-				return fmt.Errorf("find own program: %w", err)
-			}
-			config.BinDir = filepath.Dir(program)
 			_, err = lab.Up(cmd.Context(), config, printer(cmd.ErrOrStderr()))
 			return err
 		},
 	}
-	command.Flags().StringSliceVar(&config.Centers, "centers", nil, "centers as REGION-NUMBER (default north-1,north-2,south-1 in a new lab)")
+	command.Flags().StringSliceVar(&centers, "centers", nil, "centers as REGION-NUMBER (default north-1,north-2,south-1 in a new lab)")
 	command.Flags().StringVar(&store, "store", "", "etcd, or tripod: the clusters keep their objects in the hub's store (default etcd in a new lab)")
 	command.Flags().StringVar(&nodes, "nodes", "", "real: clusters run pods; none: control planes only (default real in a new lab)")
 	command.Flags().BoolVar(&hub, "hub", true, "run a hub member and an agent in each center")

@@ -2,12 +2,9 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
-	"tripod.dev/tripod/test/multikind/lab"
 	"tripod.dev/tripod/test/multikind/scenario"
 )
 
@@ -22,14 +19,12 @@ func demo(which *selection) *cobra.Command {
 			if rounds < 1 || rounds > 100 {
 				return fmt.Errorf("rounds is %d: use 1 to 100", rounds)
 			}
-			program, err := os.Executable()
+			config, err := which.realLab()
 			if err != nil {
-				return fmt.Errorf("find own program: %w", err)
+				return err
 			}
 			return scenario.Demo(cmd.Context(), scenario.DemoConfig{
-				Lab: lab.Config{
-					Name: which.name, StateRoot: which.stateRoot, BinDir: filepath.Dir(program), Nodes: lab.NodesReal,
-				},
+				Lab:    config,
 				Rounds: rounds, Folder: folder, Out: cmd.OutOrStdout(),
 			})
 		},

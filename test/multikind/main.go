@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"tripod.dev/tripod/test/multikind/lab"
 	"tripod.dev/tripod/test/multikind/machine"
 )
 
@@ -37,6 +39,22 @@ func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 type selection struct {
 	name      string
 	stateRoot string
+}
+
+// config is that of the lab, with the programs beside this one.
+func (s *selection) config() (lab.Config, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return lab.Config{}, fmt.Errorf("find own program: %w", err)
+	}
+	return lab.Config{Name: s.name, StateRoot: s.stateRoot, BinDir: filepath.Dir(program)}, nil
+}
+
+// realLab is config for what needs pods.
+func (s *selection) realLab() (lab.Config, error) {
+	config, err := s.config()
+	config.Nodes = lab.NodesReal
+	return config, err
 }
 
 func root() *cobra.Command {

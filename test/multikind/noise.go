@@ -1,14 +1,10 @@
 package main
 
 import (
-	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"tripod.dev/tripod/test/multikind/lab"
 	"tripod.dev/tripod/test/multikind/scenario"
 )
 
@@ -19,14 +15,12 @@ func noise(which *selection) *cobra.Command {
 		Short: "Disturb a healthy fleet with what must never move a role",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			program, err := os.Executable()
+			config, err := which.realLab()
 			if err != nil {
-				return fmt.Errorf("find own program: %w", err)
+				return err
 			}
 			return scenario.Noise(cmd.Context(), scenario.NoiseConfig{
-				Lab: lab.Config{
-					Name: which.name, StateRoot: which.stateRoot, BinDir: filepath.Dir(program), Nodes: lab.NodesReal,
-				},
+				Lab:      config,
 				Duration: duration, Seed: seed, Folder: folder, Out: cmd.OutOrStdout(), Tell: cmd.ErrOrStderr(),
 			})
 		},

@@ -35,7 +35,9 @@ type PlacementList struct {
 
 // PlacementSpec selects templates and clusters.
 type PlacementSpec struct {
-	// Resources select the templates, in the placement's namespace.
+	// Resources select the templates, in the placement's namespace. A placement in
+	// tripod-system can also name ClusterRoles and ClusterRoleBindings that carry the
+	// label tripod.dev/place=true; that takes the verb place on them.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=128
 	Resources []ResourceSelector `json:"resources"`

@@ -35,12 +35,7 @@ func Start(t testing.TB, more ...string) *rest.Config {
 	t.Helper()
 	program := Program(t)
 	dir := t.TempDir()
-	addresses := freeport.Addresses(t, 3)
-	etcd, peer, secure := addresses[0], addresses[1], addresses[2]
-	start(t, dir, program, "etcd", "--data-dir", filepath.Join(dir, "etcd"), "--unsafe-no-fsync",
-		"--listen-client-urls", "http://"+etcd, "--advertise-client-urls", "http://"+etcd,
-		"--listen-peer-urls", "http://"+peer, "--initial-advertise-peer-urls", "http://"+peer,
-		"--initial-cluster", "default=http://"+peer)
+	secure := freeport.Addresses(t, 1)[0]
 	key := filepath.Join(dir, "accounts.key")
 	writeKey(t, key)
 	tokens := filepath.Join(dir, "tokens.csv")
@@ -48,7 +43,7 @@ func Start(t testing.TB, more ...string) *rest.Config {
 		t.Fatal(err)
 	}
 	_, securePort, _ := net.SplitHostPort(secure)
-	start(t, dir, program, append([]string{"kube-apiserver", "--etcd-servers", "http://" + etcd, "--bind-address", "127.0.0.1",
+	Run(t, program, append([]string{"kube-apiserver", "--etcd-servers", Etcd(t), "--bind-address", "127.0.0.1",
 		"--secure-port", securePort, "--cert-dir", filepath.Join(dir, "certs"), "--token-auth-file", tokens,
 		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", key,
 		"--service-account-signing-key-file", key, "--authorization-mode", "RBAC",
@@ -60,6 +55,18 @@ func Start(t testing.TB, more ...string) *rest.Config {
 	}
 	ready(t, config)
 	return config
+}
+
+// Etcd boots an etcd that lives as long as the test and returns its URL. It is up
+// a moment later: clients wait for it.
+func Etcd(t testing.TB) string {
+	t.Helper()
+	addresses := freeport.Addresses(t, 2)
+	url, peer := "http://"+addresses[0], "http://"+addresses[1]
+	Run(t, Program(t), "etcd", "--data-dir", t.TempDir(), "--unsafe-no-fsync",
+		"--listen-client-urls", url, "--advertise-client-urls", url,
+		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer)
+	return url
 }
 
 // Program is the path of kubernode, which is all programs of Kubernetes in one.
@@ -92,9 +99,12 @@ func root(t testing.TB) string {
 	return ""
 }
 
-func start(t testing.TB, dir, program string, args ...string) {
+// Run starts a program that lives as long as the test, which shows the end of its
+// log when it fails.
+func Run(t testing.TB, program string, args ...string) {
 	t.Helper()
-	log, err := os.Create(filepath.Join(dir, args[0]+".log"))
+	dir := t.TempDir()
+	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +112,7 @@ func start(t testing.TB, dir, program string, args ...string) {
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
-		t.Fatalf("start %s: %v", args[0], err)
+		t.Fatalf("start %s: %v", program, err)
 	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
@@ -110,7 +120,7 @@ func start(t testing.TB, dir, program string, args ...string) {
 		_ = log.Close()
 		if t.Failed() {
 			tail, _ := os.ReadFile(log.Name())
-			t.Logf("end of the log of %s:\n%s", args[0], tail[max(0, len(tail)-4000):])
+			t.Logf("end of the log of %s %s:\n%s", filepath.Base(program), args[0], tail[max(0, len(tail)-4000):])
 		}
 	})
 }

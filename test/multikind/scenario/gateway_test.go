@@ -30,6 +30,7 @@ func TestGateway(t *testing.T) {
 	t.Run("exec carries input, output, errors and the exit code", func(t *testing.T) { execInto(t, f) })
 	t.Run("cp there and back keeps every byte", func(t *testing.T) { copyThereAndBack(t, f) })
 	t.Run("port-forward serves several connections", func(t *testing.T) { forward(t, f) })
+	t.Run("debug adds a container to a pod that runs, and attaches to it", func(t *testing.T) { debugPod(t, f) })
 	t.Run("logs are a cluster's", func(t *testing.T) { logs(t, f) })
 	t.Run("apply, wait and delete in one cluster", func(t *testing.T) { applyInOne(t, f) })
 	t.Run("a person may reach the clusters that the hub's RBAC names, as themselves", func(t *testing.T) { personOfOneCluster(t, f) })
@@ -153,6 +154,25 @@ func fetch(ctx context.Context, client *http.Client, url string) error {
 		return fmt.Errorf("%s answered %s", url, response.Status)
 	}
 	return nil
+}
+
+// debugPod debugs a pod without a shell with the database's image, which every node has.
+func debugPod(t *testing.T, f *Fleet) {
+	namespace := guest + "-debug" // that of the other tests may be going
+	t.Cleanup(func() { drop(t, f, "south-1", "namespace/"+namespace) })
+	kubectl := func(input string, arguments ...string) string {
+		t.Helper()
+		return must(t)(f.Kubectl(t.Context(), strings.NewReader(input), append([]string{"--context", "south-1"}, arguments...)...))
+	}
+	image := kubectl("", "-n", "pay", "get", "pod", "ledger-db-0", "-o", `jsonpath={.spec.containers[?(@.name=="database")].image}`)
+	kubectl("", "create", "namespace", namespace)
+	kubectl("", "-n", namespace, "run", "shellless", "--image", "tripod.dev/pause:dev", "--image-pull-policy", "IfNotPresent")
+	kubectl("", "-n", namespace, "wait", "pod/shellless", "--for", "condition=Ready", "--timeout", "60s")
+	out := kubectl("to the debugger\n", "-n", namespace, "debug", "shellless", "-i", "--quiet", "--image", image, "--image-pull-policy", "IfNotPresent",
+		"--container", "debugger", "--target", "shellless", "--", "sh", "-c", "cat")
+	if !strings.Contains(out, "to the debugger\n") {
+		t.Errorf("the debugger wrote %q, wants what it read", out)
+	}
 }
 
 func logs(t *testing.T, f *Fleet) {
