@@ -93,7 +93,7 @@ func (s *Snapshot) unconfirmed(det Detection, app *v1alpha1.Application) string 
 		if d.Status.Phase != v1alpha1.DatasetSteady || det.Classes[primary] != Silent || !s.Fleet.Sightings[primary].LeaseOver {
 			continue
 		}
-		return fmt.Sprintf("%s, the primary of dataset %s, is silent: %s. Bring the hub's members back (tripodctl hub status), or move it: tripodctl failover %s/%s",
+		return fmt.Sprintf("%s, the primary of dataset %s, is silent: %s; until then it moves on order only. Look at: tripodctl hub status. To move it: tripodctl failover %s/%s",
 			primary, d.Name, det.Reasons[primary], app.Namespace, app.Name)
 	}
 	return ""

@@ -27,9 +27,9 @@ const (
 	archiveHome = "north-1"
 )
 
-// archive is its namespace: another one in every run, because clusters refuse a
-// dataset of the same name that starts again at a lower epoch.
-var archive = fmt.Sprintf("archive-%d", time.Now().Unix())
+// archive is its namespace: another one each time that it is deployed, because clusters
+// refuse a dataset of the same name that starts again at a lower epoch.
+var archive string
 
 // S3: the primary's center loses power and only an asynchronous copy in another
 // region is left. The run stops and shows the loss, goes on only after an
@@ -89,6 +89,7 @@ func loseUnreplicated(t *testing.T, b *Business) fault.Effect {
 // deployArchive places the archive and starts its clients.
 func deployArchive(t *testing.T, f *Fleet) *Business {
 	t.Helper()
+	archive = fmt.Sprintf("archive-%d", time.Now().Unix())
 	var clusters []ledger.Cluster
 	for _, c := range f.Lab.Centers() {
 		if c.Name == archiveHome || c.Name == remoteCenter {
