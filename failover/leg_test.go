@@ -109,3 +109,58 @@ func checkOf(app *v1alpha1.Application, check, target string) v1alpha1.Preflight
 	}
 	return v1alpha1.PreflightCheck{}
 }
+
+// After a failover both other legs are made anew at once, and neither waits for the
+// other. The one of the same city joins the sync set whatever the remote one is at,
+// and is taken first; the remote one never joins, and needs a person.
+func TestBothLegsAreProtectedAnewEachByItself(t *testing.T) {
+	w := newWorld(t).steady()
+	w.lose("north-1")
+	w.turns(4)
+	zero := int64(0)
+	whole := Observed{Role: v1alpha1.RoleReplica, State: v1alpha1.StateStreaming, Epoch: 2, LagBytes: &zero, LagSeconds: &zero, Guarded: v1alpha1.Guarded}
+	primary := func(streams ...string) {
+		w.s.Observed[Copy{ledger, "north-2"}] = Observed{Role: v1alpha1.RolePrimary, State: v1alpha1.StateRunning, Epoch: 2,
+			Guarded: v1alpha1.Guarded, Streaming: streams, CaughtUp: streams}
+	}
+	primary()
+	w.see("north-1", v1alpha1.RoleNone, v1alpha1.StateCopying, 2)
+	w.see("south-1", v1alpha1.RoleNone, v1alpha1.StateCopying, 2)
+	w.pass(100 * time.Millisecond)
+	w.turns(2)
+	if c, why := Choose(&w.s, w.det, w.app(), w.s.Datasets); why == "" {
+		t.Fatalf("while both are copied, %s is a target", c.Cluster)
+	}
+
+	w.s.Observed[Copy{ledger, "south-1"}] = whole
+	primary("south-1")
+	w.sent = nil
+	w.turns(3)
+	c, why := Choose(&w.s, w.det, w.app(), w.s.Datasets)
+	if why != "" || c.Cluster != "south-1" || c.NeedsApproval == "" {
+		t.Errorf("the remote leg is whole first: %+v %q", c, why)
+	}
+	if set := w.db().Status.SyncSet; len(set) != 1 || w.count(VerbSetSyncSet) != 0 {
+		t.Errorf("the remote leg joined: %v, asked %d times", set, w.count(VerbSetSyncSet))
+	}
+
+	w.s.Observed[Copy{ledger, "north-1"}] = whole
+	primary("north-1", "south-1")
+	w.turns(2)
+	for _, sent := range w.sent {
+		if sent.Verb == VerbSetSyncSet && strings.Join(sent.SyncSet, ",") != "north-2,north-1" {
+			t.Errorf("the primary is told to wait for %v", sent.SyncSet)
+		}
+	}
+	o := w.s.Observed[Copy{ledger, "north-2"}]
+	o.Acknowledges = []string{"north-1"}
+	w.s.Observed[Copy{ledger, "north-2"}] = o
+	w.pass(100 * time.Millisecond)
+	w.turns(2)
+	if !inSyncSet(w.db(), "north-1") || inSyncSet(w.db(), "south-1") {
+		t.Errorf("the sync set is %v", w.db().Status.SyncSet)
+	}
+	if c, why := Choose(&w.s, w.det, w.app(), w.s.Datasets); why != "" || c.Cluster != "north-1" {
+		t.Errorf("both are whole: %+v %q", c, why)
+	}
+}

@@ -65,8 +65,12 @@ func observed(ms v1alpha1.DatasetMemberStatus, o Observed, now time.Time) v1alph
 }
 
 // copyState is what an observation says of a volume. A copy that does not run
-// says nothing: it may be a torn one.
+// says nothing by that: it may be a torn one. Its guard knows a volume that is
+// empty now, whatever was on it before.
 func copyState(was v1alpha1.CopyState, o Observed) v1alpha1.CopyState {
+	if o.Copy == v1alpha1.CopyEmpty || o.Copy == v1alpha1.CopyPartial {
+		return o.Copy
+	}
 	switch o.State {
 	case v1alpha1.StateCopying:
 		return v1alpha1.CopyPartial
@@ -88,6 +92,8 @@ func (s *Snapshot) incomplete(d *v1alpha1.Dataset, cluster string) string {
 		state = copyState(state, o)
 	}
 	switch {
+	case state == v1alpha1.CopyEmpty:
+		return "has an empty volume, and no copy of dataset " + key(d).String()
 	case state == v1alpha1.CopyPartial:
 		return "holds a part of a copy of dataset " + key(d).String() + " that is being made anew"
 	case state == "" && !inSyncSet(d, cluster):

@@ -28,6 +28,8 @@ type Observed struct {
 	LagBytes      *int64
 	LagSeconds    *int64
 	Guarded       v1alpha1.GuardCoverage
+	// Copy is what the volume holds, as its guard says; empty if it does not.
+	Copy v1alpha1.CopyState
 	// Acknowledges, Streaming and CaughtUp name clusters; a primary tells them.
 	Acknowledges, Streaming, CaughtUp []string
 	Message                           string

@@ -109,7 +109,10 @@ func (p proposer) ProposeRenewal(ctx context.Context, renewal *raftlogv1.LeaseRe
 }
 
 // sight shows the failover engine who hears whom.
-type sight struct{ vantages *term.Vantages }
+type sight struct {
+	vantages     *term.Vantages
+	observations *term.Observations
+}
 
 func (s sight) Members() []failover.HubMember {
 	var members []failover.HubMember
@@ -124,6 +127,7 @@ func (s sight) Sight(cluster string) controller.Sight {
 		HeardBy:      s.vantages.HeardBy(cluster),
 		Unobservable: s.vantages.Unobservable(cluster),
 		Stable:       s.vantages.Stable(cluster),
+		Pledges:      s.observations.Pledge(cluster),
 	}
 }
 

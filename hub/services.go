@@ -11,6 +11,7 @@ import (
 	"tripod.dev/tripod/failover/traffic/dns"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 	"tripod.dev/tripod/hub/identity"
+	hubstore "tripod.dev/tripod/hub/store"
 	"tripod.dev/tripod/hub/term"
 	"tripod.dev/tripod/placement/catalog"
 	placementcontroller "tripod.dev/tripod/placement/controller"
@@ -58,13 +59,14 @@ func (m *Member) openServices(context.Context) (err error) {
 		Member: m.config.Name, Rest: api,
 		Incarnation: m.store.Incarnation, Term: m.currentTerm,
 		Applied: m.store.Revision,
-		Leases:  m.senses.leases, Vantages: sight{m.senses.vantages}, Observations: reports{m.senses.observations},
+		Leases:  m.senses.leases, Vantages: sight{m.senses.vantages, m.senses.observations}, Observations: reports{m.senses.observations},
 		Directives: directives(func(ctx context.Context, cluster string, d *agentv1.Directive) (*agentv1.DirectiveResult, error) {
 			return m.sessions.Direct(ctx, cluster, d)
 		}),
-		Signer: m.identity.EvidenceKey(),
-		Engine: failover.DefaultConfig(m.lease.Tick, m.lease.TTL),
-		Log:    m.logger,
+		HubPledges: func() bool { return m.store.Level() >= hubstore.LevelPledges },
+		Signer:     m.identity.EvidenceKey(),
+		Engine:     failover.DefaultConfig(m.lease.Tick, m.lease.TTL),
+		Log:        m.logger,
 	})
 	if err != nil {
 		return err

@@ -201,6 +201,7 @@ func (a *Agent) parts(made *assembled, incarnation uint64, revision int64) (err 
 		Cluster: config.Cluster, Replica: config.Replica, Listen: config.GuardListen,
 		Identity: a.credentials, Certificates: a.enrolment, Secrets: effector.NewClusterSecrets(a.local), Hubs: a.knownHubs,
 		Drills:  drill.NewCenter(a.local),
+		Sockets: config.Drivers,
 		Pledges: promises, Serve: promises.Register,
 		Active: hall.active, Hurry: made.sessions.Hurry, Log: log,
 	})

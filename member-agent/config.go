@@ -33,6 +33,9 @@ type Config struct {
 	// are served; an empty HealthListen serves none.
 	GuardListen  string
 	HealthListen string
+	// Drivers are the dataset drivers beside the agent: the path of each one's Unix
+	// socket by its name.
+	Drivers map[string]string
 	// Replicas is HOST:PORT; the host resolves to every replica of this agent.
 	Replicas string
 	// RESTConfig reaches this cluster's own API server as the agent's service

@@ -107,7 +107,7 @@ func (h *hall) became(active bool) {
 // heartbeat is a new one, without number.
 func (h *hall) heartbeat() *agentv1.Heartbeat {
 	reason := h.unobservable()
-	beat := &agentv1.Heartbeat{Active: h.active(), Observable: reason == "", UnobservableReason: reason}
+	beat := &agentv1.Heartbeat{Active: h.active(), Observable: reason == "", UnobservableReason: reason, Pledges: true}
 	var behind []string
 	if beat.Active {
 		beat.Datasets = h.effector.Observations()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -36,7 +37,7 @@ TRIPOD_JOIN_TOKEN_FILE. The agent only dials out: to every hub member's ports
 
 type flags struct {
 	cluster, hub, hubAPI, tokenFile, namespace, replica string
-	guard, health, kubeconfig, level                    string
+	guard, health, kubeconfig, level, drivers           string
 }
 
 func main() {
@@ -66,6 +67,7 @@ func main() {
 	text(&f.replica, "replica", envOr("POD_NAME", hostName()), "name of this replica")
 	text(&f.guard, "listen-guard", ":7443", "address where the guards of databases attach")
 	text(&f.health, "listen-health", ":7080", "address of /healthz, /readyz and /metrics; empty serves none")
+	text(&f.drivers, "drivers", "", "dataset drivers beside the agent, NAME=/path/of/its.sock, separated by commas")
 	text(&f.kubeconfig, "kubeconfig", "", "kubeconfig of this cluster; default: the pod's service account")
 	text(&f.level, "log-level", "info", "debug, info, warn or error")
 	if err := command.Execute(); err != nil {
@@ -104,17 +106,37 @@ func run(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
+	drivers, err := sockets(f.drivers)
+	if err != nil {
+		return err
+	}
 	// 3. The agent.
 	agent, err := memberagent.New(memberagent.Config{
 		Cluster: f.cluster, Hub: endpoint.Parse(f.hub, endpoint.RPCPort), HubAPI: endpoint.Parse(f.hubAPI, endpoint.APIPort),
 		JoinTokenFile: f.tokenFile, Namespace: f.namespace, Replica: f.replica, Version: version,
-		GuardListen: f.guard, HealthListen: f.health, RESTConfig: local, Logger: logger,
+		GuardListen: f.guard, HealthListen: f.health, RESTConfig: local, Drivers: drivers, Logger: logger,
 	})
 	if err != nil {
 		return err
 	}
 	// 4. Until a signal; Run ends its parts itself and gives the election back.
 	return agent.Run(ctx)
+}
+
+// sockets reads --drivers.
+func sockets(text string) (map[string]string, error) {
+	drivers := map[string]string{}
+	for one := range strings.SplitSeq(text, ",") {
+		if one == "" {
+			continue
+		}
+		name, path, ok := strings.Cut(one, "=")
+		if !ok || name == "" || !filepath.IsAbs(path) || drivers[name] != "" {
+			return nil, fmt.Errorf("--drivers holds %q, wants NAME=/path/of/its.sock, each name once", one)
+		}
+		drivers[name] = path
+	}
+	return drivers, nil
 }
 
 func clusterConfig(path string) (*rest.Config, error) {

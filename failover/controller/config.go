@@ -39,6 +39,8 @@ type Sight struct {
 	Unobservable string
 	// Stable is how long the leader has heard the cluster without a gap.
 	Stable time.Duration
+	// Pledges: an agent of it is heard, and every replica knows pledges.
+	Pledges bool
 }
 
 // Vantages is who hears whom, on the leader's clock.
@@ -88,6 +90,10 @@ type Config struct {
 	Vantages     Vantages
 	Observations Observations
 	Directives   Directives
+	// HubPledges says whether every member of the hub knows, now and from now on,
+	// that pledges may keep a primary alive: an older one that came to lead would
+	// take the end of a lease for a proof.
+	HubPledges func() bool
 	// Signer signs the head of each run's evidence; nil leaves it unsigned.
 	Signer crypto.Signer
 
@@ -125,6 +131,8 @@ func (c *Config) Validate() error {
 		return errors.New("failover controller: Applied must be given: a lease book that lags proves nothing")
 	case c.Incarnation == nil || c.Term == nil:
 		return errors.New("failover controller: Incarnation and Term must be given: effectors refuse directives without them")
+	case c.HubPledges == nil:
+		return errors.New("failover controller: HubPledges must be given: pledges are offered only when every member knows them")
 	case !c.Engine.Pledges:
 		return errors.New("failover controller: Engine.Pledges is off: agents live on pledges, so elapsed time alone proves less: set it")
 	}

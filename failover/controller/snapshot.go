@@ -93,15 +93,26 @@ func (c *Controller) fleet(clusters []*v1alpha1.Cluster, now time.Time) failover
 		if cl.Spec.Admission != v1alpha1.AdmissionAccepted || !cl.HasJoined() {
 			continue
 		}
-		f.Clusters = append(f.Clusters, failover.Cluster{Name: cl.Name, Region: cl.Spec.Region, Center: cl.Spec.Center,
-			AgentAddress: cl.Spec.AgentAddress, Hold: hold(cl.Spec.Hold, now)})
 		over, silent := c.cfg.Leases.Fence(cl.Name, 0)
 		youngest = min(youngest, silent)
 		sight := c.cfg.Vantages.Sight(cl.Name)
+		f.Clusters = append(f.Clusters, failover.Cluster{Name: cl.Name, Region: cl.Spec.Region, Center: cl.Spec.Center,
+			AgentAddress: c.agentAddress(cl, sight), Hold: hold(cl.Spec.Hold, now)})
 		f.Sightings[cl.Name] = failover.Sighting{LeaseOver: over, Silent: silent, HeardBy: sight.HeardBy, Unobservable: sight.Unobservable, Stable: sight.Stable}
 	}
 	f.AfterOutage = c.outage(youngest)
 	return f
+}
+
+// agentAddress is where an agent answers others, once everybody whom that concerns
+// knows pledges. It may be set in the Cluster before: nothing is offered until the
+// last member of the hub and the last replica of the agent are upgraded. What was
+// offered once stays, so nobody is to be downgraded after that.
+func (c *Controller) agentAddress(cl *v1alpha1.Cluster, sight Sight) string {
+	if !sight.Pledges || !c.cfg.HubPledges() {
+		return ""
+	}
+	return cl.Spec.AgentAddress
 }
 
 // hold is why a person keeps roles away from a cluster now, or empty.
@@ -143,7 +154,8 @@ func fromWire(d *agentv1.DatasetObservation, age time.Duration) failover.Observe
 	o := failover.Observed{Role: roles[d.GetRole()], State: v1alpha1.MemberState(d.GetState()), Epoch: d.GetEpoch(),
 		Position: d.GetPosition(), PositionBytes: d.GetPositionBytes(), Timeline: d.GetTimeline(),
 		LagBytes: d.LagBytes, LagSeconds: d.LagSeconds, Guarded: v1alpha1.GuardUnknown,
-		Acknowledges: d.GetAcknowledges(), Streaming: d.GetStreaming(), CaughtUp: d.GetCaughtUp(), Message: d.GetMessage(), Age: age}
+		Acknowledges: d.GetAcknowledges(), Streaming: d.GetStreaming(), CaughtUp: d.GetCaughtUp(), Message: d.GetMessage(), Age: age,
+		Copy: v1alpha1.CopyState(d.GetCopy())}
 	if d.GetGuardKnown() {
 		o.Guarded = v1alpha1.Unguarded
 		if d.GetGuarded() {

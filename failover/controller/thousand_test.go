@@ -186,7 +186,7 @@ func (m *many) controller(t *testing.T) *Controller {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{Member: "hub-north-2", Incarnation: func() uint64 { return 1 }, Term: func() uint64 { return 7 }, Applied: func() int64 { return 1 << 40 }, Leases: m, Vantages: m,
+	cfg := Config{Member: "hub-north-2", Incarnation: func() uint64 { return 1 }, Term: func() uint64 { return 7 }, Applied: func() int64 { return 1 << 40 }, HubPledges: func() bool { return true }, Leases: m, Vantages: m,
 		Observations: m, Directives: m, Signer: key, Tick: 50 * time.Millisecond, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	cfg.Engine = failover.DefaultConfig(time.Second, 5*time.Second)
 	cfg.Engine.Suspect, cfg.Engine.Grace = 10*time.Millisecond, time.Nanosecond

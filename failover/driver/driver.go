@@ -106,6 +106,17 @@ const (
 	StateUnknown    State = "Unknown"
 )
 
+// CopyState is what the volume of a copy holds; empty if that is not known. The
+// values are v1alpha1.CopyState's.
+type CopyState string
+
+// States of a volume.
+const (
+	CopyWhole   CopyState = "Whole"
+	CopyPartial CopyState = "Partial" // nothing that may be started
+	CopyEmpty   CopyState = "Empty"
+)
+
 // Position is how far a copy's log reaches.
 type Position struct {
 	// Text is the driver's own form.
@@ -140,7 +151,9 @@ type Observation struct {
 	// GuardKnown is false while no guard answers.
 	Guarded    bool
 	GuardKnown bool
-	Message    string
+	// Copy is told also while the copy does not run.
+	Copy    CopyState
+	Message string
 }
 
 // Probed is what a write met.

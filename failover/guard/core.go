@@ -3,6 +3,7 @@ package guard
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -48,6 +49,7 @@ func (c *Core) Memory() Memory {
 	m := c.memory
 	m.WaitsFor = slices.Clone(m.WaitsFor)
 	m.Known.SyncSet = slices.Clone(m.Known.SyncSet)
+	m.Origins = maps.Clone(m.Origins)
 	return m
 }
 

@@ -245,7 +245,7 @@ func (g *Guard) Status() *agentv1.GuardStatus {
 		Init: os.Getpid() == 1, Enforcing: g.enforcing, LastStop: g.lastStop,
 		Known: &agentv1.KnownSyncSet{Epoch: m.Known.Epoch, Primary: m.Known.Primary,
 			SyncSet: m.Known.SyncSet, Protection: m.Known.Protection},
-		Position: g.position, Timeline: g.timeline, Standby: m.Standby, Closed: m.Closed != 0,
+		Position: g.position, Timeline: g.timeline, Standby: m.Standby, Closed: m.Closed != 0, Origins: m.Origins,
 	}
 }
 

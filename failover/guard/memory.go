@@ -29,6 +29,9 @@ type Memory struct {
 	WaitsFor []string `json:"waitsFor,omitempty"`
 	// Known is the sync set of the primary this copy followed, as last heard.
 	Known Known `json:"known,omitzero"`
+	// Origins say who began each timeline of the source that this copy was last
+	// made to follow, attached to, rewound to or copied from.
+	Origins map[int64]string `json:"origins,omitempty"`
 }
 
 // Known is a committed sync set as a replica heard it.
@@ -58,16 +61,20 @@ func (m *Memory) becamePrimary(epoch int64) {
 }
 
 // becameReplica remembers that this copy follows address.
-func (m *Memory) becameReplica(address string, role *agentv1.RoleGrant) {
+func (m *Memory) becameReplica(address string, origins map[int64]string, role *agentv1.RoleGrant) {
 	m.Standby, m.Fenced, m.Closed = true, false, 0
 	m.Follows = address
+	if len(origins) > 0 {
+		m.Origins = origins
+	}
 	if role.GetRole() == agentv1.Role_ROLE_REPLICA && role.GetPrimaryAddress() == address && len(role.GetSyncSet()) > 0 {
 		m.Known = Known{Epoch: role.GetEpoch(), Primary: role.GetPrimary(), SyncSet: role.GetSyncSet(), Protection: role.GetProtection()}
 	}
 }
 
 // copied remembers that the volume holds a whole base copy, a replica's.
-func (m *Memory) copied() {
+func (m *Memory) copied(source *agentv1.SourceFacts) {
+	m.Origins = source.GetOrigins()
 	m.Formed, m.Torn, m.Standby = true, false, true
 	m.Held, m.WaitsFor, m.Closed = 0, nil, 0
 	m.Known = Known{}
@@ -75,7 +82,8 @@ func (m *Memory) copied() {
 
 // rewound remembers that the copy is a replica's again. What it waited for as
 // primary went with the log after the fork.
-func (m *Memory) rewound() {
+func (m *Memory) rewound(source *agentv1.SourceFacts) {
+	m.Origins = source.GetOrigins()
 	m.Torn, m.Standby = false, true
 	m.Held, m.WaitsFor, m.Closed = 0, nil, 0
 	m.Known = Known{}

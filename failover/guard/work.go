@@ -19,7 +19,7 @@ func (g worker) carry(ctx context.Context, cmd *agentv1.GuardCommand) (*agentv1.
 	case *agentv1.GuardCommand_StartPrimary:
 		return nil, g.startPrimary(ctx, cmd.GetEpoch(), w.StartPrimary)
 	case *agentv1.GuardCommand_StartReplica:
-		return nil, g.startReplica(ctx, w.StartReplica.GetSettings())
+		return nil, g.startReplica(ctx, w.StartReplica)
 	case *agentv1.GuardCommand_Promote:
 		return nil, g.promote(ctx, cmd.GetEpoch(), w.Promote.GetSettings())
 	case *agentv1.GuardCommand_Fence:
@@ -111,13 +111,14 @@ func (g worker) configure(ctx context.Context, epoch int64, s *agentv1.DatabaseS
 	return g.parts.Engine.Configure(ctx, s)
 }
 
-func (g worker) startReplica(ctx context.Context, s *agentv1.DatabaseSettings) error {
+func (g worker) startReplica(ctx context.Context, w *agentv1.StartReplica) error {
+	s := w.GetSettings()
 	running := g.mode() == replica
 	if _, err := g.begin(replica, 0, nil); err != nil {
 		return err
 	}
 	s.WaitFor = nil
-	g.set(func() { g.core.memory.becameReplica(s.GetPrimaryAddress(), g.core.claim) })
+	g.set(func() { g.core.memory.becameReplica(s.GetPrimaryAddress(), w.GetOrigins(), g.core.claim) })
 	if running {
 		return g.parts.Engine.Configure(ctx, s)
 	}
@@ -200,7 +201,7 @@ func (g worker) rewind(ctx context.Context, epoch int64, w *agentv1.RewindCopy) 
 	g.set(func() {
 		g.core.memory.Torn = torn
 		if err == nil {
-			g.core.memory.rewound()
+			g.core.memory.rewound(w.GetSource())
 		}
 	})
 	return err
@@ -209,7 +210,7 @@ func (g worker) rewind(ctx context.Context, epoch int64, w *agentv1.RewindCopy) 
 func (g worker) copy(ctx context.Context, epoch int64, w *agentv1.FreshCopy) error {
 	err := g.parts.Copier.Copy(ctx, w.GetSource(), epoch, w.GetKeepAside())
 	if err == nil {
-		g.set(func() { g.core.memory.copied() })
+		g.set(func() { g.core.memory.copied(w.GetSource()) })
 	}
 	return err
 }

@@ -19,13 +19,16 @@ import (
 const (
 	// CommandVersion is the highest level of the command set that this build
 	// understands.
-	CommandVersion = levelIncarnation
+	CommandVersion = LevelPledges
 	// firstLevel is in force until the first raise.
 	firstLevel = 1
 	// levelIncarnation brought RaiseLevel, and the incarnation in commands;
 	// levelAlarm, together with it, the alarm.
 	levelIncarnation = 2
 	levelAlarm       = levelIncarnation
+	// LevelPledges brought no command. While it is in force no member takes the end
+	// of a lease alone for a proof that a primary has stopped: an older program does.
+	LevelPledges = 3
 )
 
 // levelsKey is in etcd's meta bucket: RaisedLevels, encoded.

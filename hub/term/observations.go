@@ -33,6 +33,7 @@ type Observations struct {
 
 	mu     sync.Mutex
 	copies map[CopyKey]noted
+	agents replicas
 }
 
 type noted struct {
@@ -45,18 +46,19 @@ type noted struct {
 
 // NewObservations knows none yet.
 func NewObservations(late time.Duration, clock Clock) *Observations {
-	return &Observations{clock: clock, late: late, copies: map[CopyKey]noted{}}
+	return &Observations{clock: clock, late: late, copies: map[CopyKey]noted{}, agents: replicas{}}
 }
 
 // Note takes the observations of one heartbeat. The same heartbeat comes through
 // several members; only the first arrival counts.
 func (o *Observations) Note(cluster string, heartbeat *agentv1.Heartbeat) {
-	if !heartbeat.GetActive() {
-		return
-	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := o.clock()
+	o.agents.note(cluster, heartbeat, now)
+	if !heartbeat.GetActive() {
+		return
+	}
 	for _, d := range heartbeat.GetDatasets() {
 		key := CopyKey{types.NamespacedName{Namespace: d.GetDataset().GetNamespace(), Name: d.GetDataset().GetName()}, cluster}
 		old, ok := o.copies[key]

@@ -129,7 +129,7 @@ func (e *Effector) follow(ctx context.Context, s *site, drv driver.Driver, c dri
 	if !e.goLong(func() {
 		defer cancel()
 		defer done()
-		r, err := drv.Resync(work, c, discard)
+		r, err := s.resync(work, drv, c, discard)
 		answers <- answer{r, err}
 	}) {
 		cancel()

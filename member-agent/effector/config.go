@@ -96,6 +96,9 @@ type Config struct {
 	Hurry func()
 	// Drivers by name; the built-in ones when nil.
 	Drivers map[string]driver.Driver
+	// Sockets are the drivers that run beside the agent: the path of each one's Unix
+	// socket by the name that datasets know it by.
+	Sockets map[string]string
 	Tick    time.Duration
 	Log     *slog.Logger
 }

@@ -54,6 +54,9 @@ func New(cfg Config) (*Effector, error) {
 	if e.drivers = cfg.Drivers; e.drivers == nil {
 		e.drivers = builtIn(e.links, cfg.Secrets)
 	}
+	if err := e.beside(cfg.Sockets); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
 	return e, nil
 }
 
@@ -77,6 +80,7 @@ func (e *Effector) Run(ctx context.Context) error {
 		return nil
 	})
 	group.Go(func() error { e.rounds(ctx); return nil })
+	group.Go(func() error { e.watchSockets(ctx); return nil })
 	group.Go(func() error {
 		<-ctx.Done()
 		server.Stop()

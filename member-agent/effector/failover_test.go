@@ -168,6 +168,16 @@ func (f *fleet) leaveUnacknowledgedTail(primary, standby string) {
 	wait(f.t, 20*time.Second, "a long tail in the log of "+primary, func() bool {
 		return f.observed(primary).GetPositionBytes() > before+36<<20
 	})
+	wait(f.t, 20*time.Second, "the commit waits for the standby", func() bool { return f.waiting(primary) > 0 })
+}
+
+// waiting is how many clients wait for a standby: their commits are in the log.
+func (f *fleet) waiting(primary string) (clients int) {
+	f.t.Helper()
+	f.query(primary, func(conn *pgx.Conn) error {
+		return conn.QueryRow(context.Background(), "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'").Scan(&clients)
+	})
+	return clients
 }
 
 // failOver does what the hub does when the primary is surely gone.

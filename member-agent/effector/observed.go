@@ -13,7 +13,7 @@ func observed(k key, o driver.Observation) *agentv1.DatasetObservation {
 		LagBytes: o.LagBytes, LagSeconds: o.LagSeconds,
 		Guarded: o.Guarded, GuardKnown: o.GuardKnown,
 		HeldEpoch: o.HeldEpoch, HeldSyncSet: o.HeldSyncSet,
-		Acknowledges: o.Acknowledges, Streaming: o.Streaming, CaughtUp: o.CaughtUp, Message: o.Message,
+		Acknowledges: o.Acknowledges, Streaming: o.Streaming, CaughtUp: o.CaughtUp, Message: o.Message, Copy: string(o.Copy),
 	}
 }
 

@@ -75,7 +75,7 @@ func (e reconciler) need(d driver.Driver, role *agentv1.RoleGrant, status *agent
 			return nil
 		}
 		return func(ctx context.Context) error {
-			_, err := d.Resync(ctx, c, false)
+			_, err := e.site(key{c.Dataset.Namespace, c.Dataset.Name}).resync(ctx, d, c, false)
 			return err
 		}
 	}
@@ -98,11 +98,17 @@ func (e reconciler) needPrimary(d driver.Driver, c driver.Call, status *agentv1.
 	}
 }
 
-// followsWell spares a replica that receives its log the questions of a resync.
+// followsWell spares a replica that receives its log the questions of a resync,
+// once they have been answered at this epoch: an address says little about who is
+// behind it now.
 func (e reconciler) followsWell(c driver.Call, status *agentv1.GuardStatus) bool {
 	if status.GetMode() != agentv1.DatabaseMode_DATABASE_MODE_REPLICA || status.GetFollows() != c.PrimaryAddress {
 		return false
 	}
-	o := e.site(key{c.Dataset.Namespace, c.Dataset.Name}).observation()
+	s := e.site(key{c.Dataset.Namespace, c.Dataset.Name})
+	if !s.follows(c.Epoch) {
+		return false
+	}
+	o := s.observation()
 	return o.GetState() == string(driver.StateStreaming) || o.GetState() == string(driver.StateCatchingUp)
 }

@@ -32,6 +32,7 @@ type site struct {
 	interrupt   context.CancelFunc // ends the work of whoever has the turn
 	retry       time.Time          // reconcile rests until then
 	pause       time.Duration
+	followed    int64     // the epoch at which it was last seen to have the primary's history
 	certified   time.Time // the guard's certificate was good then
 	behind      string    // why the guard does not follow the hub's CAs yet
 }
@@ -115,6 +116,25 @@ func (s *site) admit(incarnation uint64, epoch, revision int64) error {
 	return nil
 }
 
+// follows reports whether a resynchronisation has found, in this process and at
+// epoch, that the copy has the primary's history.
+func (s *site) follows(epoch int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.followed == epoch
+}
+
+// resync has the driver make this copy a replica of the call's primary.
+func (s *site) resync(ctx context.Context, d driver.Driver, c driver.Call, discard bool) (driver.Resynced, error) {
+	r, err := d.Resync(ctx, c, discard)
+	if err == nil {
+		s.mu.Lock()
+		s.followed = c.Epoch
+		s.mu.Unlock()
+	}
+	return r, err
+}
+
 // resting reports whether reconcile waits after a failure; a new epoch ends it.
 func (s *site) resting(now time.Time) bool {
 	s.mu.Lock()
@@ -164,6 +184,11 @@ func (e *Effector) keep(s *site, o driver.Observation) *agentv1.DatasetObservati
 
 func (e *Effector) driver(role *agentv1.RoleGrant) (driver.Driver, error) {
 	if d := e.drivers[role.GetDriver()]; d != nil {
+		id := d.Identity()
+		if role.GetProtection() == agentv1.Protection_PROTECTION_ZERO_LOSS && id.Version != "" && !id.ZeroLoss {
+			return nil, fmt.Errorf("dataset %s: driver %s %s cannot hold a write until others have it: set spec.protection to Asynchronous",
+				keyOf(role.GetDataset()), id.Name, id.Version)
+		}
 		return d, nil
 	}
 	var known []string

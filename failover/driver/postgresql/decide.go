@@ -2,6 +2,7 @@ package postgresql
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"tripod.dev/tripod/failover/driver"
@@ -23,6 +24,9 @@ type evidence struct {
 	source   string
 	epoch    int64
 	timeline int64
+	// own and theirs say who began the timelines of this copy, as far as that is
+	// known, and those of the source.
+	own, theirs map[int64]string
 	// begun is the cluster that began the timeline this copy is on, as the
 	// source's own data says; empty if it does not.
 	begun string
@@ -52,9 +56,9 @@ func decide(e evidence) choice {
 		return choice{refusal: "it is not of the primary's lineage"}
 	case d.GetForeign():
 		return choice{method: driver.MethodCopy, keepAside: true}
-	case e.namesake() && !e.discard:
-		return choice{refusal: fmt.Sprintf("it began timeline %d itself, and the primary has another one of that number, which %s began", d.GetEndTimeline(), e.begun)}
-	case e.namesake():
+	case e.namesake() != "" && !e.discard:
+		return choice{refusal: e.namesake()}
+	case e.namesake() != "":
 		return choice{method: driver.MethodCopy, keepAside: true}
 	case d.GetMeasured() && d.GetBytes() == 0:
 		return e.attach()
@@ -128,11 +132,28 @@ func (e evidence) neverOpened() bool {
 		slices.Contains(s.GetWaitsFor(), e.source)
 }
 
-// namesake is true when two copies were promoted to timelines of one number:
-// PostgreSQL takes the next one that it has not seen. A former primary began the
-// timeline that it is on, so a source of which somebody else did has another.
-func (e evidence) namesake() bool {
+// namesake says why a timeline that this copy seems to share with the source may be
+// another one of the same number: PostgreSQL takes the next that it has not seen,
+// so two copies of one position that are promoted apart begin two that nothing in
+// their histories tells apart. It is empty when they are surely the same.
+//
+// A former primary began the timeline that it is on. A replica knows from the data
+// of whom it followed who began it.
+func (e evidence) namesake() string {
 	d, s := e.found, e.status
-	return !s.GetStandby() && s.GetHeldEpoch() > 0 && d.GetForkTimeline() == d.GetEndTimeline() &&
-		e.begun != "" && e.begun != e.cluster
+	for _, timeline := range slices.Sorted(maps.Keys(e.own)) {
+		mine, theirs := e.own[timeline], e.theirs[timeline]
+		if timeline <= d.GetForkTimeline() && theirs != "" && theirs != mine {
+			return fmt.Sprintf("its timeline %d was begun by %s, and the primary's of that number by %s", timeline, mine, theirs)
+		}
+	}
+	end := d.GetEndTimeline()
+	switch {
+	case d.GetForkTimeline() != end:
+	case s.GetStandby() && len(e.own) > 0 && e.own[end] == "":
+		return fmt.Sprintf("it is not known who began timeline %d, which it is on", end)
+	case !s.GetStandby() && s.GetHeldEpoch() > 0 && e.begun != "" && e.begun != e.cluster:
+		return fmt.Sprintf("it began timeline %d itself, and the primary has another one of that number, which %s began", end, e.begun)
+	}
+	return ""
 }

@@ -52,6 +52,11 @@ func TestDecide(t *testing.T) {
 	}
 	namesake := promoted(former("north-2"), &agentv1.Divergence{Measured: true, ForkTimeline: 2, EndTimeline: 2, EndPosition: "0/5000000"})
 	namesake.begun, namesake.timeline = "south-1", 2
+	replica := func(own map[int64]string) evidence {
+		e := promoted(&agentv1.GuardStatus{Formed: true, Standby: true}, namesake.found)
+		e.own, e.theirs, e.timeline, e.begun = own, map[int64]string{1: "north-1@1", 2: "south-1@9"}, 2, "south-1"
+		return e
+	}
 	began := namesake
 	began.begun = "north-1"
 	tests := map[string]struct {
@@ -60,6 +65,12 @@ func TestDecide(t *testing.T) {
 		aside   bool
 		refusal string
 	}{
+		"a replica of another timeline of that number needs approval":            {e: replica(map[int64]string{1: "north-1@1", 2: "north-2@5"}), refusal: "begun by north-2@5"},
+		"of the same cluster, promoted twice, too":                               {e: replica(map[int64]string{2: "south-1@5"}), refusal: "begun by south-1@5"},
+		"once it is approved that copy is kept aside":                            {e: approved(replica(map[int64]string{2: "north-2@5"})), want: driver.MethodCopy, aside: true},
+		"a replica of the same timeline is attached":                             {e: replica(map[int64]string{1: "north-1@1", 2: "south-1@9"}), want: driver.MethodAttach},
+		"one that does not know who began its timeline needs approval":           {e: replica(map[int64]string{1: "north-1@1"}), refusal: "not known who began timeline 2"},
+		"a volume that remembers nothing of that is judged by numbers":           {e: replica(nil), want: driver.MethodAttach},
 		"an empty volume is copied":                                              {e: promoted(former(), &agentv1.Divergence{Measured: true, Empty: true}), want: driver.MethodCopy},
 		"nothing past the fork is attached":                                      {e: promoted(former(), none), want: driver.MethodAttach},
 		"nothing past the fork, and the log that follows is gone: a copy":        {e: behind, want: driver.MethodCopy},
@@ -100,7 +111,7 @@ func TestDecide(t *testing.T) {
 }
 
 func TestBehind(t *testing.T) {
-	standbys := []standby{{"a", true, 100}, {"b", true, 90}, {"c", false, 0}}
+	standbys := []standby{{"a", true, 100, 100}, {"b", true, 100, 90}, {"c", false, 0, 0}, {"old", true, 60, 150}}
 	tests := map[string]struct {
 		union, added []string
 		want         string
@@ -109,6 +120,8 @@ func TestBehind(t *testing.T) {
 		"one that was added is behind":                     {[]string{"a", "b"}, []string{"b"}, "b"},
 		"one that was there before is behind":              {[]string{"a", "b"}, []string{"a"}, "b"},
 		"one that was added and is away":                   {[]string{"a", "d"}, []string{"d"}, "d"},
+		"one that says it has what it was not sent":        {[]string{"a", "old"}, []string{"old"}, "old"},
+		"one that was there before and says so":            {[]string{"a", "old"}, []string{"a"}, "old"},
 		"one that was there before and is away counts not": {[]string{"a", "d"}, []string{"a"}, ""},
 	}
 	for name, tt := range tests {
@@ -134,5 +147,25 @@ func TestSegmentStart(t *testing.T) {
 	}
 	if _, err := segmentStart("x", 16<<20); err == nil {
 		t.Error("x has a position")
+	}
+}
+
+func TestVolume(t *testing.T) {
+	for name, tc := range map[string]struct {
+		status *agentv1.GuardStatus
+		want   driver.CopyState
+	}{
+		"a new volume":              {&agentv1.GuardStatus{}, driver.CopyEmpty},
+		"one that is being filled":  {&agentv1.GuardStatus{Busy: "Copy"}, driver.CopyPartial},
+		"a rewind that was torn":    {&agentv1.GuardStatus{Formed: true, Torn: true}, driver.CopyPartial},
+		"a copy that is stopped":    {&agentv1.GuardStatus{Formed: true, Mode: agentv1.DatabaseMode_DATABASE_MODE_STOPPED}, ""},
+		"a copy that runs is whole": {&agentv1.GuardStatus{Formed: true, Mode: agentv1.DatabaseMode_DATABASE_MODE_REPLICA}, driver.CopyWhole},
+	} {
+		if tc.status.Mode == 0 {
+			tc.status.Mode = agentv1.DatabaseMode_DATABASE_MODE_STOPPED
+		}
+		if got := fromStatus(tc.status).Copy; got != tc.want {
+			t.Errorf("%s is %q, want %q", name, got, tc.want)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package postgresql
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -56,7 +57,7 @@ func fromStatus(s *agentv1.GuardStatus) driver.Observation {
 	o := driver.Observation{
 		Role: driver.RoleNone, State: driver.StateStopped, Epoch: s.GetEpoch(), Message: s.GetLastStop(),
 		GuardKnown: true, Guarded: s.GetInit() && s.GetEnforcing(),
-		HeldEpoch: s.GetHeldEpoch(), HeldSyncSet: s.GetWaitsFor(),
+		HeldEpoch: s.GetHeldEpoch(), HeldSyncSet: s.GetWaitsFor(), Copy: volume(s),
 	}
 	if lsn, err := wal.ParseLSN(s.GetPosition()); err == nil {
 		o.Position = driver.Position{Text: s.GetPosition(), Bytes: int64(lsn), Timeline: s.GetTimeline()}
@@ -79,6 +80,20 @@ func fromStatus(s *agentv1.GuardStatus) driver.Observation {
 		}
 	}
 	return o
+}
+
+// volume is what a guard's volume holds. Of a copy that is stopped and neither torn
+// nor being made it is not known whether it can be started.
+func volume(s *agentv1.GuardStatus) driver.CopyState {
+	switch {
+	case s.GetBusy() == "Copy" || s.GetBusy() == "Rewind" || s.GetTorn():
+		return driver.CopyPartial
+	case !s.GetFormed():
+		return driver.CopyEmpty
+	case s.GetMode() != agentv1.DatabaseMode_DATABASE_MODE_STOPPED:
+		return driver.CopyWhole
+	}
+	return ""
 }
 
 func (s *session) observe(ctx context.Context, status *agentv1.GuardStatus, o *driver.Observation) error {
@@ -120,7 +135,7 @@ func (s *session) observePrimary(ctx context.Context, status *agentv1.GuardStatu
 	for _, standby := range standbys {
 		if standby.streaming {
 			o.Streaming = append(o.Streaming, standby.name)
-			if standby.flushed+caughtUpBytes >= wal.LSN(o.Position.Bytes) {
+			if standby.holds(wal.LSN(o.Position.Bytes) - min(wal.LSN(o.Position.Bytes), caughtUpBytes)) {
 				o.CaughtUp = append(o.CaughtUp, standby.name)
 			}
 		}
@@ -131,24 +146,33 @@ func (s *session) observePrimary(ctx context.Context, status *agentv1.GuardStatu
 type standby struct {
 	name      string
 	streaming bool
+	sent      wal.LSN
 	flushed   wal.LSN
 }
 
+// holds is true when the standby surely has this primary's log up to marker, a
+// position on the timeline that the primary writes now. What it says that it has
+// flushed is not enough: one that is ahead on an older timeline says so for a
+// moment, and PostgreSQL believes it, until its stream is refused where that
+// timeline ended. Nothing past that end is ever sent on the older one.
+func (s standby) holds(marker wal.LSN) bool { return s.sent >= marker && s.flushed >= marker }
+
 func (s *session) standbys(ctx context.Context) ([]standby, error) {
-	rows, err := s.conn.Query(ctx, `SELECT application_name, state = 'streaming', coalesce(flush_lsn, '0/0')::text
+	rows, err := s.conn.Query(ctx, `SELECT application_name, state = 'streaming', coalesce(sent_lsn, '0/0')::text, coalesce(flush_lsn, '0/0')::text
 		FROM pg_stat_replication WHERE application_name <> 'pg_basebackup' AND state <> 'backup' ORDER BY 1`)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (standby, error) {
 		var one standby
-		var flushed string
-		if err := row.Scan(&one.name, &one.streaming, &flushed); err != nil {
+		var sent, flushed string
+		if err := row.Scan(&one.name, &one.streaming, &sent, &flushed); err != nil {
 			return one, err
 		}
-		var err error
-		one.flushed, err = wal.ParseLSN(flushed)
-		return one, err
+		var err, err2 error
+		one.sent, err = wal.ParseLSN(sent)
+		one.flushed, err2 = wal.ParseLSN(flushed)
+		return one, errors.Join(err, err2)
 	})
 }
 

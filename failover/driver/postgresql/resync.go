@@ -28,9 +28,13 @@ func (d *Driver) Resync(ctx context.Context, c driver.Call, discard bool) (drive
 		// A receiver that lost its primary for a moment connects again by
 		// itself; stopping a synchronous standby would hold up every write.
 		if o := d.awaitStream(ctx, c.Dataset); o.State == driver.StateStreaming || o.State == driver.StateCatchingUp {
-			return driver.Resynced{Method: driver.MethodNone, Observation: o}, nil
+			same, err := d.sameLineage(ctx, &g)
+			if same || err != nil {
+				return driver.Resynced{Method: driver.MethodNone, Observation: o}, err
+			}
 		}
 	}
+	own := d.ownOrigins(ctx, &g)
 	src, err := d.readSource(ctx, c)
 	if err != nil {
 		return driver.Resynced{}, fmt.Errorf("dataset %s: %w", c.Dataset.Key(), err)
@@ -46,7 +50,7 @@ func (d *Driver) Resync(ctx context.Context, c driver.Call, discard bool) (drive
 		return driver.Resynced{}, err
 	}
 	result := driver.Resynced{Divergence: divergence(found)}
-	chosen := decide(gather(g.status, found, src, c, discard))
+	chosen := decide(gather(g.status, own, found, src, c, discard))
 	if chosen.refusal != "" {
 		diverged := &driver.Diverged{Dataset: c.Dataset.Key(), Divergence: result.Divergence, Reason: chosen.refusal}
 		d.setDiverged(c.Dataset.Key(), diverged)
@@ -58,7 +62,7 @@ func (d *Driver) Resync(ctx context.Context, c driver.Call, discard bool) (drive
 		return result, err
 	}
 	d.setDiverged(c.Dataset.Key(), nil)
-	result.Observation, err = d.attach(ctx, &g)
+	result.Observation, err = d.attach(ctx, &g, src.facts.GetOrigins())
 	return result, err
 }
 
@@ -91,8 +95,9 @@ func (g *guarded) measure(ctx context.Context, facts *agentv1.SourceFacts) (*age
 	return r.GetDivergence(), err
 }
 
-func gather(s *agentv1.GuardStatus, found *agentv1.Divergence, src source, c driver.Call, discard bool) evidence {
+func gather(s *agentv1.GuardStatus, own map[int64]string, found *agentv1.Divergence, src source, c driver.Call, discard bool) evidence {
 	e := evidence{cluster: c.Dataset.Cluster, status: s, found: found, source: c.Primary, epoch: c.Epoch, timeline: src.history.Current,
+		own: own, theirs: src.facts.GetOrigins(),
 		begun: src.lineage[found.GetEndTimeline()].cluster, oldest: src.oldest, discard: discard}
 	if o, ok := src.lineage[src.history.Next(found.GetForkTimeline())]; ok {
 		e.promoter, e.promoted = o.cluster, o.epoch
@@ -142,11 +147,11 @@ func (g *guarded) copy(ctx context.Context, facts *agentv1.SourceFacts, keepAsid
 }
 
 // attach starts the copy as replica and waits a little for the log to flow.
-func (d *Driver) attach(ctx context.Context, g *guarded) (driver.Observation, error) {
+func (d *Driver) attach(ctx context.Context, g *guarded, origins map[int64]string) (driver.Observation, error) {
 	s := g.settings()
 	s.PrimaryAddress = g.call.PrimaryAddress
 	if _, err := g.do(ctx, &agentv1.GuardCommand{Work: &agentv1.GuardCommand_StartReplica{
-		StartReplica: &agentv1.StartReplica{Settings: s}}}); err != nil {
+		StartReplica: &agentv1.StartReplica{Settings: s, Origins: origins}}}); err != nil {
 		return driver.Observation{}, err
 	}
 	return d.awaitStream(ctx, g.call.Dataset), nil

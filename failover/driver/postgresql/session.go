@@ -173,9 +173,7 @@ func (s *session) prove(ctx context.Context, c driver.Call) error {
 		return err
 	}
 	if c.Primary == c.Dataset.Cluster {
-		if _, err := tx.Exec(ctx, `INSERT INTO tripod.lineage (timeline, epoch, cluster, at) VALUES ($1, $2, $3, now())
-			ON CONFLICT (timeline) DO UPDATE SET epoch = greatest(tripod.lineage.epoch, excluded.epoch)`,
-			timeline, c.Epoch, c.Dataset.Cluster); err != nil {
+		if err := claim(ctx, tx, timeline, c); err != nil {
 			return err
 		}
 	}
@@ -185,6 +183,20 @@ func (s *session) prove(ctx context.Context, c driver.Call) error {
 		return err
 	}
 	return tx.Commit(ctx)
+}
+
+// claim writes that this cluster began the timeline it writes. What another one
+// began reaches a copy with the log of that timeline alone; so a copy that holds
+// such a row and was promoted to the same number has lost sight of that log.
+func claim(ctx context.Context, tx pgx.Tx, timeline int64, c driver.Call) error {
+	var began string
+	err := tx.QueryRow(ctx, `INSERT INTO tripod.lineage (timeline, epoch, cluster, at) VALUES ($1, $2, $3, now())
+		ON CONFLICT (timeline) DO UPDATE SET epoch = greatest(tripod.lineage.epoch, excluded.epoch) RETURNING cluster`,
+		timeline, c.Epoch, c.Dataset.Cluster).Scan(&began)
+	if err == nil && began != c.Dataset.Cluster {
+		err = fmt.Errorf("it writes timeline %d, which %s began: two promotions share the number, compare both copies by hand: %w", timeline, began, driver.ErrRefused)
+	}
+	return err
 }
 
 type querier interface {

@@ -28,6 +28,18 @@ type source struct {
 type origin struct {
 	cluster string
 	epoch   int64
+	began   int64 // microseconds; it never changes, as the epoch may
+}
+
+// identity tells two timelines of one number apart.
+func (o origin) identity() string { return fmt.Sprintf("%s@%d", o.cluster, o.began) }
+
+func (s source) origins() map[int64]string {
+	all := make(map[int64]string, len(s.lineage))
+	for timeline, o := range s.lineage {
+		all[timeline] = o.identity()
+	}
+	return all
 }
 
 // readSource asks the primary. It also makes the primary write a checkpoint:
@@ -51,7 +63,9 @@ func (d *Driver) readSource(ctx context.Context, c driver.Call) (source, error) 
 		return src, fmt.Errorf("%s at %s is a replica still, it is promoted first", c.Primary, c.PrimaryAddress)
 	}
 	err = d.replication(ctx, c.Dataset, c.PrimaryAddress, func(r *pgconn.PgConn) error {
-		src.facts, src.history, err = identify(ctx, r, c.PrimaryAddress)
+		if src.facts, src.history, err = identify(ctx, r, c.PrimaryAddress); err == nil {
+			src.facts.Origins = src.origins()
+		}
 		return err
 	})
 	return src, err
@@ -61,29 +75,35 @@ func (s *source) read(ctx context.Context, conn *pgx.Conn) error {
 	if err := conn.QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&s.recovery); err != nil || s.recovery {
 		return err
 	}
-	rows, err := conn.Query(ctx, "SELECT timeline, epoch, cluster FROM tripod.lineage")
-	if err != nil {
-		return err
-	}
-	var timeline int64
-	var o origin
-	if _, err := pgx.ForEachRow(rows, []any{&timeline, &o.epoch, &o.cluster}, func() error {
-		s.lineage[timeline] = o
-		s.epoch = max(s.epoch, o.epoch)
-		return nil
-	}); err != nil {
+	if err := s.readLineage(ctx, conn); err != nil {
 		return err
 	}
 	var segment string
 	var size int64
-	if err := conn.QueryRow(ctx, `SELECT coalesce(min(substr(name, 9)), '0000000000000000'), pg_size_bytes(current_setting('wal_segment_size'))
-		FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'`).Scan(&segment, &size); err != nil {
+	err := conn.QueryRow(ctx, `SELECT coalesce(min(substr(name, 9)), '0000000000000000'), pg_size_bytes(current_setting('wal_segment_size'))
+		FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'`).Scan(&segment, &size)
+	if err != nil {
 		return err
 	}
 	if s.oldest, err = segmentStart(segment, size); err != nil {
 		return err
 	}
 	_, err = conn.Exec(ctx, "CHECKPOINT")
+	return err
+}
+
+func (s *source) readLineage(ctx context.Context, conn *pgx.Conn) error {
+	rows, err := conn.Query(ctx, "SELECT timeline, epoch, cluster, (extract(epoch FROM at) * 1000000)::bigint FROM tripod.lineage")
+	if err != nil {
+		return err
+	}
+	var timeline int64
+	var o origin
+	_, err = pgx.ForEachRow(rows, []any{&timeline, &o.epoch, &o.cluster, &o.began}, func() error {
+		s.lineage[timeline] = o
+		s.epoch = max(s.epoch, o.epoch)
+		return nil
+	})
 	return err
 }
 

@@ -100,7 +100,8 @@ func (d *Driver) ready(ctx context.Context, g *guarded, added []string) error {
 // postmaster had signalled every process. The checkpointer, which says whether
 // commits wait at all, has read it when a checkpoint asked for after that is
 // done. A log sender, which says who has confirmed, has read it when it hears
-// that a position written after that is flushed.
+// that a position written after that is flushed. That the position was sent to
+// the standby says that it follows the present timeline (standby.holds).
 func (d *Driver) confirm(ctx context.Context, g *guarded, union, added []string) error {
 	set := g.call.Dataset
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -157,7 +158,7 @@ func behind(standbys []standby, union, added []string, marker wal.LSN) []string 
 	for _, name := range union {
 		i := slices.IndexFunc(standbys, func(s standby) bool { return s.name == name })
 		connected := i >= 0 && standbys[i].streaming
-		if (!connected && slices.Contains(added, name)) || (i >= 0 && standbys[i].flushed < marker) {
+		if (!connected && slices.Contains(added, name)) || (i >= 0 && !standbys[i].holds(marker)) {
 			missing = append(missing, name)
 		}
 	}

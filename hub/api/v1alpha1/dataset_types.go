@@ -219,13 +219,14 @@ const (
 	StateUnknown    MemberState = "Unknown"
 )
 
-// CopyState is Whole or Partial; empty if the copy was never seen.
+// CopyState is Whole, Partial or Empty; empty if the copy was never seen.
 type CopyState string
 
 // States of what a volume holds.
 const (
 	CopyWhole   CopyState = "Whole"
 	CopyPartial CopyState = "Partial"
+	CopyEmpty   CopyState = "Empty" // the volume was lost, or never held one
 )
 
 // DatasetMemberStatus is the last observation of one copy.
@@ -241,7 +242,8 @@ type DatasetMemberStatus struct {
 	LagBytes   *int64        `json:"lagBytes,omitempty"`
 	LagSeconds *int64        `json:"lagSeconds,omitempty"`
 	Guarded    GuardCoverage `json:"guarded,omitempty"`
-	// Copy says whether the volume holds a whole copy. It stays Partial from
+	// Copy says whether the volume holds a whole copy. It is Empty when the guard
+	// finds nothing on it, whatever was there before, and stays Partial from
 	// the first sight of a copy that is being made until the copy was seen to
 	// run, however often the cluster or the hub's leader is lost in between.
 	Copy CopyState `json:"copy,omitempty"`

@@ -597,7 +597,9 @@ type GuardStatus struct {
 	// standby is true when the copy was last run as a replica.
 	Standby bool `protobuf:"varint,17,opt,name=standby,proto3" json:"standby,omitempty"`
 	// closed is true from a CloseDatabase on, until a later decision.
-	Closed        bool `protobuf:"varint,18,opt,name=closed,proto3" json:"closed,omitempty"`
+	Closed bool `protobuf:"varint,18,opt,name=closed,proto3" json:"closed,omitempty"`
+	// origins are those of the source that this copy was last made to follow.
+	Origins       map[int64]string `protobuf:"bytes,19,rep,name=origins,proto3" json:"origins,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -756,6 +758,13 @@ func (x *GuardStatus) GetClosed() bool {
 		return x.Closed
 	}
 	return false
+}
+
+func (x *GuardStatus) GetOrigins() map[int64]string {
+	if x != nil {
+		return x.Origins
+	}
+	return nil
 }
 
 // KnownSyncSet is a committed sync set as a replica heard it.
@@ -1138,8 +1147,10 @@ func (x *StartPrimary) GetSettings() *DatabaseSettings {
 }
 
 type StartReplica struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Settings      *DatabaseSettings      `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Settings *DatabaseSettings      `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
+	// origins are the source's; the volume remembers them.
+	Origins       map[int64]string `protobuf:"bytes,2,rep,name=origins,proto3" json:"origins,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1177,6 +1188,13 @@ func (*StartReplica) Descriptor() ([]byte, []int) {
 func (x *StartReplica) GetSettings() *DatabaseSettings {
 	if x != nil {
 		return x.Settings
+	}
+	return nil
+}
+
+func (x *StartReplica) GetOrigins() map[int64]string {
+	if x != nil {
+		return x.Origins
 	}
 	return nil
 }
@@ -1550,7 +1568,10 @@ type SourceFacts struct {
 	// history holds the ended timelines of the source, oldest first.
 	History []*TimelineEnd `protobuf:"bytes,4,rep,name=history,proto3" json:"history,omitempty"`
 	// position is how far the source's log reached when it was asked.
-	Position      string `protobuf:"bytes,5,opt,name=position,proto3" json:"position,omitempty"`
+	Position string `protobuf:"bytes,5,opt,name=position,proto3" json:"position,omitempty"`
+	// origins say for each timeline who began it and when, as the source's own data
+	// tells: two copies may have begun timelines of one number.
+	Origins       map[int64]string `protobuf:"bytes,6,rep,name=origins,proto3" json:"origins,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1618,6 +1639,13 @@ func (x *SourceFacts) GetPosition() string {
 		return x.Position
 	}
 	return ""
+}
+
+func (x *SourceFacts) GetOrigins() map[int64]string {
+	if x != nil {
+		return x.Origins
+	}
+	return nil
 }
 
 type TimelineEnd struct {
@@ -1979,7 +2007,7 @@ const file_agent_v1_guard_proto_rawDesc = "" +
 	"\x10remaining_millis\x18\x02 \x01(\x03R\x0fremainingMillis\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x03R\brevision\x12.\n" +
-	"\x04role\x18\x05 \x01(\v2\x1a.tripod.agent.v1.RoleGrantR\x04role\"\x94\x04\n" +
+	"\x04role\x18\x05 \x01(\v2\x1a.tripod.agent.v1.RoleGrantR\x04role\"\x95\x05\n" +
 	"\vGuardStatus\x121\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x1d.tripod.agent.v1.DatabaseModeR\x04mode\x12\x16\n" +
 	"\x06formed\x18\x02 \x01(\bR\x06formed\x12\x12\n" +
@@ -2000,7 +2028,11 @@ const file_agent_v1_guard_proto_rawDesc = "" +
 	"\bposition\x18\x0f \x01(\tR\bposition\x12\x1a\n" +
 	"\btimeline\x18\x10 \x01(\x03R\btimeline\x12\x18\n" +
 	"\astandby\x18\x11 \x01(\bR\astandby\x12\x16\n" +
-	"\x06closed\x18\x12 \x01(\bR\x06closed\"\x96\x01\n" +
+	"\x06closed\x18\x12 \x01(\bR\x06closed\x12C\n" +
+	"\aorigins\x18\x13 \x03(\v2).tripod.agent.v1.GuardStatus.OriginsEntryR\aorigins\x1a:\n" +
+	"\fOriginsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\x03R\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x96\x01\n" +
 	"\fKnownSyncSet\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12\x18\n" +
 	"\aprimary\x18\x02 \x01(\tR\aprimary\x12\x19\n" +
@@ -2028,9 +2060,13 @@ const file_agent_v1_guard_proto_rawDesc = "" +
 	"\x04work\"a\n" +
 	"\fStartPrimary\x12\x12\n" +
 	"\x04form\x18\x01 \x01(\bR\x04form\x12=\n" +
-	"\bsettings\x18\x02 \x01(\v2!.tripod.agent.v1.DatabaseSettingsR\bsettings\"M\n" +
+	"\bsettings\x18\x02 \x01(\v2!.tripod.agent.v1.DatabaseSettingsR\bsettings\"\xcf\x01\n" +
 	"\fStartReplica\x12=\n" +
-	"\bsettings\x18\x01 \x01(\v2!.tripod.agent.v1.DatabaseSettingsR\bsettings\"O\n" +
+	"\bsettings\x18\x01 \x01(\v2!.tripod.agent.v1.DatabaseSettingsR\bsettings\x12D\n" +
+	"\aorigins\x18\x02 \x03(\v2*.tripod.agent.v1.StartReplica.OriginsEntryR\aorigins\x1a:\n" +
+	"\fOriginsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\x03R\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"O\n" +
 	"\x0ePromoteReplica\x12=\n" +
 	"\bsettings\x18\x01 \x01(\v2!.tripod.agent.v1.DatabaseSettingsR\bsettings\"\x0f\n" +
 	"\rFenceDatabase\"\x0e\n" +
@@ -2047,13 +2083,17 @@ const file_agent_v1_guard_proto_rawDesc = "" +
 	"keep_aside\x18\x02 \x01(\bR\tkeepAside\"C\n" +
 	"\aWaitFor\x12\x1a\n" +
 	"\bstandbys\x18\x01 \x03(\tR\bstandbys\x12\x1c\n" +
-	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed\"\xc4\x01\n" +
+	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed\"\xc5\x02\n" +
 	"\vSourceFacts\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12+\n" +
 	"\x11system_identifier\x18\x02 \x01(\tR\x10systemIdentifier\x12\x1a\n" +
 	"\btimeline\x18\x03 \x01(\x03R\btimeline\x126\n" +
 	"\ahistory\x18\x04 \x03(\v2\x1c.tripod.agent.v1.TimelineEndR\ahistory\x12\x1a\n" +
-	"\bposition\x18\x05 \x01(\tR\bposition\";\n" +
+	"\bposition\x18\x05 \x01(\tR\bposition\x12C\n" +
+	"\aorigins\x18\x06 \x03(\v2).tripod.agent.v1.SourceFacts.OriginsEntryR\aorigins\x1a:\n" +
+	"\fOriginsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\x03R\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\";\n" +
 	"\vTimelineEnd\x12\x1a\n" +
 	"\btimeline\x18\x01 \x01(\x03R\btimeline\x12\x10\n" +
 	"\x03end\x18\x02 \x01(\tR\x03end\"\xf6\x01\n" +
@@ -2107,7 +2147,7 @@ func file_agent_v1_guard_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_guard_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_v1_guard_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_agent_v1_guard_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_agent_v1_guard_proto_goTypes = []any{
 	(DatabaseMode)(0),         // 0: tripod.agent.v1.DatabaseMode
 	(*GuardMessage)(nil),      // 1: tripod.agent.v1.GuardMessage
@@ -2134,10 +2174,13 @@ var file_agent_v1_guard_proto_goTypes = []any{
 	(*DatabaseSettings)(nil),  // 22: tripod.agent.v1.DatabaseSettings
 	(*GuardResult)(nil),       // 23: tripod.agent.v1.GuardResult
 	(*Divergence)(nil),        // 24: tripod.agent.v1.Divergence
-	nil,                       // 25: tripod.agent.v1.DatabaseSettings.OptionsEntry
-	(*RoleGrant)(nil),         // 26: tripod.agent.v1.RoleGrant
-	(Protection)(0),           // 27: tripod.agent.v1.Protection
-	(Outcome)(0),              // 28: tripod.agent.v1.Outcome
+	nil,                       // 25: tripod.agent.v1.GuardStatus.OriginsEntry
+	nil,                       // 26: tripod.agent.v1.StartReplica.OriginsEntry
+	nil,                       // 27: tripod.agent.v1.SourceFacts.OriginsEntry
+	nil,                       // 28: tripod.agent.v1.DatabaseSettings.OptionsEntry
+	(*RoleGrant)(nil),         // 29: tripod.agent.v1.RoleGrant
+	(Protection)(0),           // 30: tripod.agent.v1.Protection
+	(Outcome)(0),              // 31: tripod.agent.v1.Outcome
 }
 var file_agent_v1_guard_proto_depIdxs = []int32{
 	3,  // 0: tripod.agent.v1.GuardMessage.hello:type_name -> tripod.agent.v1.GuardHello
@@ -2148,38 +2191,41 @@ var file_agent_v1_guard_proto_depIdxs = []int32{
 	6,  // 5: tripod.agent.v1.GuardOrder.proof:type_name -> tripod.agent.v1.Proof
 	9,  // 6: tripod.agent.v1.GuardOrder.command:type_name -> tripod.agent.v1.GuardCommand
 	7,  // 7: tripod.agent.v1.GuardHello.status:type_name -> tripod.agent.v1.GuardStatus
-	26, // 8: tripod.agent.v1.Proof.role:type_name -> tripod.agent.v1.RoleGrant
+	29, // 8: tripod.agent.v1.Proof.role:type_name -> tripod.agent.v1.RoleGrant
 	0,  // 9: tripod.agent.v1.GuardStatus.mode:type_name -> tripod.agent.v1.DatabaseMode
 	8,  // 10: tripod.agent.v1.GuardStatus.known:type_name -> tripod.agent.v1.KnownSyncSet
-	27, // 11: tripod.agent.v1.KnownSyncSet.protection:type_name -> tripod.agent.v1.Protection
-	10, // 12: tripod.agent.v1.GuardCommand.start_primary:type_name -> tripod.agent.v1.StartPrimary
-	11, // 13: tripod.agent.v1.GuardCommand.start_replica:type_name -> tripod.agent.v1.StartReplica
-	12, // 14: tripod.agent.v1.GuardCommand.promote:type_name -> tripod.agent.v1.PromoteReplica
-	13, // 15: tripod.agent.v1.GuardCommand.fence:type_name -> tripod.agent.v1.FenceDatabase
-	14, // 16: tripod.agent.v1.GuardCommand.stop:type_name -> tripod.agent.v1.StopDatabase
-	16, // 17: tripod.agent.v1.GuardCommand.measure:type_name -> tripod.agent.v1.MeasureDivergence
-	17, // 18: tripod.agent.v1.GuardCommand.rewind:type_name -> tripod.agent.v1.RewindCopy
-	18, // 19: tripod.agent.v1.GuardCommand.copy:type_name -> tripod.agent.v1.FreshCopy
-	19, // 20: tripod.agent.v1.GuardCommand.wait_for:type_name -> tripod.agent.v1.WaitFor
-	15, // 21: tripod.agent.v1.GuardCommand.close:type_name -> tripod.agent.v1.CloseDatabase
-	22, // 22: tripod.agent.v1.StartPrimary.settings:type_name -> tripod.agent.v1.DatabaseSettings
-	22, // 23: tripod.agent.v1.StartReplica.settings:type_name -> tripod.agent.v1.DatabaseSettings
-	22, // 24: tripod.agent.v1.PromoteReplica.settings:type_name -> tripod.agent.v1.DatabaseSettings
-	20, // 25: tripod.agent.v1.MeasureDivergence.source:type_name -> tripod.agent.v1.SourceFacts
-	20, // 26: tripod.agent.v1.RewindCopy.source:type_name -> tripod.agent.v1.SourceFacts
-	20, // 27: tripod.agent.v1.FreshCopy.source:type_name -> tripod.agent.v1.SourceFacts
-	21, // 28: tripod.agent.v1.SourceFacts.history:type_name -> tripod.agent.v1.TimelineEnd
-	25, // 29: tripod.agent.v1.DatabaseSettings.options:type_name -> tripod.agent.v1.DatabaseSettings.OptionsEntry
-	28, // 30: tripod.agent.v1.GuardResult.outcome:type_name -> tripod.agent.v1.Outcome
-	7,  // 31: tripod.agent.v1.GuardResult.status:type_name -> tripod.agent.v1.GuardStatus
-	24, // 32: tripod.agent.v1.GuardResult.divergence:type_name -> tripod.agent.v1.Divergence
-	1,  // 33: tripod.agent.v1.Guards.Attach:input_type -> tripod.agent.v1.GuardMessage
-	2,  // 34: tripod.agent.v1.Guards.Attach:output_type -> tripod.agent.v1.GuardOrder
-	34, // [34:35] is the sub-list for method output_type
-	33, // [33:34] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	25, // 11: tripod.agent.v1.GuardStatus.origins:type_name -> tripod.agent.v1.GuardStatus.OriginsEntry
+	30, // 12: tripod.agent.v1.KnownSyncSet.protection:type_name -> tripod.agent.v1.Protection
+	10, // 13: tripod.agent.v1.GuardCommand.start_primary:type_name -> tripod.agent.v1.StartPrimary
+	11, // 14: tripod.agent.v1.GuardCommand.start_replica:type_name -> tripod.agent.v1.StartReplica
+	12, // 15: tripod.agent.v1.GuardCommand.promote:type_name -> tripod.agent.v1.PromoteReplica
+	13, // 16: tripod.agent.v1.GuardCommand.fence:type_name -> tripod.agent.v1.FenceDatabase
+	14, // 17: tripod.agent.v1.GuardCommand.stop:type_name -> tripod.agent.v1.StopDatabase
+	16, // 18: tripod.agent.v1.GuardCommand.measure:type_name -> tripod.agent.v1.MeasureDivergence
+	17, // 19: tripod.agent.v1.GuardCommand.rewind:type_name -> tripod.agent.v1.RewindCopy
+	18, // 20: tripod.agent.v1.GuardCommand.copy:type_name -> tripod.agent.v1.FreshCopy
+	19, // 21: tripod.agent.v1.GuardCommand.wait_for:type_name -> tripod.agent.v1.WaitFor
+	15, // 22: tripod.agent.v1.GuardCommand.close:type_name -> tripod.agent.v1.CloseDatabase
+	22, // 23: tripod.agent.v1.StartPrimary.settings:type_name -> tripod.agent.v1.DatabaseSettings
+	22, // 24: tripod.agent.v1.StartReplica.settings:type_name -> tripod.agent.v1.DatabaseSettings
+	26, // 25: tripod.agent.v1.StartReplica.origins:type_name -> tripod.agent.v1.StartReplica.OriginsEntry
+	22, // 26: tripod.agent.v1.PromoteReplica.settings:type_name -> tripod.agent.v1.DatabaseSettings
+	20, // 27: tripod.agent.v1.MeasureDivergence.source:type_name -> tripod.agent.v1.SourceFacts
+	20, // 28: tripod.agent.v1.RewindCopy.source:type_name -> tripod.agent.v1.SourceFacts
+	20, // 29: tripod.agent.v1.FreshCopy.source:type_name -> tripod.agent.v1.SourceFacts
+	21, // 30: tripod.agent.v1.SourceFacts.history:type_name -> tripod.agent.v1.TimelineEnd
+	27, // 31: tripod.agent.v1.SourceFacts.origins:type_name -> tripod.agent.v1.SourceFacts.OriginsEntry
+	28, // 32: tripod.agent.v1.DatabaseSettings.options:type_name -> tripod.agent.v1.DatabaseSettings.OptionsEntry
+	31, // 33: tripod.agent.v1.GuardResult.outcome:type_name -> tripod.agent.v1.Outcome
+	7,  // 34: tripod.agent.v1.GuardResult.status:type_name -> tripod.agent.v1.GuardStatus
+	24, // 35: tripod.agent.v1.GuardResult.divergence:type_name -> tripod.agent.v1.Divergence
+	1,  // 36: tripod.agent.v1.Guards.Attach:input_type -> tripod.agent.v1.GuardMessage
+	2,  // 37: tripod.agent.v1.Guards.Attach:output_type -> tripod.agent.v1.GuardOrder
+	37, // [37:38] is the sub-list for method output_type
+	36, // [36:37] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_guard_proto_init() }
@@ -2217,7 +2263,7 @@ func file_agent_v1_guard_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_guard_proto_rawDesc), len(file_agent_v1_guard_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   25,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -917,7 +917,10 @@ type Heartbeat struct {
 	Guard bool `protobuf:"varint,7,opt,name=guard,proto3" json:"guard,omitempty"`
 	// authorities is how far this replica has followed the hub's CAs; absent in
 	// older programs.
-	Authorities   *AuthorityProgress `protobuf:"bytes,8,opt,name=authorities,proto3" json:"authorities,omitempty"`
+	Authorities *AuthorityProgress `protobuf:"bytes,8,opt,name=authorities,proto3" json:"authorities,omitempty"`
+	// pledges is true when this replica's program gives pledges and yields before it
+	// takes part in a promotion; absent in older programs.
+	Pledges       bool `protobuf:"varint,9,opt,name=pledges,proto3" json:"pledges,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1006,6 +1009,13 @@ func (x *Heartbeat) GetAuthorities() *AuthorityProgress {
 		return x.Authorities
 	}
 	return nil
+}
+
+func (x *Heartbeat) GetPledges() bool {
+	if x != nil {
+		return x.Pledges
+	}
+	return false
 }
 
 type AuthorityProgress struct {
@@ -1481,8 +1491,11 @@ type DatasetObservation struct {
 	// pledgers are those whose pledges this primary needs to go on without the hub,
 	// and unpledged those of them that have no address or did not answer when they
 	// were last asked.
-	Pledgers      []string `protobuf:"bytes,19,rep,name=pledgers,proto3" json:"pledgers,omitempty"`
-	Unpledged     []string `protobuf:"bytes,20,rep,name=unpledged,proto3" json:"unpledged,omitempty"`
+	Pledgers  []string `protobuf:"bytes,19,rep,name=pledgers,proto3" json:"pledgers,omitempty"`
+	Unpledged []string `protobuf:"bytes,20,rep,name=unpledged,proto3" json:"unpledged,omitempty"`
+	// copy is what the volume holds: Whole, Partial or Empty; empty if it is not
+	// known.
+	Copy          string `protobuf:"bytes,21,opt,name=copy,proto3" json:"copy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1655,6 +1668,13 @@ func (x *DatasetObservation) GetUnpledged() []string {
 		return x.Unpledged
 	}
 	return nil
+}
+
+func (x *DatasetObservation) GetCopy() string {
+	if x != nil {
+		return x.Copy
+	}
+	return ""
 }
 
 // Directive is a committed command. An agent refuses one whose incarnation or
@@ -2766,7 +2786,7 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\vtick_millis\x18\x04 \x01(\x03R\n" +
 	"tickMillis\x12\x1d\n" +
 	"\n" +
-	"ttl_millis\x18\x05 \x01(\x03R\tttlMillis\"\xbd\x02\n" +
+	"ttl_millis\x18\x05 \x01(\x03R\tttlMillis\"\xd7\x02\n" +
 	"\tHeartbeat\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\tR\areplica\x12\x16\n" +
@@ -2777,7 +2797,8 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"observable\x12/\n" +
 	"\x13unobservable_reason\x18\x06 \x01(\tR\x12unobservableReason\x12\x14\n" +
 	"\x05guard\x18\a \x01(\bR\x05guard\x12D\n" +
-	"\vauthorities\x18\b \x01(\v2\".tripod.agent.v1.AuthorityProgressR\vauthorities\"M\n" +
+	"\vauthorities\x18\b \x01(\v2\".tripod.agent.v1.AuthorityProgressR\vauthorities\x12\x18\n" +
+	"\apledges\x18\t \x01(\bR\apledges\"M\n" +
 	"\x11AuthorityProgress\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -2821,7 +2842,7 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\"\n" +
 	"\fasynchronous\x18\x03 \x01(\bR\fasynchronous\x12#\n" +
-	"\ragent_address\x18\x04 \x01(\tR\fagentAddress\"\xb7\x05\n" +
+	"\ragent_address\x18\x04 \x01(\tR\fagentAddress\"\xcb\x05\n" +
 	"\x12DatasetObservation\x125\n" +
 	"\adataset\x18\x01 \x01(\v2\x1b.tripod.agent.v1.DatasetKeyR\adataset\x12)\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x15.tripod.agent.v1.RoleR\x04role\x12\x14\n" +
@@ -2847,7 +2868,8 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"held_epoch\x18\x11 \x01(\x03R\theldEpoch\x12\"\n" +
 	"\rheld_sync_set\x18\x12 \x03(\tR\vheldSyncSet\x12\x1a\n" +
 	"\bpledgers\x18\x13 \x03(\tR\bpledgers\x12\x1c\n" +
-	"\tunpledged\x18\x14 \x03(\tR\tunpledgedB\f\n" +
+	"\tunpledged\x18\x14 \x03(\tR\tunpledged\x12\x12\n" +
+	"\x04copy\x18\x15 \x01(\tR\x04copyB\f\n" +
 	"\n" +
 	"_lag_bytesB\x0e\n" +
 	"\f_lag_seconds\"\xa5\x03\n" +

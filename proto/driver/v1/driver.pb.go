@@ -119,7 +119,10 @@ type IdentityResponse struct {
 	// zero_loss is true when the driver can hold a write until a sync set has it.
 	ZeroLoss bool `protobuf:"varint,3,opt,name=zero_loss,json=zeroLoss,proto3" json:"zero_loss,omitempty"`
 	// guarded is true when every process that can write runs under a guard.
-	Guarded       bool `protobuf:"varint,4,opt,name=guarded,proto3" json:"guarded,omitempty"`
+	Guarded bool `protobuf:"varint,4,opt,name=guarded,proto3" json:"guarded,omitempty"`
+	// protocol is the highest version of this contract that the driver speaks: 1.
+	// An agent refuses a driver that does not speak its own.
+	Protocol      uint32 `protobuf:"varint,5,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -180,6 +183,13 @@ func (x *IdentityResponse) GetGuarded() bool {
 		return x.Guarded
 	}
 	return false
+}
+
+func (x *IdentityResponse) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
 }
 
 type Dataset struct {
@@ -457,8 +467,11 @@ type ResyncResponse struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Observation *Observation           `protobuf:"bytes,1,opt,name=observation,proto3" json:"observation,omitempty"`
 	// method that was used: None, Attach, Rewind or Copy.
-	Method        string      `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
-	Divergence    *Divergence `protobuf:"bytes,3,opt,name=divergence,proto3" json:"divergence,omitempty"`
+	Method     string      `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
+	Divergence *Divergence `protobuf:"bytes,3,opt,name=divergence,proto3" json:"divergence,omitempty"`
+	// diverged is why nothing was done: going on would discard writes that may have
+	// been acknowledged. Empty otherwise.
+	Diverged      string `protobuf:"bytes,4,opt,name=diverged,proto3" json:"diverged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -512,6 +525,13 @@ func (x *ResyncResponse) GetDivergence() *Divergence {
 		return x.Divergence
 	}
 	return nil
+}
+
+func (x *ResyncResponse) GetDiverged() string {
+	if x != nil {
+		return x.Diverged
+	}
+	return ""
 }
 
 type Divergence struct {
@@ -668,6 +688,12 @@ type Observation struct {
 	Guarded       bool     `protobuf:"varint,12,opt,name=guarded,proto3" json:"guarded,omitempty"`
 	GuardKnown    bool     `protobuf:"varint,13,opt,name=guard_known,json=guardKnown,proto3" json:"guard_known,omitempty"`
 	Message       string   `protobuf:"bytes,14,opt,name=message,proto3" json:"message,omitempty"`
+	// held_epoch is the last epoch at which this copy was the primary, and
+	// held_sync_set who surely held what was acknowledged then.
+	HeldEpoch   int64    `protobuf:"varint,15,opt,name=held_epoch,json=heldEpoch,proto3" json:"held_epoch,omitempty"`
+	HeldSyncSet []string `protobuf:"bytes,16,rep,name=held_sync_set,json=heldSyncSet,proto3" json:"held_sync_set,omitempty"`
+	// copy is what the volume holds: Whole, Partial or Empty; empty if not known.
+	Copy          string `protobuf:"bytes,17,opt,name=copy,proto3" json:"copy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -800,17 +826,39 @@ func (x *Observation) GetMessage() string {
 	return ""
 }
 
+func (x *Observation) GetHeldEpoch() int64 {
+	if x != nil {
+		return x.HeldEpoch
+	}
+	return 0
+}
+
+func (x *Observation) GetHeldSyncSet() []string {
+	if x != nil {
+		return x.HeldSyncSet
+	}
+	return nil
+}
+
+func (x *Observation) GetCopy() string {
+	if x != nil {
+		return x.Copy
+	}
+	return ""
+}
+
 var File_driver_v1_driver_proto protoreflect.FileDescriptor
 
 const file_driver_v1_driver_proto_rawDesc = "" +
 	"\n" +
 	"\x16driver/v1/driver.proto\x12\x10tripod.driver.v1\"\x11\n" +
-	"\x0fIdentityRequest\"w\n" +
+	"\x0fIdentityRequest\"\x93\x01\n" +
 	"\x10IdentityResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1b\n" +
 	"\tzero_loss\x18\x03 \x01(\bR\bzeroLoss\x12\x18\n" +
-	"\aguarded\x18\x04 \x01(\bR\aguarded\"\xdf\x01\n" +
+	"\aguarded\x18\x04 \x01(\bR\aguarded\x12\x1a\n" +
+	"\bprotocol\x18\x05 \x01(\rR\bprotocol\"\xdf\x01\n" +
 	"\aDataset\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -834,13 +882,14 @@ const file_driver_v1_driver_proto_rawDesc = "" +
 	"\brevision\x18\b \x01(\x03R\brevision\"U\n" +
 	"\rResyncRequest\x12*\n" +
 	"\x04call\x18\x01 \x01(\v2\x16.tripod.driver.v1.CallR\x04call\x12\x18\n" +
-	"\adiscard\x18\x02 \x01(\bR\adiscard\"\xa7\x01\n" +
+	"\adiscard\x18\x02 \x01(\bR\adiscard\"\xc3\x01\n" +
 	"\x0eResyncResponse\x12?\n" +
 	"\vobservation\x18\x01 \x01(\v2\x1d.tripod.driver.v1.ObservationR\vobservation\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12<\n" +
 	"\n" +
 	"divergence\x18\x03 \x01(\v2\x1c.tripod.driver.v1.DivergenceR\n" +
-	"divergence\"\x86\x01\n" +
+	"divergence\x12\x1a\n" +
+	"\bdiverged\x18\x04 \x01(\tR\bdiverged\"\x86\x01\n" +
 	"\n" +
 	"Divergence\x12\x1a\n" +
 	"\bmeasured\x18\x01 \x01(\bR\bmeasured\x12\x14\n" +
@@ -851,7 +900,7 @@ const file_driver_v1_driver_proto_rawDesc = "" +
 	"\rProbeResponse\x12\x1a\n" +
 	"\bwritable\x18\x01 \x01(\bR\bwritable\x12\x1c\n" +
 	"\tlistening\x18\x02 \x01(\bR\tlistening\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\xde\x03\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xb5\x04\n" +
 	"\vObservation\x12*\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x16.tripod.driver.v1.RoleR\x04role\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x14\n" +
@@ -869,7 +918,11 @@ const file_driver_v1_driver_proto_rawDesc = "" +
 	"\aguarded\x18\f \x01(\bR\aguarded\x12\x1f\n" +
 	"\vguard_known\x18\r \x01(\bR\n" +
 	"guardKnown\x12\x18\n" +
-	"\amessage\x18\x0e \x01(\tR\amessageB\f\n" +
+	"\amessage\x18\x0e \x01(\tR\amessage\x12\x1d\n" +
+	"\n" +
+	"held_epoch\x18\x0f \x01(\x03R\theldEpoch\x12\"\n" +
+	"\rheld_sync_set\x18\x10 \x03(\tR\vheldSyncSet\x12\x12\n" +
+	"\x04copy\x18\x11 \x01(\tR\x04copyB\f\n" +
 	"\n" +
 	"_lag_bytesB\x0e\n" +
 	"\f_lag_seconds*O\n" +

@@ -15,6 +15,7 @@
 //
 //   level 1  everything but what follows
 //   level 2  RaiseLevel; Command.incarnation; alarm
+//   level 3  no command: every member knows that pledges may keep a primary alive
 
 package raftlogv1
 

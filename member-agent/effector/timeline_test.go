@@ -1,0 +1,168 @@
+package effector_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
+)
+
+const segment = 16 << 20
+
+// fill writes until the log of a primary ends in the first part of a segment, so
+// that what is written next is in the same one.
+func (f *fleet) fill(name string) {
+	f.t.Helper()
+	for range 64 {
+		f.query(name, func(conn *pgx.Conn) error {
+			_, err := conn.Exec(context.Background(), "INSERT INTO bulk SELECT g, repeat(md5(g::text), 30) FROM generate_series(1, 1000) g")
+			return err
+		})
+		at := f.position(name) % segment
+		if at > segment/16 && at < segment/4 {
+			return
+		}
+	}
+	f.t.Fatal("the log never ended in the first part of a segment")
+}
+
+// position asks the copy itself where its log ends.
+func (f *fleet) position(name string) int64 {
+	f.t.Helper()
+	var at int64
+	f.query(name, func(conn *pgx.Conn) error {
+		return conn.QueryRow(context.Background(), `SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn()
+			ELSE pg_current_wal_flush_lsn() END - '0/0'::pg_lsn)::bigint`).Scan(&at)
+	})
+	return at
+}
+
+// tail has a client write to a primary whose standby is gone: it is told nothing.
+func (f *fleet) tail(primary string) {
+	f.t.Helper()
+	conn, err := f.connect(primary)
+	must(f.t, err)
+	done := make(chan struct{})
+	f.t.Cleanup(func() { <-done })
+	go func() {
+		defer close(done)
+		defer conn.Close(context.Background())
+		_, _ = conn.Exec(context.Background(), "INSERT INTO bulk SELECT g, repeat(md5(g::text), 30) FROM generate_series(1, 6000) g")
+	}()
+}
+
+// A remote copy that had more of the old timeline than the copy that was promoted
+// says to PostgreSQL that it has flushed what it never was sent, whenever it tries
+// to stream from its old address again. Whoever believes that counts it as a
+// standby that holds writes of which it has not seen one.
+func TestAStandbyAheadOnAnOlderTimelineIsNeverCounted(t *testing.T) {
+	f := newFleet(t, "north-1", "north-2", "south-1")
+	f.form()
+	f.fill("north-1")
+	f.powerOff("north-2")
+	fork := f.position("north-1")
+	f.tail("north-1")
+	wait(t, 20*time.Second, "the remote copy is ahead", func() bool { return f.position("south-1") > fork+5<<20 })
+	ahead := f.position("south-1")
+	if fork/segment != ahead/segment {
+		t.Fatalf("%x and %x are not in one segment", fork, ahead)
+	}
+	// Nobody reaches the remote agent from now on: its copy goes on trying the address
+	// that it knows.
+	f.silence("south-1", true)
+	f.powerOff("north-1")
+	f.silence("north-2", false)
+	f.powerOn("north-2")
+	wait(t, 10*time.Second, "guard of north-2", func() bool { return f.observed("north-2").GetGuardKnown() })
+	f.failOver("north-2")
+	f.silence("north-1", false)
+	f.powerOn("north-1")
+	f.waitState("north-1", "Streaming")
+	f.powerOff("north-2")
+	f.failOver("north-1")
+	if at := f.position("north-1"); at >= ahead {
+		t.Fatalf("the new timeline is at %x already, and the remote copy at %x", at, ahead)
+	}
+
+	for range 3 {
+		r := f.direct("north-1", agentv1.Verb_VERB_SET_SYNC_SET, 8*time.Second, func(d *agentv1.Directive) {
+			d.Role.SyncSet = []string{"north-1", "south-1"}
+		})
+		if r.GetOutcome() == agentv1.Outcome_OUTCOME_DONE {
+			t.Fatalf("a copy on timeline 1 was taken for one that holds the log of timeline 3: %v", r.GetObservation())
+		}
+		t.Log(r.GetMessage())
+	}
+}
+
+// Two copies of one position that are promoted apart, each without knowing of the
+// other, both begin timeline 2 at the same place. PostgreSQL cannot tell the two
+// apart, and would let a replica of the one go on with the log of the other.
+func TestTwoPromotionsToOneTimelineNumberAreToldApart(t *testing.T) {
+	f := newFleet(t, "north-1", "north-2", "south-1")
+	f.form()
+	f.twoOfOneNumber()
+	history := func(name string) string {
+		b, err := os.ReadFile(filepath.Join(f.centers[name].dir, "volume/data/pg_wal/00000002.history"))
+		must(t, err)
+		return string(b)
+	}
+	if one, other := history("north-1"), history("south-1"); one != other {
+		t.Fatalf("the two were promoted at different positions: %q and %q", one, other)
+	}
+
+	f.silence("north-1", false)
+	f.powerOn("north-1")
+	f.waitState("north-1", "Diverged")
+	if m := f.observed("north-1").GetMessage(); !strings.Contains(m, "was begun by north-2") {
+		t.Errorf("what is the matter is not told: %q", m)
+	}
+	f.must("north-1", agentv1.Verb_VERB_DISCARD, nil)
+	f.waitState("north-1", "Streaming")
+	f.query("north-1", func(conn *pgx.Conn) error {
+		var of string
+		err := conn.QueryRow(context.Background(), "SELECT of FROM owner").Scan(&of)
+		if of != "south-1" {
+			t.Errorf("the copy holds what %q wrote", of)
+		}
+		return err
+	})
+}
+
+// twoOfOneNumber promotes north-2, which north-1 then follows, and south-1, which
+// has seen nothing of it, and leaves only south-1 with power.
+func (f *fleet) twoOfOneNumber() {
+	f.t.Helper()
+	owned := func(name string) {
+		f.query(name, func(conn *pgx.Conn) error {
+			_, err := conn.Exec(context.Background(), "CREATE TABLE owner AS SELECT '"+name+"' AS of")
+			return err
+		})
+	}
+	at := f.position("north-1")
+	wait(f.t, 10*time.Second, "all copies hold the same", func() bool {
+		return f.position("south-1") >= at && f.position("south-1") == f.position("north-1") && f.position("north-2") == f.position("north-1")
+	})
+	f.powerOff("north-1")
+	f.powerOff("south-1")
+	f.failOver("north-2")
+	owned("north-2")
+	f.silence("north-1", false)
+	f.powerOn("north-1")
+	f.waitState("north-1", "Streaming")
+	at = f.position("north-2")
+	wait(f.t, 10*time.Second, "the replica has what was written", func() bool { return f.position("north-1") >= at })
+	f.powerOff("north-2")
+	f.powerOff("north-1")
+	f.silence("south-1", false)
+	f.powerOn("south-1")
+	wait(f.t, 10*time.Second, "guard of south-1", func() bool { return f.observed("south-1").GetGuardKnown() })
+	f.failOver("south-1")
+	owned("south-1")
+}
