@@ -17,9 +17,6 @@ import (
 // Again judges a request once more, as it was judged when it came: by the same
 // filters, with the credentials that it showed.
 type Again struct {
-	// key is the same for requests of which one answer is that of all, as long as
-	// they ask for the same.
-	key   string
 	judge http.Handler
 
 	method     string
@@ -38,7 +35,13 @@ func AgainOf(ctx context.Context) *Again {
 }
 
 // Credentials is the same for requests that showed the same.
-func (a *Again) Credentials() string { return a.key }
+func (a *Again) Credentials() string {
+	var leaf any
+	if a.tls != nil && len(a.tls.PeerCertificates) > 0 {
+		leaf = a.tls.PeerCertificates[0]
+	}
+	return fmt.Sprintf("%p %v", leaf, a.header)
+}
 
 // Allowed is false when the person is not believed any more, or may not do this
 // any more. A filter that fails in another way says nothing about that.
@@ -77,18 +80,13 @@ func rememberHow(next http.Handler, c *genericapiserver.Config) http.Handler {
 	judge := judgement(c)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		again := &Again{judge: judge, method: r.Method, url: r.URL, header: judgedHeaders(r.Header), tls: r.TLS, remoteAddr: r.RemoteAddr}
-		var leaf any
-		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
-			leaf = r.TLS.PeerCertificates[0]
-		}
-		again.key = fmt.Sprintf("%p %v", leaf, again.header)
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), againKey{}, again)))
 	})
 }
 
 // judgedHeaders are those that the filters of judgement read.
 func judgedHeaders(from http.Header) http.Header {
-	kept := http.Header{}
+	kept := make(http.Header, 2)
 	for name, values := range from {
 		switch {
 		case name == "Authorization", name == "Connection", name == "Upgrade", name == "Sec-Websocket-Protocol", strings.HasPrefix(name, "Impersonate-"):

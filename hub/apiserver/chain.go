@@ -55,6 +55,9 @@ func newChain(o options.CompletedOptions, config Config, secrets *lateSecrets) (
 		generic.AuditBackend = withLog(config.Audit.Log, generic.AuditBackend)
 	}
 	who := &people{next: generic.Authentication.Authenticator, secrets: secrets.get}
+	if generic.Authentication.RequestHeaderConfig == nil && generic.SecureServing.ClientCA != nil {
+		who.next = newVouched(who.next, generic.SecureServing.ClientCA) // a certificate is who shows it, never who it says that asks
+	}
 	generic.Authentication.Authenticator = who
 	if box != nil {
 		// As upstream does with a file of its options, but what is in force is known:
@@ -86,13 +89,7 @@ func newChain(o options.CompletedOptions, config Config, secrets *lateSecrets) (
 		return nil, fmt.Errorf("apiserver: configure the aggregator: %w", err)
 	}
 	aggregator.ExtraConfig.DisableRemoteAvailableConditionController = true
-	if hooks.Handler != nil {
-		// Only the front's handler chain is run.
-		build := aggregator.GenericConfig.BuildHandlerChainFunc
-		aggregator.GenericConfig.BuildHandlerChainFunc = func(api http.Handler, c *genericapiserver.Config) http.Handler {
-			return rememberHow(build(hooks.Handler(api), c), c)
-		}
-	}
+	lead(aggregator.GenericConfig, hooks)
 	return &chain{aggregator: aggregator, controlPlane: controlPlane, extensions: extensions, people: who}, nil
 }
 
@@ -103,6 +100,21 @@ func install(generic *genericapiserver.Config, hooks Hooks) {
 	}
 	if hooks.LongRunning != nil {
 		generic.LongRunningFunc = hooks.LongRunning(generic.LongRunningFunc)
+	}
+}
+
+// lead puts the hooks' handlers into the front's chain, the only one that is run.
+func lead(front *genericapiserver.RecommendedConfig, hooks Hooks) {
+	if hooks.Handler == nil {
+		return
+	}
+	build := front.BuildHandlerChainFunc
+	front.BuildHandlerChainFunc = func(api http.Handler, c *genericapiserver.Config) http.Handler {
+		handler := rememberHow(build(hooks.Handler(api), untraced(c)), c)
+		if hooks.Front != nil {
+			handler = hooks.Front(handler)
+		}
+		return handler
 	}
 }
 

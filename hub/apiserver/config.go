@@ -64,6 +64,9 @@ type Hooks struct {
 	// Handler wraps the API's handler inside the filters that authenticate,
 	// authorize, audit and limit.
 	Handler func(http.Handler) http.Handler
+	// Front wraps everything, filters and all: what it puts into a request's context
+	// is there for the hooks above. It needs Handler.
+	Front func(http.Handler) http.Handler
 	// Ready adds checks to /readyz: a check's name, and what is not ready.
 	Ready map[string]func(*http.Request) error
 }

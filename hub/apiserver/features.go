@@ -11,7 +11,9 @@ import (
 	"github.com/go-logr/logr"
 	"go.uber.org/zap"
 	genericfeatures "k8s.io/apiserver/pkg/features"
+	genericapiserver "k8s.io/apiserver/pkg/server"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/component-base/featuregate"
 	"k8s.io/klog/v2"
 	_ "k8s.io/kubernetes/pkg/features" // registers the feature gates
 )
@@ -34,6 +36,23 @@ var gates = map[string]bool{
 //
 //go:linkname etcd3ClientLogger k8s.io/apiserver/pkg/storage/storagebackend/factory.etcd3ClientLogger
 var etcd3ClientLogger *zap.Logger
+
+// withoutTracing answers false for a gate that upstream has locked. The hub has no
+// collector of traces to send to, and without one a request's spans are a twentieth
+// of its cost.
+type withoutTracing struct{ featuregate.FeatureGate }
+
+// Enabled implements featuregate.FeatureGate.
+func (g withoutTracing) Enabled(feature featuregate.Feature) bool {
+	return feature != genericfeatures.APIServerTracing && g.FeatureGate.Enabled(feature)
+}
+
+// untraced is c for a chain of handlers that makes no spans.
+func untraced(c *genericapiserver.Config) *genericapiserver.Config {
+	own := *c
+	own.FeatureGate = withoutTracing{c.FeatureGate}
+	return &own
+}
 
 var setProcessWide = sync.OnceValue(func() error {
 	klog.OsExit = running.exit

@@ -72,6 +72,7 @@ func (s *startup) addTo(server *genericapiserver.GenericAPIServer) error {
 		server.AddPostStartHook("tripod-crds", s.installCRDs),
 		server.AddPostStartHook("tripod-roles", patient(ensureRoles)),
 		server.AddPostStartHook("tripod-flow-control", patient(s.flowControl)),
+		server.AddPostStartHook("tripod-flows", patient(ensureFlows)),
 		server.AddReadyzChecks(healthz.NamedCheck("tripod-crds", s.checkCRDs)),
 	)
 }

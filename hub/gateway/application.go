@@ -48,9 +48,10 @@ func voyageOf(ctx context.Context) *voyage {
 // serveApplication passes a request on to the cluster where the application is
 // active by committed state. A write is passed on only if that state is at least
 // as new as the request, and no role is changing.
-func (g *Routes) serveApplication(w http.ResponseWriter, r *http.Request, route route) {
+func (g *Routes) serveApplication(w http.ResponseWriter, r *http.Request, reading *reading) {
+	route := reading.route
 	v := &voyage{namespace: route.namespace, name: route.application, moved: func() bool { return false }}
-	info, err := g.inner.NewRequestInfo(withURL(r, route.inner))
+	info, err := reading.innerInfo(r, g.inner)
 	if err != nil {
 		refuse(w, badPath(err))
 		return
@@ -84,7 +85,7 @@ func (g *Routes) serveApplication(w http.ResponseWriter, r *http.Request, route 
 	inner := *route.inner
 	inner.RawQuery = r.URL.RawQuery // unstamped
 	route.inner = &inner
-	g.serveCluster(w, r.WithContext(ctx), route)
+	g.serveCluster(w, r.WithContext(ctx), reading, route)
 }
 
 func (g *Routes) locate(ctx context.Context, namespace, name string, strict bool) (location, error) {

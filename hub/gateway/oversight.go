@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
-	"k8s.io/streaming/pkg/httpstream"
 )
 
 // judgeInterval is how often open streams are judged again. With what a token
@@ -45,8 +44,8 @@ var lasts = genericfilters.BasicLongRunningRequestCheck(sets.NewString("watch", 
 
 // overseen returns r so that it ends when who asks for it may no longer, if it is
 // one that lasts. done forgets it.
-func (g *Routes) overseen(r *http.Request, to route) (overseen *http.Request, done func()) {
-	if g.config.Again == nil || !g.lasts(r, to) {
+func (g *Routes) overseen(r *http.Request, as *reading) (overseen *http.Request, done func()) {
+	if g.config.Again == nil || !g.lasts(r, as) {
 		return r, func() {}
 	}
 	info, ok := request.RequestInfoFrom(r.Context())
@@ -70,14 +69,14 @@ func (g *Routes) overseen(r *http.Request, to route) (overseen *http.Request, do
 	}
 }
 
-func (g *Routes) lasts(r *http.Request, to route) bool {
-	if httpstream.IsUpgradeRequest(r) {
+func (g *Routes) lasts(r *http.Request, as *reading) bool {
+	if as.upgrade {
 		return true
 	}
 	info, ok := request.RequestInfoFrom(r.Context())
-	if to.to == toCluster || to.to == toApplication {
+	if as.route.to == toCluster || as.route.to == toApplication {
 		var err error
-		info, err = g.inner.NewRequestInfo(withURL(r, to.inner))
+		info, err = as.innerInfo(r, g.inner)
 		ok = err == nil
 	}
 	return ok && lasts(r, info)

@@ -50,7 +50,7 @@ func TestARightThatIsTakenAwayEndsStreamsInTime(t *testing.T) {
 				r := httptest.NewRequest("GET", "/api/v1/pods?watch=1", nil)
 				info := &request.RequestInfo{IsResourceRequest: true, Verb: "watch", Resource: "pods"}
 				r = r.WithContext(request.WithRequestInfo(context.WithValue(r.Context(), whose{}, name), info))
-				r, forget := g.overseen(r, route{to: toHub})
+				r, forget := g.overseen(r, read(r))
 				return r.Context(), forget
 			}
 			first, forgetFirst := open("ann")

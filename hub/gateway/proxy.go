@@ -12,7 +12,6 @@ import (
 	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
-	"k8s.io/streaming/pkg/httpstream"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
@@ -36,7 +35,8 @@ func passageOf(ctx context.Context) *passage {
 }
 
 // serveCluster passes a request on to a cluster, as the person who made it.
-func (g *Routes) serveCluster(w http.ResponseWriter, r *http.Request, route route) {
+// The place that route names was found for what reading says.
+func (g *Routes) serveCluster(w http.ResponseWriter, r *http.Request, reading *reading, route route) {
 	person, ok := request.UserFrom(r.Context())
 	if !ok || person.GetName() == "" {
 		// Without a name, the agent's own identity would be what acts.
@@ -61,9 +61,17 @@ func (g *Routes) serveCluster(w http.ResponseWriter, r *http.Request, route rout
 		deny(r.Context(), w, route.cluster, away(route.cluster, "it is not accepted yet: accept it with spec.admission: Accepted"))
 		return
 	}
+	if who := (passenger{route.cluster, person.GetName()}); !g.lasts(r, reading) {
+		why, ok := g.shares.take(who)
+		if !ok {
+			deny(r.Context(), w, route.cluster, busy(w, route.cluster, why))
+			return
+		}
+		defer g.shares.giveBack(who)
+	}
 	auditID, _ := audit.AuditIDFrom(r.Context())
-	p := &passage{route: route, cluster: cluster, person: person, auditID: string(auditID), upgrade: httpstream.IsUpgradeRequest(r)}
-	g.recordPassed(r, p)
+	p := &passage{route: route, cluster: cluster, person: person, auditID: string(auditID), upgrade: reading.upgrade}
+	g.recordPassed(r, reading, p)
 	g.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), passageKey{}, p)))
 }
 
@@ -72,8 +80,9 @@ func (g *Routes) serveCluster(w http.ResponseWriter, r *http.Request, route rout
 // take away what is set there.
 func newProxy(through http.RoundTripper, logger *slog.Logger) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
+		// Without a FlushInterval: what comes without a length, as a watch does, is
+		// flushed at once all the same; the rest would only be cut into more frames.
 		Transport:      through,
-		FlushInterval:  -1, // a watch's event must not wait for the next
 		BufferPool:     &buffers{},
 		Rewrite:        rewrite,
 		ModifyResponse: inspect,

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"strings"
 
@@ -27,7 +26,7 @@ const (
 )
 
 // recordPassed notes in the audit event what is passed on, and as whom.
-func (g *Routes) recordPassed(r *http.Request, p *passage) {
+func (g *Routes) recordPassed(r *http.Request, reading *reading, p *passage) {
 	groups, err := json.Marshal(p.person.GetGroups()) // a group's name may hold a comma
 	if err != nil {
 		groups = nil // strings always have a form
@@ -38,8 +37,8 @@ func (g *Routes) recordPassed(r *http.Request, p *passage) {
 		annotationAsGroups, string(groups),
 		annotationDecision, "passed",
 	}
-	if info, err := g.inner.NewRequestInfo(withURL(r, p.route.inner)); err == nil && info.IsResourceRequest {
-		pairs = append(pairs, annotationInner, strings.TrimSuffix(fmt.Sprintf("%s %s/%s", info.Verb, info.Resource, info.Subresource), "/"))
+	if info, err := reading.innerInfo(r, g.inner); err == nil && info.IsResourceRequest {
+		pairs = append(pairs, annotationInner, strings.TrimSuffix(info.Verb+" "+info.Resource+"/"+info.Subresource, "/"))
 	}
 	audit.AddAuditAnnotations(r.Context(), pairs...)
 }

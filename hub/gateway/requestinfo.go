@@ -22,7 +22,7 @@ type resolver struct{ next request.RequestInfoResolver }
 
 // NewRequestInfo implements request.RequestInfoResolver.
 func (s resolver) NewRequestInfo(r *http.Request) (*request.RequestInfo, error) {
-	switch route := parse(r.URL); route.to {
+	switch route := readingOf(r).route; route.to {
 	case toCluster:
 		return &request.RequestInfo{
 			IsResourceRequest: true,
@@ -84,15 +84,10 @@ func verbOf(r *http.Request) string {
 // if the cluster's own API server would find it so, or if it is upgraded.
 func LongRunning(next request.LongRunningRequestCheck, inner request.RequestInfoResolver) request.LongRunningRequestCheck {
 	return func(r *http.Request, info *request.RequestInfo) bool {
-		route := parse(r.URL)
-		if route.to != toCluster && route.to != toApplication {
+		reading := readingOf(r)
+		if reading.route.to != toCluster && reading.route.to != toApplication {
 			return next(r, info)
 		}
-		if httpstream.IsUpgradeRequest(r) {
-			return true
-		}
-		through := withURL(r, route.inner)
-		innerInfo, err := inner.NewRequestInfo(through)
-		return err == nil && next(through, innerInfo)
+		return reading.longRunning(r, next, inner)
 	}
 }

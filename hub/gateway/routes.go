@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
@@ -45,7 +47,9 @@ type Config struct {
 	Reach Reach
 	// DialTimeout bounds how long a request waits for a connection; 5 s.
 	DialTimeout time.Duration
-	Logger      *slog.Logger
+	// Registerer takes metrics. Optional.
+	Registerer prometheus.Registerer
+	Logger     *slog.Logger
 }
 
 // Validate reports what is missing.
@@ -64,6 +68,7 @@ type Routes struct {
 	inner      request.RequestInfoResolver
 	streams    *streams
 	overseer   *overseen
+	shares     *shares
 }
 
 // New makes Routes.
@@ -77,10 +82,17 @@ func New(config Config) (*Routes, error) {
 	if config.Logger == nil {
 		config.Logger = slog.Default()
 	}
+	metrics := newPassMetrics()
+	if config.Registerer != nil {
+		if err := metrics.register(config.Registerer); err != nil {
+			return nil, fmt.Errorf("gateway: register metrics: %w", err)
+		}
+	}
 	routes := &Routes{
 		config:     config,
 		transports: newTransports(config),
 		streams:    newStreams(),
+		shares:     newShares(passedAtOnce, metrics),
 		overseer:   &overseen{open: map[*overseenStream]struct{}{}},
 		inner: &request.RequestInfoFactory{
 			APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api"),
@@ -107,14 +119,15 @@ func (g *Routes) LongRunning(next request.LongRunningRequestCheck) request.LongR
 // own API.
 func (g *Routes) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		route := parse(r.URL)
-		r, done := g.overseen(r, route)
+		reading := readingOf(r)
+		route := reading.route
+		r, done := g.overseen(r, reading)
 		defer done()
 		switch route.to {
 		case toCluster:
-			g.serveCluster(w, r, route)
+			g.serveCluster(w, r, reading, route)
 		case toApplication:
-			g.serveApplication(w, r, route)
+			g.serveApplication(w, r, reading)
 		case toFleet:
 			g.config.Fleet.ServeHTTP(w, withURL(r, route.inner))
 		case toNowhere:

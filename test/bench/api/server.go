@@ -32,6 +32,9 @@ type Server struct {
 	ended     chan error
 }
 
+// Process is the id of the first of its processes.
+func (s *Server) Process() int { return s.processes[0].Process.Pid }
+
 // Name implements report.Bench.
 func (s *Server) Name() string { return s.name }
 
@@ -63,7 +66,8 @@ func StartHub(ctx context.Context, c Config) (*Server, error) {
 	}
 	data := filepath.Join(folder, "data")
 	text, err := yaml.Marshal(map[string]any{"name": "bench", "dataDir": data, "bootstrap": true, "hubTokenFile": token,
-		"members": []map[string]string{{"name": "bench", "region": "here", "center": "here", "address": hubAddress}}})
+		"directAccess": map[string]any{"allow": []string{"127.0.0.1/32"}}, // the cluster behind the gateway is on this machine
+		"members":      []map[string]string{{"name": "bench", "region": "here", "center": "here", "address": hubAddress}}})
 	if err != nil {
 		return nil, fmt.Errorf("encode the hub's configuration: %w", err)
 	}

@@ -66,22 +66,22 @@ func (c *Credentials) rest() *rest.Config {
 	return &rest.Config{Host: c.Host, TLSClientConfig: rest.TLSClientConfig{CAData: c.Roots, CertData: c.Pair.Certificate, KeyData: c.Pair.Key}}
 }
 
-// start runs far in a process of self: `bench far`.
-func (f Far) start(self, file string) (stop func(), err error) {
+// start runs far in a process of self, `bench far`, whose id it returns.
+func (f Far) start(self, file string) (id int, stop func(), err error) {
 	text, err := json.Marshal(f)
 	if err != nil {
-		return nil, fmt.Errorf("encode the far end: %w", err)
+		return 0, nil, fmt.Errorf("encode the far end: %w", err)
 	}
 	if err := os.WriteFile(file, text, 0o600); err != nil {
-		return nil, fmt.Errorf("write the far end's configuration: %w", err)
+		return 0, nil, fmt.Errorf("write the far end's configuration: %w", err)
 	}
 	process := exec.Command(self, "far", file)
 	process.Stdout, process.Stderr = os.Stderr, os.Stderr
 	process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := process.Start(); err != nil {
-		return nil, fmt.Errorf("start the far end: %w", err)
+		return 0, nil, fmt.Errorf("start the far end: %w", err)
 	}
-	return func() {
+	return process.Process.Pid, func() {
 		_ = process.Process.Kill()
 		_ = process.Wait() // it was killed
 	}, nil

@@ -32,6 +32,14 @@ func (c Config) doors(ctx context.Context) (err error) {
 			}
 		}
 	}
+	for name, ours := range map[string]*door{rowCPUDirect: d.direct, rowCPUTunnel: d.tunnel} {
+		if !c.Wants(name) {
+			continue
+		}
+		if err := c.run(ctx, name, "µs", report.Lower, c.processor(ours), c.processor(d.bare)); err != nil {
+			return err
+		}
+	}
 	if !c.Wants(rowThroughput) {
 		return nil
 	}

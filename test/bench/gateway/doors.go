@@ -40,6 +40,8 @@ type door struct {
 	name string
 	base string
 	http *http.Client
+	// process carries it.
+	process int
 }
 
 const object = "/api/v1/namespaces/default/configmaps/read"
@@ -82,13 +84,15 @@ func (c Config) openDoors(ctx context.Context) (d *doors, err error) {
 		return d, fmt.Errorf("read the person's certificate: %w", err)
 	}
 	open := func(name, base string, roots []byte) *door {
-		return &door{name, base, &http.Client{Transport: &http.Transport{ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 64,
+		return &door{name: name, base: base, http: &http.Client{Transport: &http.Transport{ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 64,
 			TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{user}, RootCAs: pool(roots)}}}}
 	}
+	far := d.bare.process
 	d.server = open("direct", d.cluster.Config.Host, d.apiRoots)
 	d.direct = open("tripod", d.hub.Config.Host+"/clusters/direct", d.roots)
 	d.tunnel = open("tripod", d.hub.Config.Host+"/clusters/tunnel", d.roots)
 	d.bare = open("httputil.ReverseProxy", d.bare.base, d.roots)
+	d.direct.process, d.tunnel.process, d.bare.process = d.hub.Process(), d.hub.Process(), far
 	for _, one := range []*door{d.server, d.direct, d.tunnel, d.bare, d.kubectl} {
 		if err := d.cluster.Await(ctx, one.ask); err != nil {
 			return d, fmt.Errorf("%s at %s: %w", one.name, one.base, err)
@@ -247,12 +251,12 @@ func (d *doors) openFar(_ context.Context, c Config) error {
 		API: &Credentials{Host: d.cluster.Config.Host, Roots: d.apiRoots, Pair: Pair(d.fromBehind)}}
 	// The bare proxy asks as the person, the agent as itself, for the person.
 	f.ProxyAs = &Credentials{Host: f.API.Host, Roots: d.apiRoots, Pair: Pair(d.person)}
-	stop, err := f.start(c.Self, filepath.Join(c.Folder, "far.json"))
+	process, stop, err := f.start(c.Self, filepath.Join(c.Folder, "far.json"))
 	if err != nil {
 		return err
 	}
 	d.stops = append(d.stops, func() error { stop(); return nil })
-	d.bare = &door{base: "https://" + address}
+	d.bare = &door{base: "https://" + address, process: process}
 	return nil
 }
 
@@ -270,6 +274,6 @@ func (d *doors) openKubectl(_ context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	d.kubectl = &door{"kubectl proxy", "http://" + freeport.Address(ports[0]), &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
+	d.kubectl = &door{name: "kubectl proxy", base: "http://" + freeport.Address(ports[0]), http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
 	return d.cluster.Run(c.Folder, filepath.Join(c.BinDir, "kubernode"), "kubectl", "proxy", "--kubeconfig", file, "--port", strconv.Itoa(ports[0]))
 }

@@ -114,7 +114,8 @@ func (e *end) far(self string, n int, direct string) (stop func(), err error) {
 		return nil, err
 	}
 	f := Far{Hub: e.address, Agents: agents, Roots: e.authority.Certificate, Direct: direct, Server: Pair(server)}
-	return f.start(self, filepath.Join(e.folder, "far.json"))
+	_, stop, err = f.start(self, filepath.Join(e.folder, "far.json"))
+	return stop, err
 }
 
 // awaitTunnels returns when every one of n agents can be reached.

@@ -30,6 +30,8 @@ const (
 	rowTunnelP50  = "gateway/added-latency/tunnel/p50"
 	rowTunnelP99  = "gateway/added-latency/tunnel/p99"
 	rowThroughput = "gateway/throughput"
+	rowCPUDirect  = "gateway/cpu/direct"
+	rowCPUTunnel  = "gateway/cpu/tunnel"
 	rowBandwidth  = "tunnel/bandwidth"
 	rowStalled    = "tunnel/stalled-stream/p99"
 	rowIdle       = "tunnel/idle-agent-memory"
@@ -42,7 +44,7 @@ func Run(ctx context.Context, c Config) error {
 		return errors.New("bench gateway: duration and rounds must be positive")
 	}
 	wants := func(names ...string) bool { return slices.ContainsFunc(names, c.Wants) }
-	if wants(rowDirectP50, rowDirectP99, rowTunnelP50, rowTunnelP99, rowThroughput) {
+	if wants(rowDirectP50, rowDirectP99, rowTunnelP50, rowTunnelP99, rowThroughput, rowCPUDirect, rowCPUTunnel) {
 		if err := c.doors(ctx); err != nil {
 			return err
 		}

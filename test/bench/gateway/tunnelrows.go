@@ -121,8 +121,9 @@ func get(ctx context.Context, client *http.Client, url string) (io.ReadCloser, e
 		return nil, err
 	}
 	if response.StatusCode != http.StatusOK {
+		said, _ := io.ReadAll(io.LimitReader(response.Body, 500)) // the code alone is not enough
 		_ = response.Body.Close()
-		return nil, fmt.Errorf("GET %s: %s", url, response.Status)
+		return nil, fmt.Errorf("GET %s: %s: %s", url, response.Status, said)
 	}
 	return response.Body, nil
 }
