@@ -413,3 +413,27 @@ func TestARetryThatWouldLoseMoreIsAskedAbout(t *testing.T) {
 		t.Error("the same is asked about again")
 	}
 }
+
+// TestAWaveWaitsForAReturn: an application that another run moves holds nobody up,
+// but one that is just being brought back goes before the next wave.
+func TestAWaveWaitsForAReturn(t *testing.T) {
+	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	x := &planStep{step: &step{Snapshot: &Snapshot{Now: now}}}
+	run := func(phase v1alpha1.RunPhase, age time.Duration) *v1alpha1.RecoveryRun {
+		r := &v1alpha1.RecoveryRun{}
+		r.Status.Phase, r.CreationTimestamp = phase, metav1.NewTime(now.Add(-age))
+		return r
+	}
+	for name, test := range map[string]struct {
+		run  *v1alpha1.RecoveryRun
+		want v1alpha1.RunApplicationState
+	}{
+		"it is returned":               {run(v1alpha1.RunReturning, time.Second), v1alpha1.ApplicationWaiting},
+		"it is returned for too long":  {run(v1alpha1.RunReturning, time.Hour), v1alpha1.ApplicationStuck},
+		"it is moved by another order": {run(v1alpha1.RunPromoting, time.Second), v1alpha1.ApplicationStuck},
+	} {
+		if got := x.behind(test.run); got.RunApplicationState != test.want || got.ready {
+			t.Errorf("%s: %s, ready %t; want %s and not ready", name, got.RunApplicationState, got.ready, test.want)
+		}
+	}
+}

@@ -40,6 +40,10 @@ func (r *Runner) job(ctx context.Context, c failover.HookCall) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	job := jobOf(c)
+	if v1alpha1.ReservedNamespace(job.Namespace) {
+		return "", fmt.Errorf("no Job runs in namespace %s of cluster %s, which belongs to Kubernetes or to Tripod: name another one", job.Namespace, cluster)
+	}
 	if r.cfg.Cluster == nil {
 		return "", errors.New("a Job is asked for, and this hub makes none")
 	}
@@ -48,7 +52,6 @@ func (r *Runner) job(ctx context.Context, c failover.HookCall) (string, error) {
 		return "", fmt.Errorf("reach cluster %s: %w", cluster, err)
 	}
 	defer done()
-	job := jobOf(c)
 	where := fmt.Sprintf("Job %s/%s in cluster %s", job.Namespace, job.Name, cluster)
 	ended, err := r.complete(ctx, client, job)
 	parting, cancel := context.WithTimeout(context.WithoutCancel(ctx), partingTime)

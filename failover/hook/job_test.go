@@ -122,9 +122,12 @@ func TestAJobThatCannotBeMadeSaysWhy(t *testing.T) {
 	m := &member{Clientset: fake.NewClientset()}
 	unknown := jobbing(v1alpha1.HookTarget, "")
 	unknown.Run.Status.Datasets = nil
+	reserved := jobbing(v1alpha1.HookNamed, "north-2")
+	reserved.Hook.Job.Namespace = "kube-system"
 	for want, c := range map[string]failover.HookCall{
 		"reach cluster gone: no session with it": jobbing(v1alpha1.HookNamed, "gone"),
 		"the cluster Target is not known at":     unknown,
+		"no Job runs in namespace kube-system":   reserved,
 	} {
 		if got := m.runner().Do(t.Context(), c); got.Outcome != failover.Failed || !strings.Contains(got.Message, want) {
 			t.Errorf("%+v, want %q", got, want)

@@ -76,6 +76,9 @@ func (c *rightsCheck) Validate(ctx context.Context, a admission.Attributes, _ ad
 		if a.GetResource().GroupResource() == v1alpha1.Resource("placements") {
 			return c.validatePlacement(ctx, a, object)
 		}
+		if a.GetResource().GroupResource() == v1alpha1.Resource("recoveryplans") {
+			return c.validatePlan(ctx, a, object)
+		}
 	}
 	return nil
 }

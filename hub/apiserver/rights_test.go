@@ -23,10 +23,11 @@ const rightsOfPeople = `
 ---
 {kind: ClusterRole, apiVersion: rbac.authorization.k8s.io/v1, metadata: {name: t-writer}, rules: [
   {apiGroups: [rbac.authorization.k8s.io], resources: [clusterroles, clusterrolebindings], verbs: [get, create, update, patch]},
-  {apiGroups: [tripod.dev], resources: [placements], verbs: [get, create, update, patch]}]}
+  {apiGroups: [tripod.dev], resources: [placements, recoveryplans], verbs: [get, create, update, patch]}]}
 ---
 {kind: ClusterRole, apiVersion: rbac.authorization.k8s.io/v1, metadata: {name: t-placer}, rules: [
-  {apiGroups: [rbac.authorization.k8s.io], resources: [clusterroles, clusterrolebindings], resourceNames: [sre-nodes, sre-more], verbs: [place]}]}
+  {apiGroups: [rbac.authorization.k8s.io], resources: [clusterroles, clusterrolebindings], resourceNames: [sre-nodes, sre-more], verbs: [place]},
+  {apiGroups: [tripod.dev], resources: [recoveryplans], resourceNames: [drain], verbs: [runjobs]}]}
 ---
 {kind: ClusterRole, apiVersion: rbac.authorization.k8s.io/v1, metadata: {name: t-nodes}, rules: [
   {apiGroups: [""], resources: [nodes], verbs: [get]}]}
@@ -48,6 +49,7 @@ func testRights(t *testing.T, h *hub) {
 	resources := map[string]schema.GroupVersionResource{
 		"Namespace":   {Version: "v1", Resource: "namespaces"},
 		"ClusterRole": roleResource, "ClusterRoleBinding": bindingResource, "Placement": placementsResource,
+		"RecoveryPlan": {Group: "tripod.dev", Version: "v1alpha1", Resource: "recoveryplans"},
 	}
 	people := map[string]dynamic.Interface{"root": dynamic.NewForConfigOrDie(h.admin())}
 	for _, name := range []string{"eve", "pat"} {
@@ -110,6 +112,10 @@ const (
 	selectNodes = "spec: {resources: [{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, name: sre-nodes}]}"
 )
 
+func plan(name, hook string) string {
+	return "{apiVersion: tripod.dev/v1alpha1, kind: RecoveryPlan, metadata: {name: " + name + "}, spec: {applications: {}, hooks: [{name: h, at: BeforeRun, " + hook + "}]}}"
+}
+
 func bound(role string) string {
 	return "roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: " + role + "}, " + toSRE
 }
@@ -142,4 +148,11 @@ var rightsCases = []struct{ name, who, object, patch, refused string }{
 	{"more clusters for another's placement", "eve", "Placement/access", `{"spec":{"clusters":{"names":["north-1"]}}}`, "may not give clusters rights"},
 	{"the mark taken away", "eve", "ClusterRole/sre-nodes", `{"metadata":{"labels":{"tripod.dev/place":null}}}`, "not currently held"},
 	{"the mark put on again", "pat", "ClusterRole/sre-nodes", `{"metadata":{"labels":{"tripod.dev/place":"true"}}}`, ""},
+
+	{"a plan without Jobs", "eve", plan("quiet", "http: {url: 'https://example.test'}"), "", ""},
+	{"a plan with a Job without verb runjobs", "eve", plan("drain", "job: {in: Active, image: busybox}"), "", "may not have a plan run Jobs"},
+	{"a Job that is added later", "eve", "RecoveryPlan/quiet", `{"spec":{"hooks":[{"name":"h","at":"BeforeRun","job":{"in":"Active","image":"busybox"}}]}}`, "may not have a plan run Jobs"},
+	{"a plan that is not the person's to give Jobs", "pat", plan("other", "job: {in: Active, image: busybox}"), "", "may not have a plan run Jobs"},
+	{"a Job beside the cluster's own pods", "pat", plan("drain", "job: {in: Active, image: busybox, namespace: kube-system}"), "", "belongs to Kubernetes or to Tripod"},
+	{"a Job of who may", "pat", plan("drain", "job: {in: Active, image: busybox}"), "", ""},
 }

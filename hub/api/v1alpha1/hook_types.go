@@ -74,7 +74,7 @@ const (
 // until it is complete. Its pods get the account of the run as environment variables,
 // TRIPOD_RUN and others, and one try: spec.attempts makes another Job.
 //
-// +kubebuilder:validation:XValidation:rule="(self.in == 'Named') == has(self.cluster)",message="cluster is given for in: Named, and for nothing else"
+// +kubebuilder:validation:XValidation:rule="(self.__in__ == 'Named') == has(self.cluster)",message="cluster is given for in: Named, and for nothing else"
 type JobHook struct {
 	In HookPlace `json:"in"`
 	// +kubebuilder:validation:MinLength=1

@@ -32,3 +32,13 @@ var RolesOfEveryCluster = []string{"admin", "cluster-admin", "edit", "view"}
 func ReservedRights(name string) bool {
 	return slices.Contains(RolesOfEveryCluster, name) || strings.HasPrefix(name, "system:") || strings.HasPrefix(name, "tripod")
 }
+
+// VerbRunJobs is the right to have a RecoveryPlan of a name run Jobs in clusters:
+// they are made with the rights of the clusters' agents, not of who wrote the plan.
+const VerbRunJobs = "runjobs"
+
+// ReservedNamespace is true for namespaces of clusters in which no Job of a plan
+// runs: what is there has rights over the whole cluster.
+func ReservedNamespace(name string) bool {
+	return name == NamespaceSystem || strings.HasPrefix(name, "kube-")
+}
