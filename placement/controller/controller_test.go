@@ -186,9 +186,13 @@ func TestTwoPlacementsOfOneTemplate(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.shares("a-rival", "n1=2")
-	after := h.state("n1", "api", "")
-	if after.Objects[0].Revision <= before.Objects[0].Revision || after.Objects[0].Placement != "pay/a-rival" {
-		t.Errorf("%s at %d, before %d", after.Objects[0].Placement, after.Objects[0].Revision, before.Objects[0].Revision)
+	var after *agentv1.DesiredState
+	h.within("n1 is told that a-rival places it", func() (bool, any) {
+		after = h.states.State("n1")
+		return len(after.Objects) == 1 && after.Objects[0].Placement == "pay/a-rival", after
+	})
+	if after.Objects[0].Revision <= before.Objects[0].Revision {
+		t.Errorf("at %d, before %d", after.Objects[0].Revision, before.Objects[0].Revision)
 	}
 	h.within("the older placement is gone", func() (bool, any) { p := h.placement("ledger"); return p.Name == "", p })
 	h.tombstones()
