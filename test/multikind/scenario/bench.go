@@ -69,13 +69,17 @@ func Bench(ctx context.Context, config BenchConfig) error {
 			return fmt.Errorf("round %d of %d: %w", round+1, config.Rounds, err)
 		}
 	}
+	// What was measured is told even if a copy then cannot be read.
+	if err := emit(config.Out, s.figures()...); err != nil {
+		return err
+	}
 	report, err := business.AwaitCopies(ctx, time.Minute)
 	if err != nil {
 		return err
 	}
 	lost := figure{Bench: "failover/transfers-lost-or-double", Ours: float64(report.Lost + report.Duplicated + report.AcceptedByTwoEpochs),
 		Peer: "objective", Unit: "transfers", Better: "lower", Rounds: config.Rounds}
-	if err := s.print(config.Out, lost); err != nil {
+	if err := emit(config.Out, lost); err != nil {
 		return err
 	}
 	return report.Err()
@@ -119,8 +123,7 @@ func (b *Business) measure(ctx context.Context, s *samples, leader bool) error {
 // leaseSeconds is the TTL of the default profile.
 const leaseSeconds = 5.0
 
-func (s *samples) print(out io.Writer, more ...figure) error {
-	var all []figure
+func (s *samples) figures() (all []figure) {
 	for _, m := range []struct {
 		name    string
 		seconds []float64
@@ -137,8 +140,12 @@ func (s *samples) print(out io.Writer, more ...figure) error {
 		all = append(all, figure{Bench: m.name, Ours: ours, Peer: "objective", Theirs: m.promise, Unit: "s",
 			Ratio: math.Round(ours/m.promise*1000) / 1000, Better: "lower", Rounds: len(m.seconds)})
 	}
+	return all
+}
+
+func emit(out io.Writer, figures ...figure) error {
 	encoder := json.NewEncoder(out)
-	for _, f := range append(all, more...) {
+	for _, f := range figures {
 		if err := encoder.Encode(f); err != nil {
 			return fmt.Errorf("print the figures: %w", err)
 		}

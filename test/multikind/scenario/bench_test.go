@@ -9,7 +9,7 @@ import (
 func TestFiguresOfTheBenchmark(t *testing.T) {
 	var out bytes.Buffer
 	s := samples{rto: []float64{5.1, 6, 5.5}, pause: []float64{0.5}}
-	if err := s.print(&out, figure{Bench: "failover/transfers-lost-or-double", Peer: "objective", Unit: "transfers", Better: "lower", Rounds: 3}); err != nil {
+	if err := emit(&out, append(s.figures(), figure{Bench: "failover/transfers-lost-or-double", Peer: "objective", Unit: "transfers", Better: "lower", Rounds: 3})...); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
