@@ -29,7 +29,9 @@ func (f *Fleet) await(ctx context.Context, limit time.Duration, what string, loo
 			last, failed = missing, ""
 		default:
 			// The last look may have failed for want of time alone.
-			failed = err.Error()
+			if failed == "" || ctx.Err() == nil {
+				failed = err.Error()
+			}
 			f.forget()
 		}
 		select {
