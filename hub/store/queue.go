@@ -7,7 +7,7 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// queue is Raft's, of proposals and barriers, for a member that may be shut down
+// queue is Raft's, of proposals, barriers and checks of the leadership, for a member that may be shut down
 // meanwhile: what is in it when Raft ends is never answered, so it is closed first.
 type queue struct{ open gate }
 

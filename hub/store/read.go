@@ -14,6 +14,7 @@ import (
 type reader struct {
 	self      raft.ServerID
 	raft      *raft.Raft
+	queue     *queue
 	logs      raft.LogStore
 	machine   *machine
 	leaders   *leaderWatch
@@ -127,22 +128,6 @@ func (r *reader) confirm(ctx context.Context) (uint64, error) {
 	}
 }
 
-// verified is Raft's VerifyLeader, for one that may be shut down meanwhile; see
-// leaderWatch.barrier.
-func (r *reader) verified(ctx context.Context) error {
-	if r.raft.State() == raft.Shutdown {
-		return raft.ErrRaftShutdown
-	}
-	done := make(chan error, 1)
-	go func() { done <- r.raft.VerifyLeader().Error() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // lead confirms on the leader: the commit index now, proven by a majority that
 // still followed this term after now.
 func (r *reader) lead(ctx context.Context) (uint64, bool) {
@@ -154,7 +139,7 @@ func (r *reader) lead(ctx context.Context) (uint64, bool) {
 	commit := r.raft.CommitIndex()
 	servers := r.raft.GetConfiguration().Configuration().Servers
 	for {
-		if err := r.verified(ctx); err != nil {
+		if err := r.queue.answer(ctx, func() raft.Future { return r.raft.VerifyLeader() }); err != nil {
 			return 0, false
 		}
 		if r.raft.CurrentTerm() != l.Term {

@@ -141,7 +141,7 @@ func join(s *Store, metrics *metrics) error {
 	}
 	r := s.reader
 	r.self, r.raft, r.logs, r.machine, r.leaders = raft.ServerID(cfg.Name), s.raft, s.disk.recent, s.machine, s.leaders
-	r.peers, r.transport, r.timeout, r.metrics = s.peers, s.transport, cfg.RequestTimeout, metrics
+	r.queue, r.peers, r.transport, r.timeout, r.metrics = &s.queue, s.peers, s.transport, cfg.RequestTimeout, metrics
 	return nil
 }
 
