@@ -73,10 +73,13 @@ func (c *rightsCheck) Validate(ctx context.Context, a admission.Attributes, _ ad
 	case *rbac.ClusterRoleBinding:
 		return c.validateBinding(ctx, a, object)
 	case *unstructured.Unstructured:
-		if a.GetResource().GroupResource() == v1alpha1.Resource("placements") {
-			return c.validatePlacement(ctx, a, object)
+		if old, ok := a.GetOldObject().(*unstructured.Unstructured); ok && reflect.DeepEqual(old.Object["spec"], object.Object["spec"]) {
+			return nil
 		}
-		if a.GetResource().GroupResource() == v1alpha1.Resource("recoveryplans") {
+		switch a.GetResource().GroupResource() {
+		case v1alpha1.Resource("placements"):
+			return c.validatePlacement(ctx, a, object)
+		case v1alpha1.Resource("recoveryplans"):
 			return c.validatePlan(ctx, a, object)
 		}
 	}
@@ -121,9 +124,6 @@ func (c *rightsCheck) validateBinding(ctx context.Context, a admission.Attribute
 }
 
 func (c *rightsCheck) validatePlacement(ctx context.Context, a admission.Attributes, object *unstructured.Unstructured) error {
-	if old, ok := a.GetOldObject().(*unstructured.Unstructured); ok && reflect.DeepEqual(old.Object["spec"], object.Object["spec"]) {
-		return nil
-	}
 	var placement v1alpha1.Placement
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &placement); err != nil {
 		return apierrors.NewBadRequest(fmt.Sprintf("read the placement: %v", err))
@@ -156,16 +156,22 @@ func (c *rightsCheck) mayPlace(ctx context.Context, a admission.Attributes, reso
 	if v1alpha1.ReservedRights(name) {
 		return admission.NewForbidden(a, fmt.Errorf("%s %q belongs to Kubernetes or to Tripod in every cluster and is not placed: choose another name", resource.Resource, name))
 	}
+	return c.allow(ctx, a, v1alpha1.VerbPlace, resource, name, "give clusters rights")
+}
+
+// allow refuses who has not the verb; what says what they may then not do.
+func (c *rightsCheck) allow(ctx context.Context, a admission.Attributes, verb string, resource schema.GroupVersionResource, name, what string) error {
+	who := a.GetUserInfo()
 	decision, reason, err := c.authorizer.Authorize(ctx, authorizer.AttributesRecord{
-		User: a.GetUserInfo(), Verb: v1alpha1.VerbPlace, APIGroup: resource.Group, APIVersion: resource.Version,
+		User: who, Verb: verb, APIGroup: resource.Group, APIVersion: resource.Version,
 		Resource: resource.Resource, Name: name, ResourceRequest: true,
 	})
 	if err != nil {
-		return apierrors.NewInternalError(fmt.Errorf("ask whether %q may place %s %s: %w", a.GetUserInfo().GetName(), resource.Resource, name, err))
+		return apierrors.NewInternalError(fmt.Errorf("ask whether %q may %s %s %s: %w", who.GetName(), verb, resource.Resource, name, err))
 	}
 	if decision != authorizer.DecisionAllow {
-		return admission.NewForbidden(a, fmt.Errorf("%q may not give clusters rights: that takes the verb %s on %s %q %s",
-			a.GetUserInfo().GetName(), v1alpha1.VerbPlace, resource.Resource, name, reason))
+		return admission.NewForbidden(a, fmt.Errorf("%q may not %s: that takes the verb %s on %s %q %s",
+			who.GetName(), what, verb, resource.Resource, name, reason))
 	}
 	return nil
 }
