@@ -432,7 +432,7 @@ func TestAWaveWaitsForAReturn(t *testing.T) {
 		"it is returned for too long":  {run(v1alpha1.RunReturning, time.Hour), v1alpha1.ApplicationStuck},
 		"it is moved by another order": {run(v1alpha1.RunPromoting, time.Second), v1alpha1.ApplicationStuck},
 	} {
-		if got := x.behind(test.run); got.RunApplicationState != test.want || got.ready {
+		if got := x.movedByOther(test.run); got.RunApplicationState != test.want || got.ready {
 			t.Errorf("%s: %s, ready %t; want %s and not ready", name, got.RunApplicationState, got.ready, test.want)
 		}
 	}

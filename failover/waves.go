@@ -226,16 +226,16 @@ func (x *planStep) waiting(a *v1alpha1.RunApplication, at map[string]int) state 
 			r = x.activeDrill(app)
 		}
 		if r != nil {
-			return x.behind(r)
+			return x.movedByOther(r)
 		}
 	}
 	return s
 }
 
-// behind is the state of an application that another run moves. The waves do not wait
+// movedByOther is the state of an application that another run moves. The waves do not wait
 // for that run, unless it only brings back what was: then the application is free in
 // a moment, and goes before the next wave as it should.
-func (x *planStep) behind(r *v1alpha1.RecoveryRun) state {
+func (x *planStep) movedByOther(r *v1alpha1.RecoveryRun) state {
 	s := state{RunApplicationState: v1alpha1.ApplicationStuck, reason: ReasonOtherRun, message: "run " + r.Name + " is under way"}
 	if r.Status.Phase == v1alpha1.RunReturning && x.Now.Sub(r.CreationTimestamp.Time) <= patience {
 		s.RunApplicationState = v1alpha1.ApplicationWaiting
