@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"time"
 
 	"tripod.dev/tripod/failover/driver"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
@@ -17,11 +16,7 @@ func (d *Driver) lineageOf(ctx context.Context, set driver.Dataset, address stri
 	if err != nil {
 		return src, err
 	}
-	defer func() {
-		closing, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
-		defer cancel()
-		_ = conn.Close(closing)
-	}()
+	defer hangUp(conn)
 	return src, src.readLineage(ctx, conn)
 }
 

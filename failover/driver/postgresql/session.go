@@ -229,6 +229,15 @@ func parseStandbys(setting string) []string {
 	return names
 }
 
+// hangUp closes a connection, without waiting for a database that no longer answers.
+func hangUp(conn interface {
+	Close(ctx context.Context) error
+}) {
+	closing, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_ = conn.Close(closing)
+}
+
 // replication runs commands of the replication protocol on a connection of its
 // own; only the replication user may.
 func (d *dialer) replication(ctx context.Context, set driver.Dataset, address string, f func(*pgconn.PgConn) error) error {
@@ -243,10 +252,6 @@ func (d *dialer) replication(ctx context.Context, set driver.Dataset, address st
 	if err != nil {
 		return fmt.Errorf("connect to %s for replication: %w", address, err)
 	}
-	defer func() {
-		closing, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
-		defer cancel()
-		_ = conn.Close(closing)
-	}()
+	defer hangUp(conn)
 	return f(conn)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -51,11 +50,7 @@ func (d *Driver) readSource(ctx context.Context, c driver.Call) (source, error) 
 	if err != nil {
 		return src, err
 	}
-	defer func() {
-		closing, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
-		defer cancel()
-		_ = conn.Close(closing)
-	}()
+	defer hangUp(conn)
 	if err := src.read(ctx, conn); err != nil {
 		return src, fmt.Errorf("ask primary %s at %s: %w", c.Primary, c.PrimaryAddress, err)
 	}
