@@ -1,9 +1,6 @@
 package sim
 
-import (
-	"strings"
-	"testing"
-)
+import "testing"
 
 func TestTheInvariantsHoldForPlans(t *testing.T) {
 	n := *seeds / 4
@@ -11,18 +8,10 @@ func TestTheInvariantsHoldForPlans(t *testing.T) {
 		n = 60
 	}
 	var sum Result
-	failed := 0
-	playWith(n, Options{Plans: true}, func(r Result) bool {
+	failed := judge(t, n, Options{Plans: true}, func(r Result) {
 		sum.PlanRuns, sum.Children, sum.Hooks = sum.PlanRuns+r.PlanRuns, sum.Children+r.Children, sum.Hooks+r.Hooks
 		sum.Attested, sum.Drills, sum.Promotions = sum.Attested+r.Attested, sum.Drills+r.Drills, sum.Promotions+r.Promotions
 		sum.Switchovers, sum.Failbacks, sum.Returns = sum.Switchovers+r.Switchovers, sum.Failbacks+r.Failbacks, sum.Returns+r.Returns
-		if len(r.Violations) > 0 {
-			failed++
-			if failed <= 5 {
-				t.Errorf("seed %d (replay: go test ./failover/sim -run TestReplay -seed %d -plans -v):\n  %s", r.Seed, r.Seed, strings.Join(r.Violations, "\n  "))
-			}
-		}
-		return failed > 20
 	})
 	t.Logf("%d schedules: %d runs of plans with %d of applications, %d promotions, %d switchovers (%d home), %d returned, %d hooks, %d fences by attestation, %d drills",
 		n, sum.PlanRuns, sum.Children, sum.Promotions, sum.Switchovers, sum.Failbacks, sum.Returns, sum.Hooks, sum.Attested, sum.Drills)

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"strings"
 	"testing"
 	"time"
 )
@@ -11,16 +10,9 @@ func TestTheInvariantsHoldWhileTheHubIsGone(t *testing.T) {
 	if testing.Short() {
 		n = 100
 	}
-	var outages, promotions, runs, failed int
-	playWith(n, Options{Pledges: true}, func(r Result) bool {
+	var outages, promotions, runs int
+	failed := judge(t, n, Options{Pledges: true}, func(r Result) {
 		outages, promotions, runs = outages+r.Outages, promotions+r.Promotions, runs+r.Runs
-		if len(r.Violations) > 0 {
-			failed++
-			if failed <= 5 {
-				t.Errorf("seed %d (replay: go test ./failover/sim -run TestReplay -seed %d -pledges -v):\n  %s", r.Seed, r.Seed, strings.Join(r.Violations, "\n  "))
-			}
-		}
-		return failed > 20
 	})
 	t.Logf("%d schedules: %d healthy primaries without a hub, %d promotions, %d runs", n, outages, promotions, runs)
 	if failed == 0 && (outages < int(n)/20 || promotions < int(n)*5/4 || runs < int(n)/3) {

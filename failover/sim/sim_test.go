@@ -26,11 +26,33 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
+// judge plays n seeds and counts those that break an invariant; it gives up after 20.
+// The first five are errors, with what replays them. add takes each result.
+func judge(t *testing.T, n uint64, opt Options, add func(Result)) (failed int) {
+	t.Helper()
+	flags := ""
+	if opt.Plans {
+		flags += " -plans"
+	}
+	if opt.Pledges {
+		flags += " -pledges"
+	}
+	play(n, opt, func(r Result) bool {
+		add(r)
+		if len(r.Violations) > 0 {
+			failed++
+			if failed <= 5 {
+				t.Errorf("seed %d (replay: go test ./failover/sim -run TestReplay -seed %d%s -v):\n  %s", r.Seed, r.Seed, flags, strings.Join(r.Violations, "\n  "))
+			}
+		}
+		return failed > 20
+	})
+	return failed
+}
+
 // play runs n seeds from -first on in parallel until stop says so, and returns the results
 // in any order.
-func play(n uint64, b Bug, stop func(Result) bool) { playWith(n, Options{Bug: b}, stop) }
-
-func playWith(n uint64, opt Options, stop func(Result) bool) {
+func play(n uint64, opt Options, stop func(Result) bool) {
 	var next atomic.Uint64
 	var done atomic.Bool
 	var mu sync.Mutex
@@ -61,17 +83,10 @@ func TestTheInvariantsHold(t *testing.T) {
 	if testing.Short() {
 		n = 200
 	}
-	var promotions, runs, acknowledged, elections, switchovers, returns, failbacks, failed int
-	play(n, None, func(r Result) bool {
+	var promotions, runs, acknowledged, elections, switchovers, returns, failbacks int
+	failed := judge(t, n, Options{}, func(r Result) {
 		promotions, runs, acknowledged, elections = promotions+r.Promotions, runs+r.Runs, acknowledged+r.Acknowledged, elections+r.Elections
 		switchovers, returns, failbacks = switchovers+r.Switchovers, returns+r.Returns, failbacks+r.Failbacks
-		if len(r.Violations) > 0 {
-			failed++
-			if failed <= 5 {
-				t.Errorf("seed %d (replay: go test ./failover/sim -run TestReplay -seed %d -v):\n  %s", r.Seed, r.Seed, strings.Join(r.Violations, "\n  "))
-			}
-		}
-		return failed > 20
 	})
 	t.Logf("%d schedules: %d runs, %d promotions, %d elections, %d switchovers (%d home), %d returned, %d acknowledged writes",
 		n, runs, promotions, elections, switchovers, failbacks, returns, acknowledged)
@@ -127,7 +142,7 @@ func TestEveryPlantedBugIsFound(t *testing.T) {
 func findBug(t *testing.T, opt Options) {
 	const within = 1000
 	found, tried := "", 0
-	playWith(within, opt, func(r Result) bool {
+	play(within, opt, func(r Result) bool {
 		tried++
 		for _, v := range r.Violations {
 			if !strings.HasPrefix(v, "liveness") && found == "" {
