@@ -227,19 +227,7 @@ func killAtBoundary(t *testing.T, b *Business, phase v1alpha1.RunPhase) {
 		// Started again at once: a loss is confirmed from two other centers.
 		f.inject(t, fault.Fault{Kind: fault.PowerOn, Center: remoteCenter})
 	}
-	// The old primary may acknowledge for as long as its lease lasts.
-	f.awaitPrimary(t, standby)
-	if err := b.AwaitTransfers(t.Context(), 50, time.Minute); err != nil {
-		t.Errorf("transfers on %s: %v", standby, err)
-	}
-	f.unsilence(t.Context(), t, primary)
-	if err := f.Repair(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	after := f.settled(t, primary, standby)
-	if after.Status.Primary != standby || after.Status.Epoch != before.Status.Epoch+1 {
-		t.Errorf("the primary is %s at epoch %d, want %s at %d", after.Status.Primary, after.Status.Epoch, standby, before.Status.Epoch+1)
-	}
+	b.takenOver(t, primary, standby, before)
 	runs := f.newRuns(t, known)
 	if len(runs) != 1 {
 		t.Errorf("there are %d new runs, want one: %+v", len(runs), runs)
@@ -284,6 +272,15 @@ func killWitness(t *testing.T, b *Business) {
 		t.Error(err)
 	}
 	f.inject(t, fault.Fault{Kind: fault.PowerOn, Center: remoteCenter})
+	b.takenOver(t, primary, standby, before)
+}
+
+// takenOver waits until standby is the primary in place of the silent one, which may
+// acknowledge for as long as its lease lasts, and checks that it took one epoch when
+// all is heard and repaired again.
+func (b *Business) takenOver(t *testing.T, primary, standby string, before *v1alpha1.Dataset) {
+	t.Helper()
+	f := b.fleet
 	f.awaitPrimary(t, standby)
 	if err := b.AwaitTransfers(t.Context(), 50, time.Minute); err != nil {
 		t.Errorf("transfers on %s: %v", standby, err)
@@ -292,8 +289,9 @@ func killWitness(t *testing.T, b *Business) {
 	if err := f.Repair(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if after := f.settled(t, primary, standby); after.Status.Epoch != before.Status.Epoch+1 {
-		t.Errorf("the epoch is %d, want %d", after.Status.Epoch, before.Status.Epoch+1)
+	after := f.settled(t, primary, standby)
+	if after.Status.Primary != standby || after.Status.Epoch != before.Status.Epoch+1 {
+		t.Errorf("the primary is %s at epoch %d, want %s at %d", after.Status.Primary, after.Status.Epoch, standby, before.Status.Epoch+1)
 	}
 }
 
