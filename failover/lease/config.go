@@ -66,6 +66,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("raft leader lease is %v: must not exceed the raft heartbeat timeout, %v", c.RaftLease, c.RaftHeartbeat)
 	case c.GuardMargin <= 0 || c.GuardMargin > c.TTL-2*c.Tick:
 		return fmt.Errorf("guard margin is %v: must be positive and leave two ticks of the lease, at most %v", c.GuardMargin, c.TTL-2*c.Tick)
+	case c.GuardMargin > c.Tick:
+		return fmt.Errorf("guard margin is %v with a tick of %v: must not exceed the tick: pledges are asked for two and a half ticks before a lease ends, and a guard asks for them each tick", c.GuardMargin, c.Tick)
 	case math.IsNaN(c.Drift) || c.Drift <= 0 || c.Drift > 0.2:
 		return fmt.Errorf("clock drift is %v: must be above 0 and at most 0.2, for instance 0.02", c.Drift)
 	}

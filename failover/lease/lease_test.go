@@ -25,6 +25,7 @@ func TestValidate(t *testing.T) {
 		"a TTL under three ticks is refused":                     {func(c *Config) { c.TTL = 3*c.Tick - 1 }, "three ticks"},
 		"a TTL under twice the election timeout is refused":      {func(c *Config) { c.RaftElection = c.TTL/2 + 1 }, "election timeout"},
 		"a guard margin that eats the lease is refused":          {func(c *Config) { c.GuardMargin = c.TTL - c.Tick }, "guard margin"},
+		"a guard margin that pledges come after is refused":      {func(c *Config) { c.GuardMargin = c.Tick + 1 }, "must not exceed the tick"},
 		"a missing tick is refused":                              {func(c *Config) { c.Tick = 0 }, "tick"},
 		"a perfect clock is not believed":                        {func(c *Config) { c.Drift = 0 }, "drift"},
 		"a leader lease longer than raft's heartbeat is refused": {func(c *Config) { c.RaftLease = c.RaftHeartbeat + 1 }, "leader lease"},

@@ -29,9 +29,12 @@ import (
 	"tripod.dev/tripod/test/freeport"
 )
 
+// The proportions are those of lease.LAN: with a tick that is less beside the margin,
+// a pledge that is asked for when it is due comes after the guard has killed.
 const (
-	tick = 200 * time.Millisecond
-	ttl  = 2 * time.Second
+	tick   = 400 * time.Millisecond
+	ttl    = 5 * tick
+	margin = tick / 2
 )
 
 var guardBinary string
@@ -194,7 +197,7 @@ func (f *fleet) build(name string) *center {
 	var err error
 	who := f.ca.agent(f.t, name)
 	times := lease.LAN()
-	times.Tick, times.TTL = tick, ttl
+	times.Tick, times.TTL, times.GuardMargin = tick, ttl, margin
 	c.tenure.Store(true)
 	c.pledges, err = pledging.New(pledging.Config{Cluster: name, Identity: who, Tenure: c.tenure.Load, Lease: times,
 		Record: pledging.ClusterRecord{Client: fake.NewClientset(), Namespace: "tripod-system"}})
@@ -225,7 +228,7 @@ func (f *fleet) powerOn(name string) {
 	defer log.Close()
 	_, port, _ := net.SplitHostPort(c.address)
 	c.guard = exec.Command("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", guardBinary, "run",
-		"--agents", c.effector.Addr().String(), "--address", c.address, "--port", port, "--tick", tick.String(), "--margin", "300ms",
+		"--agents", c.effector.Addr().String(), "--address", c.address, "--port", port, "--tick", tick.String(), "--margin", margin.String(),
 		"--volume", filepath.Join(c.dir, "volume"), "--credentials", filepath.Join(c.dir, "credentials"), "--secrets", filepath.Join(c.dir, "secrets"))
 	c.guard.Stdout, c.guard.Stderr = log, log
 	must(f.t, c.guard.Start())

@@ -4,8 +4,8 @@ package bugs
 var All = []Bug{
 	{
 		Name: "the leader answers reads without asking a majority", File: "hub/store/read.go",
-		Old:   "\tfor {\n\t\tif err := r.verified(ctx)",
-		New:   "\tif since.IsZero() {\n\t\treturn 0, false\n\t}\n\tif len(servers) > 0 {\n\t\treturn r.visible(commit), true\n\t}\n\tfor {\n\t\tif err := r.verified(ctx)",
+		Old:   "\tfor {\n\t\tif err := r.queue.answer(ctx,",
+		New:   "\tif since.IsZero() {\n\t\treturn 0, false\n\t}\n\tif len(servers) > 0 {\n\t\treturn r.visible(commit), true\n\t}\n\tfor {\n\t\tif err := r.queue.answer(ctx,",
 		Under: []string{"pause leader", "pause leader and cut"},
 	}, {
 		Name: "linearizable reads are answered from the local state", File: "hub/store/etcdapi/kv.go",
