@@ -45,7 +45,7 @@ func (f *fleet) order(p *process, do func(context.Context, hubv1.AdminClient) er
 		f.t.Fatal(err)
 	}
 	config.ServerName, config.NextProtos = endpoint.ServerName, []string{"h2"}
-	conn, err := grpc.NewClient("passthrough:///"+net.JoinHostPort(p.address, RPCPort), grpc.WithTransportCredentials(credentials.NewTLS(config)))
+	conn, err := grpc.NewClient("passthrough:///"+net.JoinHostPort(p.Address, RPCPort), grpc.WithTransportCredentials(credentials.NewTLS(config)))
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func (f *fleet) upkeep(p *process) {
 
 func (f *fleet) ring(p *process) encryption.Ring {
 	f.t.Helper()
-	text, err := os.ReadFile(filepath.Join(p.data, "pki", "encryption.yaml"))
+	text, err := os.ReadFile(filepath.Join(p.Data, "pki", "encryption.yaml"))
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -251,7 +251,7 @@ func TestNothingIsKeptInPlainText(t *testing.T) {
 
 	third := f.members[2]
 	f.api(third) // it is there
-	f.stop(third)
+	third.Stop()
 	if _, err := f.rotate(f.members[0]); err == nil || !strings.Contains(err.Error(), "hub-c") {
 		t.Errorf("a rotation while a member is missing: %v", err)
 	}
@@ -272,11 +272,11 @@ func TestNothingIsKeptInPlainText(t *testing.T) {
 		f.readable(p)
 	}
 	f.upkeep(third)
-	f.stop(f.members[0]) // and from its disk
+	f.members[0].Stop() // and from its disk
 	f.start(f.members[0])
 	f.readable(f.members[0])
 	for _, p := range f.members {
-		f.stop(p)
+		p.Stop()
 	}
 	f.leaks(second[0].Name)
 	for _, p := range f.members {
@@ -288,7 +288,7 @@ func TestNothingIsKeptInPlainText(t *testing.T) {
 // control writes a text past the API, which must be found: the search works.
 func (f *fleet) control(p *process) {
 	f.t.Helper()
-	pki := filepath.Join(p.data, "pki")
+	pki := filepath.Join(p.Data, "pki")
 	certificate, err := tls.LoadX509KeyPair(filepath.Join(pki, "member.crt"), filepath.Join(pki, "member.key"))
 	if err != nil {
 		f.t.Fatal(err)
@@ -299,7 +299,7 @@ func (f *fleet) control(p *process) {
 	}
 	config.Certificates = []tls.Certificate{certificate}
 	config.GetClientCertificate = nil
-	client, err := clientv3.New(clientv3.Config{Endpoints: []string{"https://" + net.JoinHostPort(p.address, EtcdPort)}, TLS: config, Logger: zap.NewNop()})
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{"https://" + net.JoinHostPort(p.Address, EtcdPort)}, TLS: config, Logger: zap.NewNop()})
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -317,15 +317,15 @@ func (f *fleet) leaks(key string) {
 	t.Helper()
 	encoded := base64.StdEncoding.EncodeToString([]byte(canary))
 	for _, p := range f.members {
-		if found := f.holding(p.data, canary, encoded); len(found) > 0 {
+		if found := f.holding(p.Data, canary, encoded); len(found) > 0 {
 			t.Errorf("%s keeps the canary in plain text in %v", p.name, found)
 		}
-		control := strings.Join(f.holding(filepath.Join(p.data, "store"), "control-of-the-search"), " ")
+		control := strings.Join(f.holding(filepath.Join(p.Data, "store"), "control-of-the-search"), " ")
 		if !strings.Contains(control, "/db") || !strings.Contains(control, ".wal") {
 			t.Errorf("%s: the search does not find what is there, in log and database: %q", p.name, control)
 		}
 	}
-	config, err := LoadConfig(f.members[0].config)
+	config, err := LoadConfig(f.members[0].Config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -342,7 +342,7 @@ func (f *fleet) leaks(key string) {
 	// Another hub's pki, and then this one's.
 	restored := config
 	restored.DataDir = t.TempDir()
-	if err := os.CopyFS(filepath.Join(restored.DataDir, "pki"), os.DirFS(filepath.Join(f.members[0].data, "pki"))); err != nil {
+	if err := os.CopyFS(filepath.Join(restored.DataDir, "pki"), os.DirFS(filepath.Join(f.members[0].Data, "pki"))); err != nil {
 		t.Fatal(err)
 	}
 	other, err := encryption.NewKey(time.Unix(0, 0))

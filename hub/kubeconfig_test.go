@@ -48,7 +48,7 @@ func TestAKubeconfigWorksWithOneMemberDown(t *testing.T) {
 	}
 	f.makeCluster(t, "north-1")
 	file := filepath.Join(f.dir, "fleet.kubeconfig")
-	text, err := run(t.Context(), filepath.Join(f.members[0].data, "admin.kubeconfig"), "kubeconfig")
+	text, err := run(t.Context(), filepath.Join(f.members[0].Data, "admin.kubeconfig"), "kubeconfig")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,16 +65,14 @@ func TestAKubeconfigWorksWithOneMemberDown(t *testing.T) {
 
 	var lost *process
 	for _, p := range f.members {
-		if strings.Contains(written.Clusters[written.Contexts["hub"].Cluster].Server, p.address+":") {
+		if strings.Contains(written.Clusters[written.Contexts["hub"].Cluster].Server, p.Address+":") {
 			lost = p
 		}
 	}
 	if lost == nil {
 		t.Fatal("the plain contexts lead to no member")
 	}
-	_ = lost.command.Process.Kill()
-	_ = lost.command.Wait()
-	lost.command = nil
+	lost.Kill()
 	for _, p := range f.members {
 		for _, place := range []string{"hub", "fleet", "north-1"} {
 			if p != lost {

@@ -68,7 +68,7 @@ func (f *fleet) expect(answer *hubv1.RotateAuthorityResponse, stage string, wait
 // trusts are the CAs in a member's ca.crt.
 func (f *fleet) trusts(p *process) (list []string) {
 	f.t.Helper()
-	text, err := os.ReadFile(filepath.Join(p.data, "pki", "ca.crt"))
+	text, err := os.ReadFile(filepath.Join(p.Data, "pki", "ca.crt"))
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func (a *fakeAgent) request(config *rest.Config, name string) {
 
 // dial opens a connection to a member's port 6444 with the agent's certificate.
 func (a *fakeAgent) dial(p *process, pair tls.Certificate) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+net.JoinHostPort(p.address, RPCPort), grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
+	return grpc.NewClient("passthrough:///"+net.JoinHostPort(p.Address, RPCPort), grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
 		Certificates: []tls.Certificate{pair}, InsecureSkipVerify: true, NextProtos: []string{"h2"}, // what the hub shows is looked at elsewhere
 	})))
 }
@@ -293,7 +293,7 @@ func (f *fleet) writer(p *process) *writer {
 // of agents and of the store's API; and that it takes none at the API server.
 func (a *fakeAgent) refused(p *process, pair tls.Certificate) error {
 	for _, port := range []string{RPCPort, EtcdPort} {
-		conn, err := tls.Dial("tcp", net.JoinHostPort(p.address, port), &tls.Config{Certificates: []tls.Certificate{pair}, InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+		conn, err := tls.Dial("tcp", net.JoinHostPort(p.Address, port), &tls.Config{Certificates: []tls.Certificate{pair}, InsecureSkipVerify: true, NextProtos: []string{"h2"}})
 		if err == nil {
 			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 			_, err = conn.Read(make([]byte, 1)) // TLS 1.3 tells a client only then
@@ -324,7 +324,7 @@ func TestTheCAIsReplacedWithoutAnOutage(t *testing.T) {
 
 	// A member is away while the new CA is made.
 	f.api(c)
-	f.stop(c)
+	c.Stop()
 	begun := f.rotateCA(a, &hubv1.RotateAuthorityRequest{Begin: true})
 	f.expect(begun, "trust", "hub-c")
 	f.start(c)
@@ -364,7 +364,7 @@ func TestTheCAIsReplacedWithoutAnOutage(t *testing.T) {
 	agent.stop()
 	leader := f.leader(b)
 	rest := slices.DeleteFunc(slices.Clone(f.members), func(p *process) bool { return p == leader })
-	f.stop(leader)
+	leader.Stop()
 	f.eventually("who is away is named", func(context.Context) error {
 		answer := f.rotateCA(rest[0], &hubv1.RotateAuthorityRequest{Finish: true, Without: []string{"tripod:admin"}})
 		text := strings.Join(answer.GetWaits(), "\n")
@@ -409,7 +409,7 @@ func TestTheCAIsReplacedWithoutAnOutage(t *testing.T) {
 	agent.live(b) // a new connection with the new certificate
 	agent.stop()
 	for _, p := range f.members { // and all of it from disk
-		f.stop(p)
+		p.Stop()
 	}
 	for _, p := range f.members {
 		f.start(p)
@@ -423,7 +423,7 @@ func TestTheCAIsReplacedWithoutAnOutage(t *testing.T) {
 // lastCA is the last one in a member's ca.crt.
 func (f *fleet) lastCA(p *process) []byte {
 	f.t.Helper()
-	text, err := os.ReadFile(filepath.Join(p.data, "pki", "ca.crt"))
+	text, err := os.ReadFile(filepath.Join(p.Data, "pki", "ca.crt"))
 	if err != nil {
 		f.t.Fatal(err)
 	}

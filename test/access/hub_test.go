@@ -4,15 +4,9 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
-	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
-	"os/signal"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -20,89 +14,47 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"tripod.dev/tripod/hub"
 	"tripod.dev/tripod/hub/api/jointoken"
 	"tripod.dev/tripod/hub/api/v1alpha1"
+	"tripod.dev/tripod/test/hubprocess"
 )
 
-// memberConfig makes the test binary a hub member instead of running tests.
-const memberConfig = "ACCESS_MEMBER_CONFIG"
-
 func TestMain(m *testing.M) {
-	path := os.Getenv(memberConfig)
-	if path == "" {
-		os.Exit(m.Run())
-	}
-	if err := beMember(path); err != nil && !errors.Is(err, context.Canceled) {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
-
-func beMember(path string) error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	config, err := hub.LoadConfig(path)
-	if err != nil {
-		return err
-	}
-	member, err := hub.New(ctx, config, slog.New(slog.NewTextHandler(os.Stderr, nil)))
-	if err != nil {
-		return err
-	}
-	return member.Run(ctx)
+	hubprocess.Be(hub.LoadConfig, hub.New, slog.LevelInfo)
+	os.Exit(m.Run())
 }
 
 // running is a hub of one member, a process of its own.
 type running struct {
-	address, data string
-	admin         *rest.Config
-	client        client.Client
+	*hubprocess.Member
+	admin  *rest.Config
+	client client.Client
 }
 
 // startHub returns when the hub is ready; people are those of authentication.
 func startHub(t *testing.T, authentication string) *running {
 	t.Helper()
-	dir := t.TempDir()
-	h := &running{address: fmt.Sprintf("127.%d.%d.2", 192+os.Getpid()%32, os.Getpid()/32%256), data: filepath.Join(dir, "data")}
-	config, token := filepath.Join(dir, "hub.yaml"), filepath.Join(dir, "token")
-	for path, text := range map[string]string{
-		token: strings.Repeat("t", 32),
-		config: fmt.Sprintf("name: hub-a\ndataDir: %s\nbootstrap: true\nhubTokenFile: %s\nauthenticationConfigFile: %s\nmembers:\n- {name: hub-a, region: r, center: c, address: %s}\n",
-			h.data, token, authentication, h.address),
-	} {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	log, err := os.Create(filepath.Join(dir, "log"))
+	member, err := hubprocess.Alone(t.TempDir(), "authenticationConfigFile: "+authentication)
 	if err != nil {
 		t.Fatal(err)
 	}
-	command := exec.Command(os.Args[0])
-	command.Env, command.Stderr = append(os.Environ(), memberConfig+"="+config), log
-	if err := command.Start(); err != nil {
+	if err := member.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = command.Process.Signal(syscall.SIGTERM)
-		kill := time.AfterFunc(30*time.Second, func() { _ = command.Process.Kill() })
-		_ = command.Wait()
-		kill.Stop()
-		_ = log.Close()
+		member.Stop()
 		if t.Failed() {
-			text, _ := os.ReadFile(log.Name())
-			t.Logf("log of the hub:\n%s", text[max(0, len(text)-4000):])
+			t.Logf("log of the hub:\n%s", member.Tail())
 		}
 	})
+	h := &running{Member: member}
 	eventually(t, "the hub is ready", func(ctx context.Context) (err error) {
-		if h.admin, err = clientcmd.BuildConfigFromFlags("", filepath.Join(h.data, "admin.kubeconfig")); err != nil {
+		if h.admin, err = member.Ready(ctx); err != nil {
 			return err
 		}
-		h.admin.QPS = -1
 		if h.client, err = newClient(h.admin); err != nil {
 			return err
 		}
@@ -124,7 +76,7 @@ func newClient(config *rest.Config) (client.Client, error) {
 // joinToken accepts a cluster and makes a token for it.
 func (h *running) joinToken(t *testing.T, name string) jointoken.Token {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(h.data, "pki", "ca.crt"))
+	text, err := os.ReadFile(filepath.Join(h.Data, "pki", "ca.crt"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,22 +100,7 @@ func (h *running) joinToken(t *testing.T, name string) jointoken.Token {
 	return token
 }
 
-// eventually tries until it works; the machine may be busy.
 func eventually(t *testing.T, what string, check func(ctx context.Context) error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check(ctx)
-		if err == nil {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("%s: still %v", what, err)
-		case <-tick.C:
-		}
-	}
+	hubprocess.Eventually(t, 3*time.Minute, what, check)
 }

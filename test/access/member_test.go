@@ -86,7 +86,7 @@ func (m *member) runAgent(t *testing.T, h *running, token jointoken.Token) {
 	}
 	local := &rest.Config{Host: m.admin.Host, BearerToken: review.Status.Token, TLSClientConfig: rest.TLSClientConfig{Insecure: true}}
 	a, err := memberagent.New(memberagent.Config{
-		Cluster: m.name, Replica: m.name + "-0", Hub: []string{net.JoinHostPort(h.address, "6444")}, JoinTokenFile: file,
+		Cluster: m.name, Replica: m.name + "-0", Hub: []string{net.JoinHostPort(h.Address, "6444")}, JoinTokenFile: file,
 		GuardListen: "127.0.0.1:0", RESTConfig: local, Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {

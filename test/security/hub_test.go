@@ -12,18 +12,13 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/big"
 	"net"
 	"os"
-	"os/exec"
-	"os/signal"
 	"path/filepath"
-	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -31,61 +26,37 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"tripod.dev/tripod/hub"
 	"tripod.dev/tripod/hub/api/v1alpha1"
+	"tripod.dev/tripod/test/hubprocess"
 )
-
-// memberConfig makes the test binary a hub member instead of running tests.
-const memberConfig = "HUB_MEMBER_CONFIG"
 
 // patience bounds each wait; the machine may be busy.
 const patience = 2 * time.Minute
 
 func TestMain(m *testing.M) {
-	if path := os.Getenv(memberConfig); path != "" {
-		if err := beMember(path); err != nil && !errors.Is(err, context.Canceled) {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
+	hubprocess.Be(hub.LoadConfig, hub.New, slog.LevelDebug) // all that it could say is looked at
 	code := m.Run()
 	if target != nil {
-		target.stop()
+		target.Stop()
 		if code == 0 {
 			_ = os.RemoveAll(target.dir)
 		} else {
-			fmt.Fprintln(os.Stderr, "log of the hub:", target.log)
+			fmt.Fprintln(os.Stderr, "log of the hub:", target.Log)
 		}
 	}
 	os.Exit(code)
 }
 
-func beMember(path string) error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	config, err := hub.LoadConfig(path)
-	if err != nil {
-		return err
-	}
-	// All that it could say is looked at.
-	member, err := hub.New(ctx, config, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})))
-	if err != nil {
-		return err
-	}
-	return member.Run(ctx)
-}
-
 // running is the hub that is attacked: one member, which leads.
 type running struct {
-	dir, data, log, address string
-	ca                      *x509.Certificate
-	key                     *ecdsa.PrivateKey
-	admin                   *rest.Config
-	command                 *exec.Cmd
+	*hubprocess.Member
+	dir   string
+	ca    *x509.Certificate
+	key   *ecdsa.PrivateKey
+	admin *rest.Config
 }
 
 var (
@@ -113,27 +84,11 @@ func start(t *testing.T) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &running{dir: dir, data: filepath.Join(dir, "data"), log: filepath.Join(dir, "hub.log")}
-	h.address = fmt.Sprintf("127.%d.%d.1", 128+os.Getpid()%64, os.Getpid()/64%256)
-	config, token := filepath.Join(dir, "hub.yaml"), filepath.Join(dir, "token")
-	for path, text := range map[string]string{
-		token: strings.Repeat("t", 32),
-		config: fmt.Sprintf("name: hub-a\ndataDir: %s\nbootstrap: true\nhubTokenFile: %s\nmembers:\n- {name: hub-a, region: r, center: c, address: %s}\n",
-			h.data, token, h.address),
-	} {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	log, err := os.OpenFile(h.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
+	h := &running{dir: dir}
+	if h.Member, err = hubprocess.Alone(dir); err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
-	h.command = exec.Command(os.Args[0])
-	h.command.Env = append(os.Environ(), memberConfig+"="+config)
-	h.command.Stderr, h.command.Stdout = log, log
-	if err := h.command.Start(); err != nil {
+	if err := h.Start(); err != nil {
 		t.Fatal(err)
 	}
 	target = h // stopped also if what follows fails
@@ -144,28 +99,14 @@ func start(t *testing.T) *running {
 	return h
 }
 
-func (h *running) stop() {
-	_ = h.command.Process.Signal(syscall.SIGTERM)
-	kill := time.AfterFunc(30*time.Second, func() { _ = h.command.Process.Kill() })
-	_ = h.command.Wait()
-	kill.Stop()
-}
-
 func (h *running) ready(t *testing.T) {
 	t.Helper()
 	eventually(t, "the hub is ready", func(ctx context.Context) (err error) {
-		if h.admin, err = clientcmd.BuildConfigFromFlags("", filepath.Join(h.data, "admin.kubeconfig")); err != nil {
-			return err
-		}
-		h.admin.QPS = -1
-		api, err := kubernetes.NewForConfig(h.admin)
-		if err != nil {
-			return err
-		}
-		return api.RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
+		h.admin, err = h.Ready(ctx)
+		return err
 	})
 	read := func(name string) []byte {
-		text, err := os.ReadFile(filepath.Join(h.data, "pki", name))
+		text, err := os.ReadFile(filepath.Join(h.Data, "pki", name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -264,7 +205,7 @@ func (h *running) anonymous() *rest.Config {
 	}}
 }
 
-func (h *running) at(port string) string { return net.JoinHostPort(h.address, port) }
+func (h *running) at(port string) string { return net.JoinHostPort(h.Address, port) }
 
 // dial makes a TLS connection.
 func (h *running) dial(t *testing.T, port string, config *tls.Config) *tls.Conn {
@@ -289,19 +230,5 @@ func (h *running) alive(t *testing.T) {
 
 func eventually(t *testing.T, what string, check func(ctx context.Context) error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check(ctx)
-		if err == nil {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("%s: still %v", what, err)
-		case <-tick.C:
-		}
-	}
+	hubprocess.Eventually(t, patience, what, check)
 }

@@ -35,7 +35,7 @@ func TestTokensThatAreNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := encode(strings.ReplaceAll(string(claims), "someone", "default"))
-	key, err := os.ReadFile(filepath.Join(h.data, "pki", "ca.crt"))
+	key, err := os.ReadFile(filepath.Join(h.Data, "pki", "ca.crt"))
 	if err != nil {
 		t.Fatal(err)
 	}
