@@ -126,7 +126,8 @@ func (x *step) givesWay() string {
 }
 
 // drilling waits for the answer of every copy. One try each: a copy that cannot be
-// drilled is the result.
+// drilled is the result. Who is lost is not waited for, and whose agent died is
+// Unreachable as soon as its session, or its part as the active replica, has ended.
 func (x *step) drilling() {
 	if by := x.abortedBy(); by != "" {
 		x.clean(ReasonAborted, "aborted by "+by)
@@ -148,6 +149,10 @@ func (x *step) drilling() {
 			continue
 		}
 		all = false
+		if class := x.det.Classes[rd.Target]; class == Lost || class == "" {
+			x.clean(ReasonDrillFailed, fmt.Sprintf("%s, where the copy of dataset %s is drilled, is %s", rd.Target, rd.Name, orUnknown(class)))
+			return
+		}
 		result, done := x.carry(stepDrill, Command{Cluster: rd.Target, Dataset: key(d), Verb: VerbDrillStart, Epoch: rd.Epoch, Primary: d.Status.Primary, Bound: drillBound})
 		switch {
 		case !done:

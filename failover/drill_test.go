@@ -113,6 +113,33 @@ func TestADrillThatFailsIsCleanedUp(t *testing.T) {
 	}
 }
 
+// A copy in a cluster that is lost is not waited for, whatever becomes of the command;
+// it is removed when the cluster is back, and the drill has not ended before that.
+func TestADrillEndsWithTheClusterOfItsCopy(t *testing.T) {
+	w := newWorld(t).steady()
+	w.rehearse("south-1")
+	gone := true
+	w.answer = func(c Command) (Result, bool) {
+		if c.Verb == VerbDrillStart || c.Verb == VerbDrillStop && gone {
+			return Result{}, false
+		}
+		return inOrder(c)
+	}
+	w.beats(3)
+	if run := w.planned(); run.Status.Phase != v1alpha1.RunDrilling {
+		t.Fatalf("run is %s: %s", run.Status.Phase, run.Status.Message)
+	}
+	w.lose("south-1")
+	if run := w.planned(); run.Status.Phase != v1alpha1.RunCleaning || run.Status.Reason != ReasonDrillFailed || !strings.Contains(run.Status.Message, "south-1, where the copy of dataset ledger-db is drilled, is Lost") {
+		t.Fatalf("the drill is %s %s: %s", run.Status.Phase, run.Status.Reason, run.Status.Message)
+	}
+	gone = false
+	w.beats(3)
+	if run := w.planned(); run.Status.Phase != v1alpha1.RunAborted || run.Status.Reason != ReasonDrillFailed {
+		t.Errorf("the drill is %s %s: %s", run.Status.Phase, run.Status.Reason, run.Status.Message)
+	}
+}
+
 func TestADrillIsRefusedWhereNoStandbyStreams(t *testing.T) {
 	for to, want := range map[string]string{"north-1": "is the primary", "elsewhere": "holds no copy", "north-2": "does not stream"} {
 		w := newWorld(t).steady()

@@ -389,7 +389,7 @@ func (c *checker) atEnd() {
 	c.result.Phase = d.Status.Phase
 	for _, name := range sorted(c.w.truth.runs) {
 		r := c.w.truth.runs[name]
-		if !r.Spec.ForPlan() && r.Spec.Application != reference(c.lane.id) || c.w.drilling(r) {
+		if !r.Spec.ForPlan() && r.Spec.Application != reference(c.lane.id) {
 			continue
 		}
 		asks := r.Status.Phase == v1alpha1.RunAwaitingApproval || r.Status.Phase == v1alpha1.RunPaused && strings.Contains(r.Status.Message, "tripodctl approve")

@@ -331,12 +331,21 @@ func (m *member) command(c failover.Command) {
 	}
 	m.w.trace("%s commands %s of %s: epoch %d revision %d sync %v (%s)", places[m.id], c.Verb, c.Cluster, c.Epoch, c.Revision, c.SyncSet, c.ID)
 	site := m.w.lanes[laneOf(c.Dataset.Name)].sites[to]
-	deliver := func() {
-		site.carry(c, func(r failover.Result) {
-			m.w.send(to, m.id, func() { m.local(func() { answer(r) }) })
+	ended, arrived := m.session(c.ID, site, via, answer), false
+	m.w.send(m.id, via, func() {
+		m.w.send(via, to, func() {
+			arrived = true
+			site.carry(c, func(r failover.Result) {
+				m.w.send(to, m.id, func() { m.local(func() { answer(r) }) })
+				m.w.after(m.w.lease.TTL, ended) // unless the answer arrives
+			})
 		})
-	}
-	m.w.send(m.id, via, func() { m.w.send(via, to, deliver) })
+	})
+	m.w.after(m.w.lease.TTL, func() {
+		if !arrived {
+			ended()
+		}
+	})
 	if m.w.chance(0.1) { // repeated by the network, late
 		m.w.after(m.w.between(100*time.Millisecond, 12*time.Second), func() {
 			if m.w.power[to] {
@@ -344,6 +353,31 @@ func (m *member) command(c failover.Command) {
 			}
 		})
 	}
+}
+
+// session watches over the stream that carries a command, and answers when it has
+// ended: with the agent's process, or when nothing has come over it for a TTL. What
+// it has lost has ended it, too.
+func (m *member) session(id string, s *site, via int, answer func(failover.Result)) (ended func()) {
+	ended = func() {
+		m.local(func() { answer(failover.Result{Outcome: failover.Unreachable, Message: "the session ended"}) })
+	}
+	boot, heard := s.agentBoot, m.w.now
+	var look func()
+	look = func() {
+		if s.agentBoot == boot && s.works() && m.w.linked(s.id, via) && m.w.linked(via, m.id) {
+			heard = m.w.now
+		}
+		switch {
+		case !m.inWork[id]:
+		case m.w.now-heard > m.w.lease.TTL:
+			ended()
+		default:
+			m.w.after(m.w.lease.Tick, look)
+		}
+	}
+	m.w.after(m.w.lease.Tick, look)
+	return ended
 }
 
 // answers takes the first answer in this term.

@@ -236,7 +236,11 @@ func (c *checker) drilled(o, n *v1alpha1.RecoveryRun) {
 	}
 	if n.Status.Phase == v1alpha1.RunCleaning && o.Status.Phase == v1alpha1.RunDrilling && n.Status.Reason == "" {
 		c.w.result.Drills++
-		if c.movedAt > n.CreationTimestamp.Sub(epochZero) && c.w.now-c.movedAt > stale {
+		begun := n.CreationTimestamp.Sub(epochZero)
+		if len(o.Status.Steps) > 0 { // it may have waited for another drill to end
+			begun = o.Status.Steps[0].StartedAt.Sub(epochZero)
+		}
+		if c.movedAt > begun && c.w.now-c.movedAt > stale {
 			c.violate("drill", "%s has gone on although the role began to move at %.3fs", n.Name, c.movedAt.Seconds())
 		}
 	}

@@ -155,17 +155,6 @@ func (w *world) create(name string, spec v1alpha1.RecoveryRunSpec) {
 	_, _ = w.commit(entry{write: r}) // a new name cannot conflict
 }
 
-// drilling is true while a drill, or a plan of drills, waits for a copy: the answer of
-// an agent that died meanwhile is awaited for longer than a schedule lasts.
-func (w *world) drilling(r *v1alpha1.RecoveryRun) bool {
-	if !r.Spec.ForPlan() || r.Spec.Action != v1alpha1.ActionDrill {
-		return r.Status.Phase == v1alpha1.RunDrilling
-	}
-	return w.busyWith(func(child *v1alpha1.RecoveryRun) bool {
-		return child.Spec.Parent == r.Name && child.Status.Phase == v1alpha1.RunDrilling
-	})
-}
-
 func (w *world) busyWith(is func(*v1alpha1.RecoveryRun) bool) bool {
 	for _, r := range w.truth.runs {
 		if !failover.Finished(r.Status.Phase) && is(r) {

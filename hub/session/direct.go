@@ -82,7 +82,7 @@ func (s *Server) Direct(ctx context.Context, cluster string, directive *agentv1.
 
 // directHere uses only this member's own session.
 func (s *Server) directHere(ctx context.Context, cluster string, directive *agentv1.Directive) *agentv1.DirectiveResult {
-	session := s.registry.active(cluster)
+	session, retired := s.registry.active(cluster)
 	if session == nil {
 		return unreachable(directive, fmt.Sprintf("member %s hears no active agent of cluster %s", s.config.Name, cluster))
 	}
@@ -98,6 +98,8 @@ func (s *Server) directHere(ctx context.Context, cluster string, directive *agen
 		return c.result
 	case <-session.done:
 		return unreachable(directive, fmt.Sprintf("the session of cluster %s with member %s ended before the result came", cluster, s.config.Name))
+	case <-retired: // it may be unable to end what it began: the one that is active now is asked
+		return unreachable(directive, fmt.Sprintf("replica %s of the agent of cluster %s stopped being the active one before the result came", session.replica, cluster))
 	case <-ctx.Done():
 		return unreachable(directive, fmt.Sprintf("no result from cluster %s in time", cluster))
 	}

@@ -24,7 +24,9 @@ type agentSession struct {
 	beats chan *agentv1.Heartbeat
 
 	// Guarded by registry.mu.
-	active    bool
+	active bool
+	// retired is closed when the replica is no longer the active one.
+	retired   chan struct{}
 	streaming bool // the view
 	heard     time.Time
 	since     time.Time
@@ -116,6 +118,12 @@ func (r *registry) heard(s *agentSession, active bool, now time.Time) {
 	r.mu.Lock()
 	changed := s.active != active
 	s.active, s.heard = active, now
+	switch {
+	case changed && active:
+		s.retired = make(chan struct{})
+	case changed:
+		close(s.retired)
+	}
 	r.mu.Unlock()
 	if changed {
 		r.chooseView(s.cluster)
@@ -170,14 +178,15 @@ func (r *registry) streams(s *agentSession) bool {
 	return s.streaming
 }
 
-// active is the session of the active replica, nil when this member hears none.
-func (r *registry) active(cluster string) *agentSession {
+// active is the session of the active replica, nil when this member hears none, and
+// what is closed when it is no longer the active one.
+func (r *registry) active(cluster string) (*agentSession, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s := first(r.sessions[cluster]); s != nil && s.active {
-		return s
+		return s, s.retired
 	}
-	return nil
+	return nil, nil
 }
 
 func (r *registry) setFacts(cluster string, facts *agentv1.ClusterFacts) {

@@ -3,6 +3,7 @@ package session_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -212,6 +213,35 @@ func TestADirectiveIsDoneOnceAndItsResultComesBack(t *testing.T) {
 	defer r.mu.Unlock()
 	if r.carried != 1 {
 		t.Errorf("the directive was carried out %d times", r.carried)
+	}
+}
+
+// A replica that lost its part may hang in what it began for as long as the directive
+// lasts, which for a drill is a quarter of an hour.
+func TestADirectiveDoesNotOutliveTheTenureOfItsReplica(t *testing.T) {
+	f := newFleet(t)
+	begun := make(chan struct{}, 3)
+	r := f.join("north-1", "r1", func(_ *agentsession.Config, r *replica) {
+		r.active.Store(true)
+		r.carry = func(ctx context.Context, _ *agentv1.Directive) *agentv1.DirectiveResult {
+			begun <- struct{}{}
+			<-ctx.Done()
+			return &agentv1.DirectiveResult{Outcome: agentv1.Outcome_OUTCOME_FAILED}
+		}
+	})
+	eventually(t, "active at a", func() bool {
+		p := f.members["a"].server.Presence()
+		return len(p) == 1 && p[0].Active
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	go func() {
+		<-begun
+		r.active.Store(false)
+	}()
+	result, err := f.members["a"].server.Direct(ctx, "north-1", &agentv1.Directive{Id: "run/drill/1", Incarnation: 1, DeadlineMillis: time.Hour.Milliseconds()})
+	if err != nil || result.GetOutcome() != agentv1.Outcome_OUTCOME_UNREACHABLE || !strings.Contains(result.GetMessage(), "stopped being the active one") {
+		t.Errorf("got %v, %v", result, err)
 	}
 }
 
