@@ -85,7 +85,9 @@ func (q question) discount(s *Snapshot, a *v1alpha1.Approval) string {
 		return fmt.Sprintf("%s is in none of the groups %v", a.Spec.Approver, q.policy.Groups)
 	case a.Spec.Decision == v1alpha1.DecisionApprove && q.loss != nil && q.loss.Possible &&
 		(a.Spec.AcceptLoss == nil || a.Spec.AcceptLoss.Seconds < q.loss.Seconds):
-		return fmt.Sprintf("it does not accept the possible loss of %d s", q.loss.Seconds)
+		return "it does not accept the possible loss: " + extent(q.loss)
+	case a.Spec.Decision == v1alpha1.DecisionApprove && q.loss != nil && q.loss.Possible && q.loss.Extent == v1alpha1.LossUnknown && a.Spec.AcceptLoss.Extent != v1alpha1.LossUnknown:
+		return "it does not say that the loss may be unknown: tripodctl approve --accept-loss unknown"
 	}
 	return ""
 }

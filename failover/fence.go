@@ -248,7 +248,11 @@ func (x *step) paused() {
 	if st.Timeline.PausedAt != nil {
 		since = st.Timeline.PausedAt.Time
 	}
-	resume := CountApprovals(x.Snapshot, x.policyOf(x.was.Run), x.was.Run.Name, stepResume, x.was.Run.Spec.Requester, since, nil)
+	var loss *v1alpha1.LossEstimate
+	if st.Reason == ReasonLossGrown {
+		loss = st.Loss
+	}
+	resume := CountApprovals(x.Snapshot, x.policyOf(x.was.Run), x.was.Run.Name, stepResume, x.was.Run.Spec.Requester, since, loss)
 	switch st.Reason {
 	case ReasonFenceUnproven:
 		for _, rd := range st.Datasets {

@@ -29,6 +29,10 @@ type Config struct {
 	Retry time.Duration
 	// Directive bounds the work of one command at the agent.
 	Directive time.Duration
+	// Answer is what a question adds to the loss so far for people to answer and the old
+	// primary to be proven stopped, where it may be writing. If that takes longer, they
+	// are asked again.
+	Answer time.Duration
 	// Pledges lets agents keep a primary on pledges while no hub renews its lease.
 	// It must stay on where it ever was: elapsed time alone proves less then
 	// (safety.md section 6).
@@ -50,6 +54,7 @@ func DefaultConfig(tick, ttl time.Duration) Config {
 		Detach:         ttl,
 		Retry:          tick / 2,
 		Directive:      60 * time.Second,
+		Answer:         5 * time.Minute,
 		Pledges:        true,
 		SyncLagBytes:   16 << 20,
 	}
@@ -59,7 +64,7 @@ func DefaultConfig(tick, ttl time.Duration) Config {
 func (c Config) Validate() error {
 	for name, d := range map[string]time.Duration{
 		"Suspect": c.Suspect, "Grace": c.Grace, "VantageAge": c.VantageAge, "BreakerWindow": c.BreakerWindow,
-		"Fresh": c.Fresh, "Detach": c.Detach, "Retry": c.Retry, "Directive": c.Directive,
+		"Fresh": c.Fresh, "Detach": c.Detach, "Retry": c.Retry, "Directive": c.Directive, "Answer": c.Answer,
 	} {
 		if d <= 0 {
 			return fmt.Errorf("failover %s is %v: must be positive", name, d)

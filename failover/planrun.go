@@ -197,14 +197,17 @@ func (x *planStep) ask() bool {
 			loss.Possible = true
 			loss.Bytes += a.Loss.Bytes
 			loss.Seconds = max(loss.Seconds, a.Loss.Seconds)
-			losers = append(losers, fmt.Sprintf("%s %d s and %d bytes", a.Key(), a.Loss.Seconds, a.Loss.Bytes))
+			if a.Loss.Extent != "" {
+				loss.Extent = a.Loss.Extent
+			}
+			losers = append(losers, fmt.Sprintf("%s %s and %d bytes", a.Key(), extent(a.Loss), a.Loss.Bytes))
 		}
 	}
 	if !asked {
 		return false
 	}
 	if loss.Possible {
-		loss.Message = fmt.Sprintf("%d applications may lose writes, up to %d s each and %d bytes together: %s", len(losers), loss.Seconds, loss.Bytes, some(losers))
+		loss.Message = fmt.Sprintf("%d applications may lose writes, up to %s each and %d bytes together: %s", len(losers), extent(&loss), loss.Bytes, some(losers))
 	}
 	if st.Loss == nil || loss.Seconds > st.Loss.Seconds {
 		st.Loss = &loss
@@ -256,8 +259,7 @@ func (x *planStep) awaitApproval() {
 	}
 }
 
-// grow shows the loss anew when it has become larger: a source that is not lost
-// goes on writing while people think.
+// grow shows the loss anew when more is lost by now than was shown.
 func (x *planStep) grow() {
 	st := x.status()
 	before := st.Loss.DeepCopy()
@@ -268,10 +270,10 @@ func (x *planStep) grow() {
 			continue
 		}
 		moving := x.movedBy(x.was.Run, x.datasetsOf(app))
-		if len(moving) == 0 || x.anyIs(Lost, moving) {
+		if len(moving) == 0 {
 			continue
 		}
-		if c, why := weigh(x.Snapshot, x.det, app, moving, a.Target); why == "" && c.Loss.Seconds > a.Loss.Seconds {
+		if c, why := weigh(x.Snapshot, x.det, app, moving, a.Target); why == "" && c.soFar > a.Loss.Seconds {
 			a.Loss = shown(c.Target)
 		}
 	}
@@ -319,7 +321,7 @@ func (x *step) covered(target Target, moving []*v1alpha1.Dataset) bool {
 	if a.Loss != nil {
 		loss = *a.Loss
 	}
-	more := target.Loss.Possible && (!loss.Possible || !x.anyIs(Lost, moving) && target.Loss.Seconds > parent.Status.Loss.Seconds)
+	more := target.Loss.Possible && (!loss.Possible || target.soFar > parent.Status.Loss.Seconds)
 	if a.NeedsApproval == "" || a.Target != target.Cluster || a.Epoch != nextEpoch(moving) || more {
 		return false
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
@@ -114,29 +113,6 @@ func (x *step) withheld(d *v1alpha1.Dataset, cluster, name string) finding {
 		return finding{text: fmt.Sprintf("waiting until %s gives no more pledges to %s", strings.Join(missing, ", "), cluster)}
 	}
 	return finding{}
-}
-
-// lossGrown holds back a promotion that was approved when the old primary had
-// stopped or would stop with its lease, if pledges may have kept it writing since:
-// the loss is more than the approver was shown (invariant I2). How long is counted
-// from the last renewal that named the role, also when the old primary was heard
-// again after that: what it did in between is not known.
-func (x *step) lossGrown(d *v1alpha1.Dataset, cluster string, revision int64) finding {
-	st := x.status()
-	since := x.sinceHeard(cluster, revision)
-	if !x.failsafe(d) || x.planned() || inSyncSet(d, d.Status.Primary) || since <= x.leaseBound() || st.Loss == nil || st.Loss.Seconds >= unknownLoss {
-		return finding{}
-	}
-	run := x.was.Run
-	asked := run.CreationTimestamp.Time
-	if at := st.Timeline.ApprovedAt; at != nil {
-		asked = at.Time
-	}
-	if CountApprovals(x.Snapshot, x.policyOf(run), run.Name, stepResume, run.Spec.Requester, asked, nil).Enough {
-		return finding{}
-	}
-	return finding{reason: ReasonLossGrown, text: fmt.Sprintf("pledges may have let %s write for %v after it was last heard with its role: %s may lack as much, not the %d s that were approved%s",
-		cluster, since.Round(time.Second), d.Status.Primary, st.Loss.Seconds, x.resumeHint())}
 }
 
 // pledgesOver is for the evidence: why no pledge keeps cluster alive.

@@ -281,7 +281,7 @@ func lossGrows(t *testing.T, atEnd ...string) {
 	w.order("south-1")
 	w.turns(3)
 	w.approve("ben", w.run().Status.Loss.Seconds)
-	w.beats(3)
+	w.beats(3) // what pledges let the primary write after that, no leader has seen
 	for range 200 {
 		w.pass(100*time.Millisecond, "north-1")
 		w.turn()
@@ -294,7 +294,7 @@ func lossGrows(t *testing.T, atEnd ...string) {
 	if run.Status.Phase != v1alpha1.RunPaused || run.Status.Reason != ReasonLossGrown || w.count(VerbPromote) != 0 {
 		t.Fatalf("run is %s (%s: %s), %d promotions", run.Status.Phase, run.Status.Reason, run.Status.Message, w.count(VerbPromote))
 	}
-	w.approve("ben", 0)
+	w.approve("ben", w.run().Status.Loss.Seconds)
 	w.s.Approvals[len(w.s.Approvals)-1].Spec.Step = stepResume
 	for range 20 {
 		w.pass(100*time.Millisecond, atEnd...)

@@ -191,7 +191,7 @@ func orNone(s string) string {
 func (x *step) question(t Target) string {
 	text := t.NeedsApproval
 	if t.Loss.Possible {
-		text += fmt.Sprintf("; possible loss %d s: %s", t.Loss.Seconds, t.Loss.Message)
+		text += fmt.Sprintf("; possible loss (%s): %s", extent(&t.Loss), t.Loss.Message)
 	}
 	return fmt.Sprintf("%s. Approve with: tripodctl approve %s", text, x.was.Run.Name)
 }
@@ -219,7 +219,7 @@ func (x *step) awaitApproval() {
 	if st.Timeline.AwaitingSince != nil {
 		since = st.Timeline.AwaitingSince.Time
 	}
-	if !x.planned() && !x.anyIs(Lost, moving) {
+	if !x.planned() {
 		x.grows(moving)
 	}
 	approved := CountApprovals(x.Snapshot, x.policyOf(run), run.Name, stepApprove, run.Spec.Requester, since, st.Loss)
@@ -266,12 +266,13 @@ func (x *step) answersItself(moving []*v1alpha1.Dataset) {
 	x.start(moving, target.Cluster)
 }
 
-// grows shows the loss anew when it has become larger: a source that is not lost
-// goes on writing while people think. Who accepted less has not accepted this.
+// grows shows the loss anew when more is lost by now: a source that is not lost, or
+// outlives its lease, goes on writing while people think. Who accepted less has not
+// accepted this.
 func (x *step) grows(moving []*v1alpha1.Dataset) {
 	st := x.status()
 	target, why := x.target(moving)
-	if why != "" || st.Loss == nil || target.Cluster != st.Datasets[0].Target || target.Loss.Seconds <= st.Loss.Seconds {
+	if why != "" || st.Loss == nil || target.Cluster != st.Datasets[0].Target || target.soFar <= st.Loss.Seconds {
 		return
 	}
 	st.Loss = shown(target)

@@ -203,6 +203,9 @@ func rpo(l *v1alpha1.LossEstimate) string {
 	if l == nil || !l.Possible {
 		return "0"
 	}
+	if l.Extent == v1alpha1.LossUnknown {
+		return "unknown, accepted by approval"
+	}
 	return fmt.Sprintf("at most %d s (%d bytes when last observed), accepted by approval", l.Seconds, l.Bytes)
 }
 

@@ -35,6 +35,10 @@ type Observed struct {
 	Message                           string
 	// Age is the time since the agent saw it, on the leader's clock.
 	Age time.Duration
+	// Held is the time since the newest instant up to which the copy surely holds
+	// everything that was acknowledged (failover/trail), but for how long a heartbeat
+	// may be under way; nil if none is known.
+	Held *time.Duration
 }
 
 // Snapshot is everything one turn is decided from. Objects are committed state;
@@ -61,6 +65,10 @@ type Snapshot struct {
 	Kubernetes map[string]*v1alpha1.KubernetesStatus
 
 	Observed map[Copy]Observed
+	// HookFaults is why hooks could not run, as far as it was tried; Approvers is nil if
+	// it is not known.
+	HookFaults map[HookRef]string
+	Approvers  *Approvers
 	// Fence answers for the time fence of one dataset's old primary: the
 	// leases of cluster that were renewed below revision (all, if it is 0) are
 	// surely over; and the age of the last of them.
@@ -184,6 +192,7 @@ type Effects struct {
 	Datasets     []*v1alpha1.Dataset
 	Services     []*v1alpha1.GlobalService
 	Applications []*v1alpha1.Application
+	Plans        []*v1alpha1.RecoveryPlan
 	Commands     []Command
 	Hooks        []HookCall
 	Notes        []Note

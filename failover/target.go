@@ -3,9 +3,7 @@ package failover
 import (
 	"cmp"
 	"fmt"
-	"math"
 	"slices"
-	"time"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
@@ -16,6 +14,8 @@ type Target struct {
 	// NeedsApproval is why a person must agree, or empty.
 	NeedsApproval string
 	Loss          v1alpha1.LossEstimate
+	// soFar is Loss without what may be added while people think, in seconds.
+	soFar int64
 }
 
 // candidate ranks one cluster for all datasets of an application.
@@ -101,7 +101,8 @@ func weigh(s *Snapshot, det Detection, app *v1alpha1.Application, datasets []*v1
 		c.sameRegion = c.sameRegion && known && from.Region == to.Region
 		if !inSyncSet(d, name) {
 			c.sync = false
-			c.Loss = worse(c.Loss, EstimateLoss(s, d, name))
+			loss, soFar := s.estimateLoss(d, name)
+			c.Loss, c.soFar = worse(c.Loss, loss), max(c.soFar, soFar)
 		}
 	}
 	c.held = s.held(app, datasets, name)
@@ -122,72 +123,4 @@ func needsApproval(app *v1alpha1.Application, c candidate, to Cluster) string {
 		return c.held
 	}
 	return ""
-}
-
-// EstimateLoss bounds what promoting target would lose of d, from the newest
-// observations of both sides. The bound counts the whole time in which the old
-// primary may have gone on acknowledging after it was last heard; where nothing
-// bounds that time, what was known last is shown all the same.
-func EstimateLoss(s *Snapshot, d *v1alpha1.Dataset, target string) v1alpha1.LossEstimate {
-	loss := lossWhenObserved(s, d, target)
-	_, silent := s.Fence(d.Status.Primary, 0)
-	if silent <= s.Config.Suspect {
-		return loss
-	}
-	why := ""
-	switch {
-	case !s.guarded(d, d.Status.Primary):
-		why = fmt.Sprintf("not every process that can write to %s at %s is guarded, so it may go on writing", key(d), d.Status.Primary)
-	case s.failsafe(d):
-		why = fmt.Sprintf("%s is not heard, and may go on writing to %s for as long as others pledge to it", d.Status.Primary, key(d))
-	default:
-		return loss
-	}
-	if loss.Seconds < unknownLoss {
-		why += "; " + loss.Message
-	}
-	loss.Seconds, loss.Message = unknownLoss, "unknown: "+why
-	return loss
-}
-
-// lossWhenObserved is for a primary that writes no longer than its lease.
-func lossWhenObserved(s *Snapshot, d *v1alpha1.Dataset, target string) v1alpha1.LossEstimate {
-	loss := v1alpha1.LossEstimate{Possible: true}
-	// Also for one that is heard: it may fall silent in the moment in which somebody
-	// agrees, and the target follows it no longer then.
-	loss.Seconds = int64(math.Ceil(s.leaseBound().Seconds())) + 1
-	t, seen := s.Observed[Copy{key(d), target}]
-	if !seen || t.LagSeconds == nil {
-		ms := memberStatus(d, target)
-		if ms == nil || ms.LagSeconds == nil {
-			loss.Seconds = unknownLoss
-			loss.Message = fmt.Sprintf("unknown: %s never reported its lag", target)
-			return loss
-		}
-		t.LagSeconds, t.Age = ms.LagSeconds, max(0, s.Now.Sub(ms.ObservedAt.Time))
-	}
-	loss.Seconds += *t.LagSeconds + int64(math.Ceil(t.Age.Seconds()))
-	if p, ok := s.Observed[Copy{key(d), d.Status.Primary}]; ok && seen {
-		loss.Bytes = max(0, p.PositionBytes-t.PositionBytes)
-	} else if t.LagBytes != nil {
-		loss.Bytes = *t.LagBytes
-	}
-	loss.Message = fmt.Sprintf("dataset %s: %s was %d s and %d bytes behind at most when last observed", key(d), target, loss.Seconds, loss.Bytes)
-	return loss
-}
-
-// unknownLoss is shown when nothing bounds the loss: ten years.
-const unknownLoss = 10 * 365 * 24 * 3600
-
-// leaseBound is how long after its last renewal a primary may still write.
-func (s *Snapshot) leaseBound() time.Duration { return 3 * s.Config.Suspect }
-
-func worse(a, b v1alpha1.LossEstimate) v1alpha1.LossEstimate {
-	if !a.Possible {
-		return b
-	}
-	if !b.Possible {
-		return a
-	}
-	return v1alpha1.LossEstimate{Possible: true, Seconds: max(a.Seconds, b.Seconds), Bytes: a.Bytes + b.Bytes, Message: a.Message + "; " + b.Message}
 }

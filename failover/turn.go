@@ -24,6 +24,7 @@ func Turn(s *Snapshot) Effects {
 		}
 		t.application(app, services)
 	}
+	t.assessPlans()
 	t.orphans()
 	for _, d := range s.Datasets {
 		if !t.moved[key(d)] {
@@ -89,6 +90,17 @@ func (t *turn) plans() {
 		}
 	}
 	t.out.Create = append(t.out.Create, React(t.Snapshot, t.out.Detection, t.covered)...)
+}
+
+// assessPlans is the preflight of plans.
+func (t *turn) assessPlans() {
+	for _, plan := range t.Plans {
+		next := plan.DeepCopy()
+		AssessPlan(t.Snapshot, t.out.Detection, next)
+		if !equality.Semantic.DeepEqual(next.Status, plan.Status) {
+			t.out.Plans = append(t.out.Plans, next)
+		}
+	}
 }
 
 // advance carries one run on and collects what it changed.

@@ -207,6 +207,9 @@ func (w *world) lose(clusters ...string) {
 func (w *world) approve(by string, seconds int64) {
 	a := &v1alpha1.Approval{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("a%d", len(w.s.Approvals)), CreationTimestamp: metav1.NewTime(w.s.Now)}}
 	a.Spec = v1alpha1.ApprovalSpec{Run: w.run().Name, Decision: v1alpha1.DecisionApprove, Approver: by, AcceptLoss: &v1alpha1.AcceptedLoss{Seconds: seconds}}
+	if l := w.run().Status.Loss; l != nil {
+		a.Spec.AcceptLoss.Extent = l.Extent
+	}
 	w.s.Approvals = append(w.s.Approvals, a)
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -13,7 +14,7 @@ import (
 func newApproveCommand(door *connection) *cobra.Command {
 	var reject bool
 	var comment string
-	acceptLoss := int64(-1)
+	var acceptLoss string
 	c := &cobra.Command{
 		Use:   "approve RUN [STEP]",
 		Short: "Approve or reject a recovery run that waits for a person",
@@ -21,7 +22,8 @@ func newApproveCommand(door *connection) *cobra.Command {
 
 The hub stamps who approved from the identity it authenticated; the one who
 requested a run cannot approve it, but may withdraw it with --reject. Where the promotion may lose writes, the
-approval must accept at least the loss that "tripodctl run RUN" shows.
+approval must accept at least the loss that "tripodctl run RUN" shows: a number of seconds,
+or the word unknown where nothing bounds it.
 
 A copy that has diverged from its primary waits for a person, too: its dataset's
 condition Diverged names what to give for RUN.`,
@@ -35,8 +37,8 @@ condition Diverged names what to give for RUN.`,
 			if len(args) == 2 {
 				spec.Step = args[1]
 			}
-			if acceptLoss >= 0 {
-				spec.AcceptLoss = &v1alpha1.AcceptedLoss{Seconds: acceptLoss}
+			if spec.AcceptLoss, err = acceptedLoss(acceptLoss); err != nil {
+				return err
 			}
 			if _, discard := v1alpha1.ParseDiscard(args[0]); !discard {
 				if err := checkApproval(cmd.Context(), api, spec); err != nil {
@@ -54,8 +56,26 @@ condition Diverged names what to give for RUN.`,
 	}
 	c.Flags().BoolVar(&reject, "reject", false, "reject instead: the run is aborted")
 	c.Flags().StringVar(&comment, "comment", "", "why, for the evidence")
-	c.Flags().Int64Var(&acceptLoss, "accept-loss", -1, "accept the loss of at most this many seconds of writes")
+	c.Flags().StringVar(&acceptLoss, "accept-loss", "", "accept the loss of at most this many seconds of writes, or of an `unknown` number")
 	return c
+}
+
+// lossUnknown is the word for a loss that nothing bounds.
+const lossUnknown = "unknown"
+
+// acceptedLoss reads what --accept-loss was given.
+func acceptedLoss(text string) (*v1alpha1.AcceptedLoss, error) {
+	switch text {
+	case "":
+		return nil, nil
+	case lossUnknown:
+		return &v1alpha1.AcceptedLoss{Seconds: v1alpha1.UnknownLossSeconds, Extent: v1alpha1.LossUnknown}, nil
+	}
+	seconds, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || seconds < 0 {
+		return nil, fmt.Errorf("--accept-loss %s: give a number of seconds, or the word %s", text, lossUnknown)
+	}
+	return &v1alpha1.AcceptedLoss{Seconds: seconds}, nil
 }
 
 // checkApproval says what would make the approval useless, before it is
@@ -70,8 +90,15 @@ func checkApproval(ctx context.Context, api client.Client, spec v1alpha1.Approva
 		return fmt.Errorf("the run %s is %s and waits for nobody", run.Name, run.Status.Phase)
 	}
 	loss, accepted := run.Status.Loss, spec.AcceptLoss
-	if spec.Decision == v1alpha1.DecisionApprove && loss != nil && loss.Possible && (accepted == nil || accepted.Seconds < loss.Seconds) {
-		return fmt.Errorf("the run %s may lose writes (%s): repeat with --accept-loss %d if you accept that", run.Name, loss.Message, loss.Seconds)
+	if spec.Decision != v1alpha1.DecisionApprove || loss == nil || !loss.Possible {
+		return nil
+	}
+	shown := strconv.FormatInt(loss.Seconds, 10)
+	if loss.Extent == v1alpha1.LossUnknown {
+		shown = lossUnknown
+	}
+	if accepted == nil || accepted.Seconds < loss.Seconds || loss.Extent == v1alpha1.LossUnknown && accepted.Extent != loss.Extent {
+		return fmt.Errorf("the run %s may lose writes (%s): repeat with --accept-loss %s if you accept that", run.Name, loss.Message, shown)
 	}
 	return nil
 }

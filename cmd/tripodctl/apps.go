@@ -62,38 +62,3 @@ func newAppsCommand(door *connection) *cobra.Command {
 	outputFlag(c, &output, "table", "json")
 	return c
 }
-
-func newPreflightCommand(door *connection) *cobra.Command {
-	return &cobra.Command{
-		Use:   "preflight NAMESPACE/APP",
-		Short: "Tell whether a recovery of the application would succeed now",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			key, err := namespacedName(args[0])
-			if err != nil {
-				return err
-			}
-			api, err := door.client()
-			if err != nil {
-				return err
-			}
-			var app v1alpha1.Application
-			if err := api.Get(cmd.Context(), key, &app); err != nil {
-				return fmt.Errorf("get the application %s: %w; `tripodctl apps` lists them", args[0], err)
-			}
-			var rows [][]string
-			well := true
-			for _, p := range app.Status.Preflight {
-				rows = append(rows, []string{p.Check, p.Target, string(p.Result), p.Message})
-				well = well && p.Result != v1alpha1.PreflightFailed
-			}
-			if err := printTable(cmd.OutOrStdout(), []string{"CHECK", "TARGET", "RESULT", "MESSAGE"}, rows); err != nil {
-				return err
-			}
-			if !well || len(rows) == 0 {
-				return errNotReady
-			}
-			return nil
-		},
-	}
-}

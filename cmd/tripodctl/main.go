@@ -66,6 +66,7 @@ Exit codes: 0 done, 1 failed, 2 the report was printed and something is not well
 		newAgentManifestCommand(&door),
 		newClustersCommand(&door),
 		newAppsCommand(&door),
+		newPlansCommand(&door),
 		newPreflightCommand(&door),
 		newSwitchoverCommand(&door),
 		newFailoverCommand(&door),

@@ -83,7 +83,7 @@ func (p *moveFlags) orderPlace(ctx context.Context, api client.Client, to string
 	if p.plan != "" {
 		var plan v1alpha1.RecoveryPlan
 		if err := api.Get(ctx, client.ObjectKey{Name: p.plan}, &plan); err != nil {
-			return "", fmt.Errorf("get plan %s: %w; `kubectl get recoveryplans` lists them", p.plan, err)
+			return "", fmt.Errorf("get plan %s: %w; `tripodctl plans` lists them", p.plan, err)
 		}
 	}
 	base := cmp.Or(p.plan, where)
@@ -166,6 +166,9 @@ func printApplications(w io.Writer, s v1alpha1.RecoveryRunStatus) error {
 		loss := ""
 		if a.Loss != nil && a.Loss.Possible {
 			loss = fmt.Sprintf("%ds %dB", a.Loss.Seconds, a.Loss.Bytes)
+			if a.Loss.Extent == v1alpha1.LossUnknown {
+				loss = lossUnknown
+			}
 		}
 		state := string(a.State)
 		if state == "" {

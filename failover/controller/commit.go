@@ -58,6 +58,9 @@ func (c *Controller) commit(ctx context.Context, e failover.Effects) bool {
 	for _, a := range e.Applications {
 		write(a, c.status(a), false)
 	}
+	for _, p := range e.Plans {
+		write(p, c.status(p), false)
+	}
 	g.Go(func() error {
 		c.flush(ctx)
 		return nil

@@ -55,7 +55,10 @@ type Report struct {
 	Cluster string
 	// Age of the observation on this member's clock, its age at the agent
 	// included.
-	Age     time.Duration
+	Age time.Duration
+	// Held is the time since the newest instant up to which the copy surely holds
+	// everything that was acknowledged, on this member's clock; nil if none is known.
+	Held    *time.Duration
 	Dataset *agentv1.DatasetObservation
 }
 

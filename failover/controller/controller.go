@@ -41,6 +41,7 @@ type Controller struct {
 	recorder  *recorder
 	readiness *readiness
 	hooks     *hook.Runner
+	prober    *prober
 	metrics   *metrics
 
 	started   time.Time
@@ -90,8 +91,9 @@ func newController(cfg Config, cl client.Client, cached client.Reader) *Controll
 	c := &Controller{cfg: cfg, log: cfg.Log, client: cl, objects: newObjects(cached, cl), started: time.Now(),
 		woken: make(chan struct{}, 1), metrics: newMetrics()}
 	c.sender = newSender(cfg.Directives, c.uptime, c.Wake, c.metrics)
-	c.readiness = &readiness{metrics: c.metrics, announce: c.tellOf, known: map[types.NamespacedName]string{}}
+	c.readiness = &readiness{metrics: c.metrics, announce: c.tellOf, known: map[types.NamespacedName]string{}, plans: map[string]string{}}
 	c.hooks = newHooks(cl, cached, cfg.Clusters)
+	c.prober = &prober{hooks: c.hooks, client: cl}
 	c.recorder = newRecorder(cl, cfg.Member, cfg.Signer)
 	return c
 }
@@ -150,6 +152,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	defer c.sender.running.Wait()
 	c.sender.reset()
 	c.recorder.reset()
+	c.prober.reset()
 	c.readiness.begin()
 	defer c.readiness.begin() // a follower says nothing about readiness
 	c.detection, c.since, c.afterOutage = failover.Detection{}, c.uptime(), nil
@@ -220,6 +223,10 @@ func (c *Controller) turn(ctx context.Context) (again bool, err error) {
 	c.metrics.turns.Observe(time.Since(begin).Seconds())
 	c.report(e)
 	c.readiness.tell(ctx, s.Applications, e.Applications)
+	c.readiness.tellPlans(ctx, s.Plans, e.Plans)
+	if round, due := c.prober.due(s); due {
+		c.sender.running.Go(func() { c.prober.round(ctx, round) })
+	}
 	c.detection = e.Detection
 	for _, cmd := range e.Commands {
 		c.command(ctx, s, cmd)

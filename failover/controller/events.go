@@ -37,10 +37,10 @@ func (c *Controller) announce(ctx context.Context, run *v1alpha1.RecoveryRun) {
 		fmt.Sprintf("run %s: %s -> %s is %s %s %s", run.Name, orPlace(run.Spec.From), orPlace(run.Spec.To), phase, run.Status.Reason, run.Status.Message))
 }
 
-// tellOf records an event about an application.
-func (c *Controller) tellOf(ctx context.Context, app types.NamespacedName, kind, reason, message string) {
-	c.record(ctx, corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Application",
-		Namespace: app.Namespace, Name: app.Name}, kind, reason, message)
+// tellOf records an event about an application or a plan.
+func (c *Controller) tellOf(ctx context.Context, of string, name types.NamespacedName, kind, reason, message string) {
+	c.record(ctx, corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: of,
+		Namespace: name.Namespace, Name: name.Name}, kind, reason, message)
 }
 
 // record writes one event, beside the turn.

@@ -15,6 +15,9 @@ type metrics struct {
 	failedWrites prometheus.Counter
 	ready        *prometheus.GaugeVec
 	preflight    *prometheus.GaugeVec
+	// planReady and planPreflight are those of plans.
+	planReady     *prometheus.GaugeVec
+	planPreflight *prometheus.GaugeVec
 }
 
 func newMetrics() *metrics {
@@ -35,11 +38,15 @@ func newMetrics() *metrics {
 			Help: "1 while a recovery of the application would succeed now without a person. Told by the leader."}, []string{"namespace", "application"}),
 		preflight: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tripod_preflight_result",
 			Help: "0 for a check that passed, 1 for a warning, 2 for a failure. Told by the leader."}, []string{"namespace", "application", "check", "target"}),
+		planReady: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tripod_plan_ready",
+			Help: "1 while a run of the plan would succeed now without a person. Told by the leader."}, []string{"plan"}),
+		planPreflight: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tripod_plan_preflight_result",
+			Help: "0 for a check of the plan that passed, 1 for a warning, 2 for a failure; of several the worst. Told by the leader."}, []string{"plan", "check"}),
 	}
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.turns, m.directives, m.phases, m.classes, m.breaker, m.failedWrites, m.ready, m.preflight}
+	return []prometheus.Collector{m.turns, m.directives, m.phases, m.classes, m.breaker, m.failedWrites, m.ready, m.preflight, m.planReady, m.planPreflight}
 }
 
 func (m *metrics) class(cluster string, was, is failover.Class) {

@@ -15,14 +15,18 @@ import (
 // belongs to the controller's loop.
 type readiness struct {
 	metrics  *metrics
-	announce func(ctx context.Context, app types.NamespacedName, kind, reason, message string)
-	// known is what was last told, by application: a resource version.
+	announce func(ctx context.Context, of string, name types.NamespacedName, kind, reason, message string)
+	// known is what was last told, by application: a resource version; plans by plan.
 	known map[types.NamespacedName]string
+	plans map[string]string
 }
 
 // begin forgets what an earlier term told.
 func (r *readiness) begin() {
 	clear(r.known)
+	clear(r.plans)
+	r.metrics.planReady.Reset()
+	r.metrics.planPreflight.Reset()
 	r.metrics.ready.Reset()
 	r.metrics.preflight.Reset()
 }
@@ -48,15 +52,62 @@ func (r *readiness) tell(ctx context.Context, apps, changed []*v1alpha1.Applicat
 	}
 	for _, next := range changed {
 		name := types.NamespacedName{Namespace: next.Namespace, Name: next.Name}
-		is, was := readyOf(next), readyOf(present[name])
-		if is == nil || was != nil && was.Status == is.Status {
-			continue
+		r.changed(ctx, "Application", name, readyOf(present[name]), readyOf(next))
+	}
+}
+
+// changed tells of a change of Ready.
+func (r *readiness) changed(ctx context.Context, of string, name types.NamespacedName, was, is *metav1.Condition) {
+	if is == nil || was != nil && was.Status == is.Status {
+		return
+	}
+	kind, reason := corev1.EventTypeWarning, "RecoveryNotReady"
+	if is.Status == metav1.ConditionTrue {
+		kind, reason = corev1.EventTypeNormal, "RecoveryReady"
+	}
+	r.announce(ctx, of, name, kind, reason, is.Reason+": "+is.Message)
+}
+
+// tellPlans is tell for plans.
+func (r *readiness) tellPlans(ctx context.Context, plans, changed []*v1alpha1.RecoveryPlan) {
+	present := make(map[string]*v1alpha1.RecoveryPlan, len(plans))
+	for _, plan := range plans {
+		present[plan.Name] = plan
+		if r.plans[plan.Name] != plan.ResourceVersion {
+			r.plans[plan.Name] = plan.ResourceVersion
+			r.measurePlan(plan)
 		}
-		kind, reason := corev1.EventTypeWarning, "RecoveryNotReady"
-		if is.Status == metav1.ConditionTrue {
-			kind, reason = corev1.EventTypeNormal, "RecoveryReady"
+	}
+	for name := range r.plans {
+		if present[name] == nil {
+			delete(r.plans, name)
+			r.metrics.planReady.DeleteLabelValues(name)
+			r.metrics.planPreflight.DeletePartialMatch(map[string]string{"plan": name})
 		}
-		r.announce(ctx, name, kind, reason, is.Reason+": "+is.Message)
+	}
+	for _, next := range changed {
+		var was *metav1.Condition
+		if old := present[next.Name]; old != nil {
+			was = meta.FindStatusCondition(old.Status.Conditions, v1alpha1.ConditionReady)
+		}
+		r.changed(ctx, "RecoveryPlan", types.NamespacedName{Name: next.Name}, was, meta.FindStatusCondition(next.Status.Conditions, v1alpha1.ConditionReady))
+	}
+}
+
+// measurePlan sets the gauges of one plan: of its applications only the worst.
+func (r *readiness) measurePlan(plan *v1alpha1.RecoveryPlan) {
+	ready := r.metrics.planReady.WithLabelValues(plan.Name)
+	ready.Set(0)
+	if meta.IsStatusConditionTrue(plan.Status.Conditions, v1alpha1.ConditionReady) {
+		ready.Set(1)
+	}
+	r.metrics.planPreflight.DeletePartialMatch(map[string]string{"plan": plan.Name})
+	worst := map[string]float64{}
+	for _, c := range plan.Status.Preflight {
+		worst[c.Check] = max(worst[c.Check], resultValues[c.Result])
+	}
+	for check, v := range worst {
+		r.metrics.planPreflight.WithLabelValues(plan.Name, check).Set(v)
 	}
 }
 

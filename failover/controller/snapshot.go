@@ -51,6 +51,8 @@ func (c *Controller) snapshot(ctx context.Context) (*failover.Snapshot, error) {
 	byName(s.Runs)
 	byName(clusters)
 	byName(s.Placements)
+	byName(s.Plans)
+	c.prober.show(s)
 	s.Kubernetes = map[string]*v1alpha1.KubernetesStatus{}
 	for _, cl := range clusters {
 		s.Kubernetes[cl.Name] = cl.Status.Kubernetes
@@ -145,7 +147,9 @@ func (c *Controller) observed() map[failover.Copy]failover.Observed {
 	out := map[failover.Copy]failover.Observed{}
 	for _, r := range c.cfg.Observations.Reports() {
 		name := types.NamespacedName{Namespace: r.Dataset.GetDataset().GetNamespace(), Name: r.Dataset.GetDataset().GetName()}
-		out[failover.Copy{Dataset: name, Cluster: r.Cluster}] = fromWire(r.Dataset, r.Age)
+		o := fromWire(r.Dataset, r.Age)
+		o.Held = r.Held
+		out[failover.Copy{Dataset: name, Cluster: r.Cluster}] = o
 	}
 	return out
 }

@@ -92,6 +92,11 @@ const (
 	AloneIsAskedByNobody
 	// OfferedBeforeCommit: grants offer pledges before it is committed that they may.
 	OfferedBeforeCommit
+	// LossForgotten: every copy counts as one that had everything a moment ago.
+	LossForgotten
+	// LossNotKept: what is lost when the old primary has stopped is not compared with
+	// what was accepted.
+	LossNotKept
 	lastOfPledges
 )
 
@@ -132,7 +137,7 @@ func (b Bug) String() string {
 	}
 	if b > firstOfPledges {
 		return [...]string{"NobodyAsked", "PledgeFromAnswer", "MissingPledgerTolerated", "PromotionDuringPledge", "PledgeForOlderEpoch",
-			"StartNotCounted", "PledgesIgnored", "WaitsForgotten", "EpochForgotten", "AloneIsAskedByNobody", "OfferedBeforeCommit"}[b-firstOfPledges-1]
+			"StartNotCounted", "PledgesIgnored", "WaitsForgotten", "EpochForgotten", "AloneIsAskedByNobody", "OfferedBeforeCommit", "LossForgotten", "LossNotKept"}[b-firstOfPledges-1]
 	}
 	return [...]string{"None", "LeaseNotWaitedFor", "CoverageIgnored", "ShrinkBeforeCommit", "GrowWithoutConfirmation", "EffectorIgnoresEpoch",
 		"BreakerDisabled", "StepHasItsEffectTwice", "DeadlineFromAnswer", "NoConcurrencyControl", "AsynchronousIsSafe", "GuardDoesNotKill", "PromoteWithoutFencing",
@@ -215,6 +220,12 @@ func (b Bug) blindToPledges(s *failover.Snapshot) {
 	switch {
 	case b == PledgesIgnored && fencing:
 		d.Status.Failsafe = false
+	case b == LossForgotten || b == LossNotKept && fencing:
+		for c, o := range s.Observed {
+			o.Held = new(time.Duration)
+			s.Observed[c] = o
+		}
+		return
 	case b == OfferedBeforeCommit:
 		d.Status.Failsafe = false // the commit is never made
 		s.Config.Pledges = false

@@ -121,6 +121,9 @@ func (c *checker) approved(epoch int64) (accepted time.Duration, approved bool) 
 			}
 			for _, a := range c.w.truth.approvals {
 				if agrees(a, r) && a.Spec.AcceptLoss != nil && (a.Spec.Run == r.Name || c.w.plans.shows(a.Spec.Run, r, epoch)) {
+					if a.Spec.AcceptLoss.Extent == "" {
+						c.result.Bounded++
+					}
 					accepted, approved = max(accepted, time.Duration(a.Spec.AcceptLoss.Seconds)*time.Second), true
 				}
 			}
@@ -129,9 +132,10 @@ func (c *checker) approved(epoch int64) (accepted time.Duration, approved bool) 
 	return accepted, approved
 }
 
-// agrees is true for an approval of a run, or of the plan's run that made it.
+// agrees is true for an approval of a run, or of the plan's run that made it; also for
+// one that lets it go on with a greater loss.
 func agrees(a *v1alpha1.Approval, r *v1alpha1.RecoveryRun) bool {
-	steers := a.Spec.Step != "" && a.Spec.Step != "approve"
+	steers := a.Spec.Step != "" && a.Spec.Step != "approve" && (a.Spec.Step != v1alpha1.StepResume || a.Spec.AcceptLoss == nil)
 	return !steers && a.Spec.Decision == v1alpha1.DecisionApprove && (a.Spec.Run == r.Name || r.Spec.Parent != "" && a.Spec.Run == r.Spec.Parent)
 }
 

@@ -57,6 +57,7 @@ func (s *site) carry(c failover.Command, answer func(failover.Result)) {
 	case failover.VerbDrillStop:
 		finish(s.w.between(50*time.Millisecond, time.Second), func() failover.Result {
 			delete(s.drills, c.Run)
+			s.undrilled[c.Run] = true
 			return failover.Result{Outcome: failover.Done, Message: "nothing is left"}
 		})
 	default:
@@ -142,7 +143,11 @@ func (s *site) catchUp(c failover.Command, finish func(time.Duration, func() fai
 // drill copies this standby apart, promotes the copy and asks it. A drill that was
 // stopped meanwhile is begun no more.
 func (s *site) drill(c failover.Command, finish func(time.Duration, func() failover.Result), answer func(failover.Result)) {
-	if s.db.primary || !s.db.running {
+	switch {
+	case s.undrilled[c.Run]:
+		answer(failover.Result{Outcome: failover.Failed, Message: "the drill was stopped"})
+		return
+	case s.db.primary || !s.db.running:
 		answer(failover.Result{Outcome: failover.Failed, Message: "no standby runs here"})
 		return
 	}

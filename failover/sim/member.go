@@ -9,6 +9,7 @@ import (
 
 	"tripod.dev/tripod/failover"
 	"tripod.dev/tripod/failover/lease"
+	"tripod.dev/tripod/failover/trail"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
 
@@ -47,6 +48,7 @@ type leading struct {
 	gapless   map[string]time.Duration
 	waiting   []beat
 	observed  map[failover.Copy]seen
+	trails    [maxLanes]*trail.Book
 	detection failover.Detection
 	busy      bool
 	results   map[string]failover.Result
@@ -185,8 +187,23 @@ func (m *member) heartbeat(b beat, o failover.Observed) {
 		l.heard[name][places[m.id]] = l.now()
 		l.reported[m.id], l.spoke[m.id] = l.now(), true
 		l.observed[failover.Copy{Dataset: b.lane.dataset(), Cluster: name}] = seen{o, l.now()}
+		l.trace(b.lane.id, name, o)
 		l.waiting = append(l.waiting, b)
 	})
+}
+
+// trace follows how far each copy is.
+func (m *member) trace(lane int, name string, o failover.Observed) {
+	if m.trails[lane] == nil {
+		m.trails[lane] = trail.NewBook()
+	}
+	mark := trail.Mark{Epoch: o.Epoch, Position: o.PositionBytes}
+	switch {
+	case o.Role == v1alpha1.RolePrimary && o.State == v1alpha1.StateRunning:
+		m.trails[lane].Wrote(mark, m.now())
+	case o.State == v1alpha1.StateStreaming:
+		m.trails[lane].Reached(name, mark)
+	}
 }
 
 // renew proposes one renewal of everyone heard and answers when it is applied.
@@ -243,6 +260,12 @@ func (m *member) snapshot() *failover.Snapshot {
 	}
 	for c, o := range m.observed {
 		o.o.Age = m.now() - o.at
+		if book := m.trails[laneOf(c.Dataset.Name)]; book != nil {
+			if at, known := book.Held(c.Cluster); known {
+				since := m.now() - at
+				o.o.Held = &since
+			}
+		}
 		s.Observed[c] = o.o
 	}
 	s.Fleet = m.fleet()
@@ -346,9 +369,10 @@ func (m *member) command(c failover.Command) {
 			ended()
 		}
 	})
-	if m.w.chance(0.1) { // repeated by the network, late
+	if m.w.chance(0.1) { // repeated by the network, late; a drill's by the same session alone
+		boot := site.agentBoot
 		m.w.after(m.w.between(100*time.Millisecond, 12*time.Second), func() {
-			if m.w.power[to] {
+			if m.w.power[to] && (c.Verb != failover.VerbDrillStart || site.agentBoot == boot) {
 				site.carry(c, func(failover.Result) {})
 			}
 		})

@@ -230,7 +230,7 @@ func (w *world) people() {
 			}
 		case st.Reason == failover.ReasonPausedByPerson && !late: // bob means it
 		case !w.said(name, v1alpha1.StepResume, "alice", w.now-3*time.Second):
-			w.say(name, v1alpha1.StepResume, v1alpha1.DecisionApprove, "alice", nil)
+			w.say(name, v1alpha1.StepResume, v1alpha1.DecisionApprove, "alice", func(a *v1alpha1.ApprovalSpec) { a.AcceptLoss = accepts(r) })
 		}
 	}
 }
@@ -244,11 +244,7 @@ func (w *world) agree(r *v1alpha1.RecoveryRun) {
 		w.say(r.Name, "", v1alpha1.DecisionReject, "alice", nil)
 		return
 	}
-	w.say(r.Name, "", v1alpha1.DecisionApprove, "alice", func(a *v1alpha1.ApprovalSpec) {
-		if l := r.Status.Loss; l != nil {
-			a.AcceptLoss = &v1alpha1.AcceptedLoss{Seconds: l.Seconds}
-		}
-	})
+	w.say(r.Name, "", v1alpha1.DecisionApprove, "alice", func(a *v1alpha1.ApprovalSpec) { a.AcceptLoss = accepts(r) })
 }
 
 // attest: who ordered the run swears at once, and carol does not always look

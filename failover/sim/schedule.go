@@ -138,21 +138,29 @@ func (w *world) person() {
 	w.after(500*time.Millisecond, w.person)
 	for _, name := range sorted(w.truth.runs) {
 		r := w.truth.runs[name]
-		asked := r.Status.Phase == v1alpha1.RunAwaitingApproval && r.Status.Timeline.AwaitingSince != nil
-		answered := slices.ContainsFunc(w.truth.approvals, func(a *v1alpha1.Approval) bool { return a.Spec.Run == name })
+		asked, step := r.Status.Phase == v1alpha1.RunAwaitingApproval && r.Status.Timeline.AwaitingSince != nil, ""
+		if r.Status.Phase == v1alpha1.RunPaused && r.Status.Reason == failover.ReasonLossGrown {
+			asked, step = true, v1alpha1.StepResume
+		}
+		answered := slices.ContainsFunc(w.truth.approvals, func(a *v1alpha1.Approval) bool { return a.Spec.Run == name && a.Spec.Step == step })
 		if !asked || answered || !w.chance(0.2) || w.leader < 0 {
 			continue
 		}
 		a := &v1alpha1.Approval{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("approval-%d", len(w.truth.approvals)),
 			CreationTimestamp: metav1.NewTime(epochZero.Add(w.now))}}
-		a.Spec = v1alpha1.ApprovalSpec{Run: name, Decision: v1alpha1.DecisionApprove, Approver: "alice"}
-		if l := r.Status.Loss; l != nil {
-			a.Spec.AcceptLoss = &v1alpha1.AcceptedLoss{Seconds: l.Seconds}
-		}
+		a.Spec = v1alpha1.ApprovalSpec{Run: name, Step: step, Decision: v1alpha1.DecisionApprove, Approver: "alice", AcceptLoss: accepts(r)}
 		if _, err := w.commit(entry{write: a}); err == nil {
 			w.trace("alice approves %s, accepting %+v", name, a.Spec.AcceptLoss)
 		}
 	}
+}
+
+// accepts the loss that a run shows.
+func accepts(r *v1alpha1.RecoveryRun) *v1alpha1.AcceptedLoss {
+	if l := r.Status.Loss; l != nil {
+		return &v1alpha1.AcceptedLoss{Seconds: l.Seconds, Extent: l.Extent}
+	}
+	return nil
 }
 
 // fault breaks one thing for a while.

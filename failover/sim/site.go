@@ -48,7 +48,9 @@ type site struct {
 	closed int64
 	// drills whose copies are here. They outlive the power, as namespaces do.
 	drills map[string]bool
-	db     database
+	// undrilled are those that were stopped, as far as the agent's process knows.
+	undrilled map[string]bool
+	db        database
 }
 
 func newSite(w *world, l *lane, id int) *site {
@@ -72,7 +74,7 @@ func (s *site) start() {
 
 func (s *site) startAgent() {
 	s.agentBoot++
-	s.agentUp = true
+	s.agentUp, s.undrilled = true, map[string]bool{}
 	s.holder = lease.NewHolder(1)
 	s.role = grant{}
 	s.startPledging()

@@ -60,6 +60,8 @@ type Result struct {
 	Switchovers, Returns int
 	// Failbacks among the switchovers.
 	Failbacks int
+	// Bounded counts looks at an approval of a loss that something bounds.
+	Bounded int
 	// PlanRuns, the runs that they made, hooks that were done, fences by attestation
 	// and drills that came to an end by themselves.
 	PlanRuns, Children, Hooks, Attested, Drills int
@@ -215,6 +217,7 @@ func newWorld(opt Options) *world {
 	w.engine = failover.DefaultConfig(w.lease.Tick, w.lease.TTL)
 	w.engine.Directive = 10 * time.Second
 	w.engine.Pledges = opt.Pledges
+	w.engine.Answer = 4 * time.Second // so that some take longer
 	if opt.Bug == BreakerDisabled {
 		w.engine.BreakerWindow = time.Nanosecond
 	}

@@ -6,6 +6,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"tripod.dev/tripod/failover/trail"
+	"tripod.dev/tripod/hub/api/v1alpha1"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
 
@@ -21,6 +23,9 @@ type Observation struct {
 	// Age is the time since the agent saw it, as far as the leader can tell: the
 	// age that the agent gave plus the time since the heartbeat came.
 	Age time.Duration
+	// Held is the time since the newest instant up to which the copy surely holds
+	// everything that was acknowledged, nil if none is known.
+	Held *time.Duration
 }
 
 // Observations holds what active replicas report in their heartbeats. It is safe
@@ -33,6 +38,7 @@ type Observations struct {
 
 	mu     sync.Mutex
 	copies map[CopyKey]noted
+	trails map[types.NamespacedName]*trail.Book
 	agents replicas
 }
 
@@ -46,7 +52,7 @@ type noted struct {
 
 // NewObservations knows none yet.
 func NewObservations(late time.Duration, clock Clock) *Observations {
-	return &Observations{clock: clock, late: late, copies: map[CopyKey]noted{}, agents: replicas{}}
+	return &Observations{clock: clock, late: late, copies: map[CopyKey]noted{}, trails: map[types.NamespacedName]*trail.Book{}, agents: replicas{}}
 }
 
 // Note takes the observations of one heartbeat. The same heartbeat comes through
@@ -66,7 +72,38 @@ func (o *Observations) Note(cluster string, heartbeat *agentv1.Heartbeat) {
 			continue
 		}
 		o.copies[key] = noted{d, heartbeat.GetReplica(), heartbeat.GetSeq(), now, now - time.Duration(d.GetAgeMillis())*time.Millisecond}
+		o.follow(key, o.copies[key])
 	}
+}
+
+// follow notes how far a copy is. A replica that receives nothing may be on a lineage
+// of its own, and says nothing.
+func (o *Observations) follow(key CopyKey, n noted) {
+	d, book := n.observation, o.trails[key.Dataset]
+	if book == nil {
+		book = trail.NewBook()
+		o.trails[key.Dataset] = book
+	}
+	mark := trail.Mark{Epoch: d.GetEpoch(), Timeline: d.GetTimeline(), Position: d.GetPositionBytes()}
+	switch state := v1alpha1.MemberState(d.GetState()); {
+	case mark.Position <= 0:
+	case d.GetRole() == agentv1.Role_ROLE_PRIMARY && state == v1alpha1.StateRunning:
+		book.Wrote(mark, n.seen)
+	case d.GetRole() == agentv1.Role_ROLE_REPLICA && (state == v1alpha1.StateStreaming || state == v1alpha1.StateCatchingUp):
+		book.Reached(key.Cluster, mark)
+	}
+}
+
+// observation of a copy at now. The caller holds mu.
+func (o *Observations) observationLocked(key CopyKey, n noted, now time.Duration) Observation {
+	out := Observation{DatasetObservation: n.observation, Age: now - n.seen}
+	if book := o.trails[key.Dataset]; book != nil {
+		if at, known := book.Held(key.Cluster); known {
+			since := now - at
+			out.Held = &since
+		}
+	}
+	return out
 }
 
 // Get returns the newest observation of a copy.
@@ -74,7 +111,7 @@ func (o *Observations) Get(key CopyKey) (Observation, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	n, ok := o.copies[key]
-	return Observation{n.observation, o.clock() - n.seen}, ok
+	return o.observationLocked(key, n, o.clock()), ok
 }
 
 // All returns the newest observation of every copy.
@@ -84,7 +121,7 @@ func (o *Observations) All() map[CopyKey]Observation {
 	now := o.clock()
 	all := make(map[CopyKey]Observation, len(o.copies))
 	for key, n := range o.copies {
-		all[key] = Observation{n.observation, now - n.seen}
+		all[key] = o.observationLocked(key, n, now)
 	}
 	return all
 }

@@ -434,3 +434,36 @@ func TestWhatDidNotChangeIsNotDecodedAgain(t *testing.T) {
 
 // elapse lets time pass in a synctest bubble.
 func elapse(d time.Duration) { <-time.After(d) }
+
+// A copy holds what was acknowledged until the primary said where its log ended.
+func TestObservationsTellUpToWhenACopyIsWhole(t *testing.T) {
+	now := time.Duration(0)
+	o := NewObservations(3*time.Second, func() time.Duration { return now })
+	name := &agentv1.DatasetKey{Namespace: "pay", Name: "ledger-db"}
+	seq := uint64(0)
+	note := func(cluster string, role agentv1.Role, state string, position int64) {
+		seq++
+		o.Note(cluster, &agentv1.Heartbeat{Seq: seq, Replica: "a", Active: true, Datasets: []*agentv1.DatasetObservation{
+			{Dataset: name, Role: role, State: state, Epoch: 1, Timeline: 1, PositionBytes: position, AgeMillis: 500}}})
+	}
+	held := func() time.Duration {
+		got, _ := o.Get(CopyKey{types.NamespacedName{Namespace: "pay", Name: "ledger-db"}, "south-1"})
+		if got.Held == nil {
+			return -1
+		}
+		return *got.Held
+	}
+	now = time.Second
+	note("north-1", agentv1.Role_ROLE_PRIMARY, "Running", 100)
+	note("south-1", agentv1.Role_ROLE_REPLICA, "Detached", 100)
+	if got := held(); got != -1 {
+		t.Errorf("a copy that receives nothing is said to be whole: %v", got)
+	}
+	note("south-1", agentv1.Role_ROLE_REPLICA, "Streaming", 150)
+	now = 10 * time.Second
+	note("north-1", agentv1.Role_ROLE_PRIMARY, "Running", 200)
+	note("south-1", agentv1.Role_ROLE_REPLICA, "Detached", 150)
+	if got := held(); got != 9500*time.Millisecond {
+		t.Errorf("held everything %v ago, want 9.5 s", got)
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -39,10 +40,15 @@ type Order struct {
 
 // Center carries drills out in one cluster. Its methods are safe for concurrent
 // use, and each may be repeated.
-type Center struct{ client kubernetes.Interface }
+type Center struct {
+	client kubernetes.Interface
+	// stopped are the places of drills that are over: a Start that comes after the Stop
+	// makes nothing that nobody would remove.
+	stopped sync.Map
+}
 
 // NewCenter does nothing yet.
-func NewCenter(client kubernetes.Interface) *Center { return &Center{client} }
+func NewCenter(client kubernetes.Interface) *Center { return &Center{client: client} }
 
 // Place is the namespace of an order: one per run and dataset.
 func (o Order) Place() string {
@@ -72,7 +78,14 @@ func (c *Center) Start(ctx context.Context, o Order) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read Secret %s/%s: %w", o.Namespace, o.Secret, err)
 	}
-	if err := c.prepare(ctx, o, secret, host, port); err != nil {
+	if _, over := c.stopped.Load(o.Place()); over {
+		return "", errRemoved
+	}
+	err = c.prepare(ctx, o, secret, host, port)
+	if _, over := c.stopped.Load(o.Place()); over { // meanwhile, and found nothing yet
+		return "", errors.Join(errRemoved, c.Stop(ctx, o))
+	}
+	if err != nil {
 		return "", err
 	}
 	// A namespace's service account comes a moment after it.
@@ -149,8 +162,9 @@ func told(pod *corev1.Pod) string {
 }
 
 // Stop returns when nothing of the order is left. It does not wait for a Start
-// that is under way: that one ends with an error.
+// that is under way: that one ends with an error, as one that comes later does.
 func (c *Center) Stop(ctx context.Context, o Order) error {
+	c.stopped.Store(o.Place(), true)
 	spaces := c.client.CoreV1().Namespaces()
 	for {
 		space, err := spaces.Get(ctx, o.Place(), metav1.GetOptions{})

@@ -12,7 +12,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	k8stesting "k8s.io/client-go/testing"
 )
 
 var order = Order{Run: "pay.ledger.drill-1", Incarnation: 3, Namespace: "pay", Dataset: "ledger-db", Source: "10.1.2.3:5432",
@@ -100,6 +102,36 @@ func TestADrillThatFailsOrIsStoppedSaysSo(t *testing.T) {
 		}
 		if err := <-ended; !errors.Is(err, errRemoved) {
 			t.Errorf("stopped: %v", err)
+		}
+	})
+}
+
+// Directives of two members of the hub have no order: one that begins a drill may come
+// after the one that ends it, or find its work beside it.
+func TestADrillIsNotBegunAfterItsEnd(t *testing.T) {
+	left := func(client *fake.Clientset) bool {
+		_, err := client.CoreV1().Namespaces().Get(context.Background(), order.Place(), metav1.GetOptions{})
+		return !apierrors.IsNotFound(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		client := cluster()
+		c := NewCenter(client)
+		if err := c.Stop(t.Context(), order); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Start(t.Context(), order); !errors.Is(err, errRemoved) || left(client) {
+			t.Errorf("begun after its end: %v", err)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		client := cluster()
+		c := NewCenter(client)
+		client.PrependReactor("create", "namespaces", func(k8stesting.Action) (bool, runtime.Object, error) {
+			c.stopped.Store(order.Place(), true) // a Stop that has found nothing yet
+			return false, nil, nil
+		})
+		if _, err := c.Start(t.Context(), order); !errors.Is(err, errRemoved) || left(client) {
+			t.Errorf("ended while it began: %v", err)
 		}
 	})
 }

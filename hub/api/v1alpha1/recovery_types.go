@@ -7,6 +7,9 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=rplan
+// +kubebuilder:printcolumn:name="Use",type=string,JSONPath=`.spec.use`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 type RecoveryPlan struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -54,14 +57,23 @@ type ApplicationSelector struct {
 }
 
 // ApprovalPolicy says how many people must agree, and who they are.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.required) || self.required < 2 || !has(self.expireSeconds) || self.expireSeconds >= 60",message="more than one person must agree within expireSeconds: give them 60 or more"
 type ApprovalPolicy struct {
+	// Required is how many different people must agree.
 	// +kubebuilder:default=1
 	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=16
 	Required int32 `json:"required,omitempty"`
 	// Groups of which an approver must be in one; empty means anyone whom
 	// RBAC lets create an Approval.
 	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	// +listType=set
 	Groups []string `json:"groups,omitempty"`
+	// ExpireSeconds is how long an approval counts: all that are required must be made
+	// within it, so where more than one is, people need a minute.
 	// +kubebuilder:default=900
 	// +kubebuilder:validation:Minimum=1
 	ExpireSeconds int32 `json:"expireSeconds,omitempty"`
@@ -81,9 +93,12 @@ type SafetyPolicy struct {
 	MinActiveCenters int32 `json:"minActiveCenters,omitempty"`
 }
 
-// RecoveryPlanStatus has nothing but conditions yet.
+// RecoveryPlanStatus says whether a run of the plan would succeed now. The condition
+// Ready names what would stop it first.
 type RecoveryPlanStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// Preflight are the checks of the whole plan, and of applications those that fail.
+	Preflight []PreflightCheck `json:"preflight,omitempty"`
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
@@ -288,12 +303,28 @@ type RunStep struct {
 	FinishedAt *metav1.MicroTime `json:"finishedAt,omitempty"`
 }
 
+// LossExtent says whether anything bounds a loss.
+// +kubebuilder:validation:Enum=Bounded;Unknown
+type LossExtent string
+
+// Extents of a loss; one without is bounded.
+const (
+	LossBounded LossExtent = "Bounded"
+	// LossUnknown: nothing bounds it. An approval must say that it accepts that.
+	LossUnknown LossExtent = "Unknown"
+)
+
+// UnknownLossSeconds is what an unknown loss counts as: ten years.
+const UnknownLossSeconds = 10 * 365 * 24 * 3600
+
 // LossEstimate bounds what a promotion would lose; shown to the approver.
 type LossEstimate struct {
-	Possible bool `json:"possible"`
+	Possible bool       `json:"possible"`
+	Extent   LossExtent `json:"extent,omitempty"`
 	// Bytes of log the target had not received when it was last observed.
 	Bytes int64 `json:"bytes,omitempty"`
-	// Seconds of writes the target had not received when last observed.
+	// Seconds is the time in which what is lost was acknowledged, at most. Where the
+	// extent is Unknown it is ten years.
 	Seconds int64  `json:"seconds,omitempty"`
 	Message string `json:"message,omitempty"`
 }
@@ -412,4 +443,6 @@ type ApprovalSpec struct {
 type AcceptedLoss struct {
 	// +kubebuilder:validation:Minimum=0
 	Seconds int64 `json:"seconds"`
+	// Extent is Unknown to accept a loss that nothing bounds.
+	Extent LossExtent `json:"extent,omitempty"`
 }

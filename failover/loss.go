@@ -1,0 +1,192 @@
+package failover
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"tripod.dev/tripod/hub/api/v1alpha1"
+)
+
+// What a promotion may lose is what the old primary acknowledged after the newest
+// instant up to which the target surely holds everything (Observed.Held), and before
+// the old primary surely stopped. Both are counted on the leader's monotonic clock.
+// While the old primary may go on writing nobody knows the second, so the question
+// shows what is lost so far and a time for people and proofs on top; when the proof is
+// there, what was lost by then must not be more than was accepted (lossGrown). So the
+// bound is kept, whatever the old primary lived on.
+
+const unknownLoss = v1alpha1.UnknownLossSeconds
+
+// leaseBound is how long after its last renewal a primary may still write.
+func (s *Snapshot) leaseBound() time.Duration { return 3 * s.Config.Suspect }
+
+// transit is how long a heartbeat may be under way: a session that is silent for as
+// long has ended.
+func (s *Snapshot) transit() time.Duration { return 2 * s.Config.Suspect }
+
+// EstimateLoss bounds what promoting target would lose of d, for people to accept.
+func EstimateLoss(s *Snapshot, d *v1alpha1.Dataset, target string) v1alpha1.LossEstimate {
+	loss, _ := s.estimateLoss(d, target)
+	return loss
+}
+
+// estimateLoss also returns what would be lost by now, in seconds: a question that
+// showed as much is still a true one.
+func (s *Snapshot) estimateLoss(d *v1alpha1.Dataset, target string) (v1alpha1.LossEstimate, int64) {
+	over, silent := s.Fence(d.Status.Primary, 0)
+	goesOn := s.outlives(d, d.Status.Primary)
+	if silent <= s.Config.Suspect {
+		goesOn = ""
+	}
+	o, seen := s.Observed[Copy{key(d), target}]
+	switch {
+	case seen && o.Held != nil:
+		return s.lossByTrail(d, target, *o.Held, silent, goesOn)
+	case over && goesOn == "":
+		return s.lossByLag(d, target, goesOn), 0 // it has stopped; what the target says of its lag grows all the same
+	}
+	loss := s.lossByLag(d, target, goesOn)
+	return loss, loss.Seconds
+}
+
+// lossByTrail is for a target that surely held everything some time ago.
+func (s *Snapshot) lossByTrail(d *v1alpha1.Dataset, target string, held, silent time.Duration, goesOn string) (v1alpha1.LossEstimate, int64) {
+	loss := v1alpha1.LossEstimate{Possible: true, Bytes: s.missing(d, target)}
+	if goesOn == "" {
+		soFar := max(0, held-silent) + s.transit()
+		loss.Seconds = ceil(soFar + s.leaseBound())
+		loss.Message = fmt.Sprintf("dataset %s: %s may lack what was acknowledged in %d s, and %d bytes when both were last observed", key(d), target, loss.Seconds, loss.Bytes)
+		return loss, ceil(soFar)
+	}
+	soFar := ceil(held + s.transit())
+	loss.Seconds = ceil(held + s.transit() + s.leaseBound() + s.Config.Answer)
+	loss.Message = fmt.Sprintf("dataset %s: %s may lack what was acknowledged in %d s so far, and what is until %s is proven stopped, because %s; the bound is kept if that takes no longer than %v, else the run asks again",
+		key(d), target, soFar, d.Status.Primary, goesOn, s.Config.Answer)
+	return loss, soFar
+}
+
+func ceil(d time.Duration) int64 { return int64(math.Ceil(d.Seconds())) + 1 }
+
+// outlives says why a primary that is silent may go on writing after its lease, or is
+// empty.
+func (s *Snapshot) outlives(d *v1alpha1.Dataset, primary string) string {
+	switch {
+	case !s.guarded(d, primary):
+		return fmt.Sprintf("not every process that can write to %s at %s is guarded, so it may go on writing", key(d), primary)
+	case s.failsafe(d):
+		return fmt.Sprintf("%s is not heard, and may go on writing to %s for as long as others pledge to it", primary, key(d))
+	}
+	return ""
+}
+
+// missing is how many bytes of the primary's log the target lacked when both were last
+// observed.
+func (s *Snapshot) missing(d *v1alpha1.Dataset, target string) int64 {
+	t, seen := s.Observed[Copy{key(d), target}]
+	if p, ok := s.Observed[Copy{key(d), d.Status.Primary}]; ok && seen {
+		return max(0, p.PositionBytes-t.PositionBytes)
+	}
+	if t.LagBytes != nil {
+		return *t.LagBytes
+	}
+	return 0
+}
+
+// lossByLag rests on what the target says of itself, for a leader that has not heard
+// both copies since it started: not for how long a primary goes on that outlives its
+// lease.
+func (s *Snapshot) lossByLag(d *v1alpha1.Dataset, target, goesOn string) v1alpha1.LossEstimate {
+	t, seen := s.Observed[Copy{key(d), target}]
+	if !seen || t.LagSeconds == nil {
+		ms := memberStatus(d, target)
+		if ms == nil || ms.LagSeconds == nil {
+			return unknown(fmt.Sprintf("%s does not tell how far it is behind, and this leader has not seen it level with %s", target, d.Status.Primary))
+		}
+		t.LagSeconds, t.Age = ms.LagSeconds, max(0, s.Now.Sub(ms.ObservedAt.Time))
+	}
+	// The lease counts also for a primary that is heard: it may fall silent in the moment
+	// in which somebody agrees, and the target follows it no longer then.
+	loss := v1alpha1.LossEstimate{Possible: true, Seconds: ceil(s.leaseBound()) + *t.LagSeconds + int64(math.Ceil(t.Age.Seconds())), Bytes: s.missing(d, target)}
+	loss.Message = fmt.Sprintf("dataset %s: %s was %d s and %d bytes behind at most when last observed", key(d), target, loss.Seconds, loss.Bytes)
+	if goesOn != "" {
+		return unknown(goesOn + "; " + loss.Message)
+	}
+	return loss
+}
+
+func unknown(why string) v1alpha1.LossEstimate {
+	return v1alpha1.LossEstimate{Possible: true, Extent: v1alpha1.LossUnknown, Seconds: unknownLoss, Message: "unknown, because " + why}
+}
+
+func worse(a, b v1alpha1.LossEstimate) v1alpha1.LossEstimate {
+	if !a.Possible {
+		return b
+	}
+	if !b.Possible {
+		return a
+	}
+	out := v1alpha1.LossEstimate{Possible: true, Extent: a.Extent, Seconds: max(a.Seconds, b.Seconds), Bytes: a.Bytes + b.Bytes, Message: a.Message + "; " + b.Message}
+	if b.Extent != "" {
+		out.Extent = b.Extent
+	}
+	return out
+}
+
+// extent is a loss in words.
+func extent(l *v1alpha1.LossEstimate) string {
+	if l.Extent == v1alpha1.LossUnknown {
+		return "unknown"
+	}
+	return fmt.Sprintf("%d s", l.Seconds)
+}
+
+// stepLoss is the record that more is lost than was accepted.
+const stepLoss = "loss"
+
+// lossGrown holds back a promotion that would lose more than was accepted (invariant
+// I2). It is asked when the old primary is proven stopped: what was acknowledged by now
+// is all that ever will be. revision is that of the fence.
+func (x *step) lossGrown(d *v1alpha1.Dataset, cluster string, revision int64) finding {
+	st, run, target := x.status(), x.was.Run, d.Status.Primary
+	if x.planned() || inSyncSet(d, target) || st.Loss == nil || st.Loss.Extent == v1alpha1.LossUnknown {
+		return finding{}
+	}
+	if asked := journal(&run.Status, stepLoss, d.Name); asked != nil { // it is what it was: the old primary had stopped
+		if CountApprovals(x.Snapshot, x.policyOf(run), run.Name, stepResume, run.Spec.Requester, asked.StartedAt.Time, run.Status.Loss).Enough {
+			x.finish(stepLoss, target, d.Name, asked.Message+"; accepted")
+			return finding{}
+		}
+		return x.moreLost(d, asked.Message)
+	}
+	since := x.sinceHeard(cluster, revision)
+	o, seen := x.Observed[Copy{key(d), target}]
+	grown := v1alpha1.LossEstimate{Possible: true, Bytes: st.Loss.Bytes}
+	switch outlives := x.outlives(d, cluster); {
+	case (!seen || o.Held == nil) && (outlives == "" || since <= x.leaseBound()):
+		return finding{}
+	case !seen || o.Held == nil:
+		grown = unknown(outlives + fmt.Sprintf("; that was for %v after it was last heard with its role", since.Round(time.Second)))
+	case outlives == "":
+		grown.Seconds = ceil(*o.Held - max(0, since-x.leaseBound()) + x.transit())
+	default:
+		grown.Seconds = ceil(*o.Held + x.transit())
+	}
+	if grown.Seconds <= st.Loss.Seconds {
+		return finding{}
+	}
+	text := fmt.Sprintf("the loss at %s is %s, and not within the %s that were accepted: %s goes without what %s acknowledged until it stopped", target, extent(&grown), extent(st.Loss), target, cluster)
+	grown.Message = text
+	x.begin(stepLoss, target, d.Name)
+	journal(st, stepLoss, d.Name).Message = text
+	st.Loss = &grown
+	return x.moreLost(d, text)
+}
+
+func (x *step) moreLost(d *v1alpha1.Dataset, text string) finding {
+	accept := fmt.Sprint(x.status().Loss.Seconds)
+	if x.status().Loss.Extent == v1alpha1.LossUnknown {
+		accept = extent(x.status().Loss)
+	}
+	return finding{reason: ReasonLossGrown, text: fmt.Sprintf("dataset %s: %s%s --accept-loss %s", key(d), text, x.resumeHint(), accept)}
+}
