@@ -51,6 +51,10 @@ type Identity struct {
 	Version string
 	// ZeroLoss: it can hold a write until a sync set has it.
 	ZeroLoss bool
+	// Unfenced: no guard of Tripod's stops every process that can write when the proof
+	// of the primary role runs out, whatever became of driver and agent. So elapsed
+	// time proves nothing of it.
+	Unfenced bool
 }
 
 // Dataset names this cluster's copy.

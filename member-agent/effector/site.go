@@ -185,7 +185,12 @@ func (e *Effector) keep(s *site, o driver.Observation) *agentv1.DatasetObservati
 func (e *Effector) driver(role *agentv1.RoleGrant) (driver.Driver, error) {
 	if d := e.drivers[role.GetDriver()]; d != nil {
 		id := d.Identity()
-		if role.GetProtection() == agentv1.Protection_PROTECTION_ZERO_LOSS && id.Version != "" && !id.ZeroLoss {
+		zeroLoss := role.GetProtection() == agentv1.Protection_PROTECTION_ZERO_LOSS
+		switch {
+		case zeroLoss && id.Unfenced:
+			return nil, fmt.Errorf("dataset %s: driver %s has no fence by time, so a primary that lost its role may tell clients that what nobody else holds is durable: set spec.protection to MaxAvailability or Asynchronous",
+				keyOf(role.GetDataset()), id.Name)
+		case zeroLoss && id.Version != "" && !id.ZeroLoss:
 			return nil, fmt.Errorf("dataset %s: driver %s %s cannot hold a write until others have it: set spec.protection to Asynchronous",
 				keyOf(role.GetDataset()), id.Name, id.Version)
 		}

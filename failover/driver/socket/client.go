@@ -49,7 +49,7 @@ func New(name, path string) (*Client, error) {
 	if name == "" || !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("driver %q at socket %q: give a name and an absolute path", name, path)
 	}
-	c := &Client{name: name, identity: driver.Identity{Name: name}}
+	c := &Client{name: name, identity: driver.Identity{Name: name, Unfenced: true}}
 	conn, err := grpc.NewClient("passthrough:///"+path, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, path string) (net.Conn, error) {
 			conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
@@ -120,7 +120,7 @@ func (c *Client) Check(ctx context.Context) error {
 	if connection, ok := who.Addr.(number); ok {
 		c.checked = int64(connection)
 	}
-	c.identity = driver.Identity{Name: said.GetName(), Version: said.GetVersion(), ZeroLoss: said.GetZeroLoss()}
+	c.identity = driver.Identity{Name: said.GetName(), Version: said.GetVersion(), ZeroLoss: said.GetZeroLoss(), Unfenced: true}
 	return nil
 }
 
@@ -130,7 +130,7 @@ func (c *Client) Observe(ctx context.Context, d driver.Dataset) driver.Observati
 	if err == nil {
 		o, answer := c.calls.Observe(ctx, &driverv1.ObserveRequest{Dataset: toDataset(d)})
 		if err = fromStatus(c.name, answer); err == nil {
-			return fromObservation(o)
+			return unfenced(fromObservation(o))
 		}
 	}
 	return driver.Observation{Role: driver.RoleNone, State: driver.StateUnknown, Message: err.Error()}
@@ -146,7 +146,16 @@ func (c *Client) change(ctx context.Context, do method, call driver.Call) (drive
 	if err != nil {
 		return driver.Observation{}, fromStatus(c.name, err)
 	}
-	return fromObservation(o), nil
+	return unfenced(fromObservation(o)), nil
+}
+
+// unfenced is what is believed of a driver out of process: version 1 of the contract
+// hands it no proof that runs out, so nothing of it stops by time, whatever it says.
+// Were it believed, the hub would take elapsed time for a stop and promote another
+// copy beside one that goes on writing.
+func unfenced(o driver.Observation) driver.Observation {
+	o.Guarded, o.GuardKnown = false, true
+	return o
 }
 
 // Promote implements driver.Driver.
@@ -190,7 +199,7 @@ func (c *Client) Resync(ctx context.Context, call driver.Call, discard bool) (dr
 	if err != nil {
 		return driver.Resynced{}, fromStatus(c.name, err)
 	}
-	done := driver.Resynced{Method: driver.Method(r.GetMethod()), Divergence: fromDivergence(r.GetDivergence()), Observation: fromObservation(r.GetObservation())}
+	done := driver.Resynced{Method: driver.Method(r.GetMethod()), Divergence: fromDivergence(r.GetDivergence()), Observation: unfenced(fromObservation(r.GetObservation()))}
 	if r.GetDiverged() != "" {
 		return done, &driver.Diverged{Dataset: call.Dataset.Key(), Divergence: done.Divergence, Reason: r.GetDiverged()}
 	}

@@ -92,7 +92,7 @@ func (s *shelf) Identity() driver.Identity { return driver.Identity{Name: s.name
 func (s *shelf) Observe(context.Context, driver.Dataset) driver.Observation {
 	now := s.load()
 	return driver.Observation{Role: now.Role, State: now.State, Epoch: now.Epoch, HeldEpoch: now.Promotions,
-		Position: driver.Position{Text: "p", Bytes: now.Position, Timeline: 1}, Copy: driver.CopyWhole, HeldSyncSet: []string{"b"}}
+		Position: driver.Position{Text: "p", Bytes: now.Position, Timeline: 1}, Copy: driver.CopyWhole, HeldSyncSet: []string{"b"}, Guarded: true, GuardKnown: true}
 }
 
 func (s *shelf) Promote(_ context.Context, c driver.Call) (driver.Observation, error) {
@@ -210,6 +210,28 @@ func TestADriverBehindASocketConforms(t *testing.T) {
 	}
 	if r, err := c.Resync(context.Background(), call, true); err != nil || r.Method != driver.MethodCopy || r.Divergence.Fork != "f" {
 		t.Errorf("an approved one comes as %+v %v", r, err)
+	}
+}
+
+// A driver out of process is given no proof that runs out, so elapsed time stops nothing
+// of it. One that says that it is guarded is not believed: the hub would promote another
+// copy beside it.
+func TestNoDriverBehindASocketCountsAsGuarded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	process(t, path, "shelf", "")
+	c := client(t, "shelf", path)
+	reached(t, c, "")
+	promoted, err := c.Promote(context.Background(), driver.Call{Incarnation: 1, Epoch: 2, Revision: 5, Dataset: dataset, Primary: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []driver.Observation{promoted, c.Observe(context.Background(), dataset)} {
+		if o.State != driver.StateRunning || o.Guarded || !o.GuardKnown {
+			t.Errorf("it says that it is guarded, and is believed: %+v", o)
+		}
+	}
+	if !c.Identity().Unfenced {
+		t.Error("it counts as one with a fence")
 	}
 }
 

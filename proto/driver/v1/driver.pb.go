@@ -118,7 +118,7 @@ type IdentityResponse struct {
 	Version string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	// zero_loss is true when the driver can hold a write until a sync set has it.
 	ZeroLoss bool `protobuf:"varint,3,opt,name=zero_loss,json=zeroLoss,proto3" json:"zero_loss,omitempty"`
-	// guarded is true when every process that can write runs under a guard.
+	// guarded is not believed in version 1: see Observation.guarded.
 	Guarded bool `protobuf:"varint,4,opt,name=guarded,proto3" json:"guarded,omitempty"`
 	// protocol is the highest version of this contract that the driver speaks: 1.
 	// An agent refuses a driver that does not speak its own.
@@ -685,9 +685,12 @@ type Observation struct {
 	Acknowledges  []string `protobuf:"bytes,9,rep,name=acknowledges,proto3" json:"acknowledges,omitempty"`
 	Streaming     []string `protobuf:"bytes,10,rep,name=streaming,proto3" json:"streaming,omitempty"`
 	CaughtUp      []string `protobuf:"bytes,11,rep,name=caught_up,json=caughtUp,proto3" json:"caught_up,omitempty"`
-	Guarded       bool     `protobuf:"varint,12,opt,name=guarded,proto3" json:"guarded,omitempty"`
-	GuardKnown    bool     `protobuf:"varint,13,opt,name=guard_known,json=guardKnown,proto3" json:"guard_known,omitempty"`
-	Message       string   `protobuf:"bytes,14,opt,name=message,proto3" json:"message,omitempty"`
+	// guarded is not believed in version 1: a driver is handed no proof of the primary
+	// role that runs out, so nothing of it stops by time. A dataset with protection
+	// ZeroLoss is refused for it.
+	Guarded    bool   `protobuf:"varint,12,opt,name=guarded,proto3" json:"guarded,omitempty"`
+	GuardKnown bool   `protobuf:"varint,13,opt,name=guard_known,json=guardKnown,proto3" json:"guard_known,omitempty"`
+	Message    string `protobuf:"bytes,14,opt,name=message,proto3" json:"message,omitempty"`
 	// held_epoch is the last epoch at which this copy was the primary, and
 	// held_sync_set who surely held what was acknowledged then.
 	HeldEpoch   int64    `protobuf:"varint,15,opt,name=held_epoch,json=heldEpoch,proto3" json:"held_epoch,omitempty"`
