@@ -383,7 +383,11 @@ func (m *member) command(c failover.Command) {
 // ended: with the agent's process, or when nothing has come over it for a TTL. What
 // it has lost has ended it, too.
 func (m *member) session(id string, s *site, via int, answer func(failover.Result)) (ended func()) {
+	sent := m.lastSent[id] // what is sent again has the same name
 	ended = func() {
+		if m.lastSent[id] != sent {
+			return
+		}
 		m.local(func() { answer(failover.Result{Outcome: failover.Unreachable, Message: "the session ended"}) })
 	}
 	boot, heard := s.agentBoot, m.w.now
@@ -393,7 +397,7 @@ func (m *member) session(id string, s *site, via int, answer func(failover.Resul
 			heard = m.w.now
 		}
 		switch {
-		case !m.inWork[id]:
+		case !m.inWork[id] || m.lastSent[id] != sent:
 		case m.w.now-heard > m.w.lease.TTL:
 			ended()
 		default:
