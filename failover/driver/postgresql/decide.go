@@ -150,10 +150,17 @@ func (e evidence) namesake() string {
 	end := d.GetEndTimeline()
 	switch {
 	case d.GetForkTimeline() != end:
-	case s.GetStandby() && len(e.own) > 0 && e.own[end] == "":
+	case e.unknownOrigin():
 		return fmt.Sprintf("it is not known who began timeline %d, which it is on", end)
 	case !s.GetStandby() && s.GetHeldEpoch() > 0 && e.begun != "" && e.begun != e.cluster:
 		return fmt.Sprintf("it began timeline %d itself, and the primary has another one of that number, which %s began", end, e.begun)
 	}
 	return ""
+}
+
+// unknownOrigin is true for a replica that got onto its timeline, which the source
+// seems to share, after it was last made to follow somebody.
+func (e evidence) unknownOrigin() bool {
+	end := e.found.GetEndTimeline()
+	return e.found.GetForkTimeline() == end && e.status.GetStandby() && len(e.own) > 0 && e.own[end] == ""
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"time"
 
 	"tripod.dev/tripod/failover/driver"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
@@ -36,6 +37,30 @@ func (d *Driver) ownOrigins(ctx context.Context, g *guarded) map[int64]string {
 	}
 	maps.Copy(own, src.origins())
 	return own
+}
+
+// recall asks a stopped replica who began its timelines: it is started, to follow
+// nobody, replays what it has received, and is stopped again. It may have connected by
+// itself to an address that somebody else had become, and got onto timeline, after
+// it was last asked. What it cannot say within attachGrace it does not know.
+func (d *Driver) recall(ctx context.Context, g *guarded, timeline int64) (map[int64]string, error) {
+	if _, err := g.do(ctx, &agentv1.GuardCommand{Work: &agentv1.GuardCommand_StartReplica{
+		StartReplica: &agentv1.StartReplica{Settings: g.settings()}}}); err != nil {
+		return nil, fmt.Errorf("dataset %s: ask the copy who began timeline %d: %w", g.call.Dataset.Key(), timeline, err)
+	}
+	limit, cancel := context.WithTimeout(ctx, attachGrace)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	own := d.ownOrigins(ctx, g)
+	for own[timeline] == "" && limit.Err() == nil {
+		select {
+		case <-tick.C:
+			own = d.ownOrigins(ctx, g)
+		case <-limit.Done():
+		}
+	}
+	return own, g.halt(ctx)
 }
 
 // sameLineage is true when a replica that streams from the call's primary has the

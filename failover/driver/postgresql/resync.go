@@ -49,6 +49,11 @@ func (d *Driver) Resync(ctx context.Context, c driver.Call, discard bool) (drive
 	if err != nil {
 		return driver.Resynced{}, err
 	}
+	if gather(g.status, own, found, src, c, discard).unknownOrigin() {
+		if own, err = d.recall(ctx, &g, found.GetEndTimeline()); err != nil {
+			return driver.Resynced{}, err
+		}
+	}
 	result := driver.Resynced{Divergence: divergence(found)}
 	chosen := decide(gather(g.status, own, found, src, c, discard))
 	if chosen.refusal != "" {
