@@ -102,7 +102,9 @@ func (e *Copies) Measure(ctx context.Context, source *agentv1.SourceFacts) (*age
 		d.Bytes = int64(end - at)
 	}
 	d.EndPosition = end.String()
-	return d, nil
+	log, from, err := e.beginning(ctx, own)
+	d.Beginning, d.BeginningPosition = log, from.String()
+	return d, err
 }
 
 // measurePast counts what comes after the fork, on every timeline of the copy.
@@ -156,15 +158,9 @@ type logStats struct {
 // PostgreSQL has made beforehand and not written to yet; and where the log ends with
 // its last file it prints nothing of what it has read.
 func (p *place) readLog(ctx context.Context, timeline int64, from wal.LSN) (*logStats, error) {
-	segments, err := p.segments()
+	segments, size, err := p.segments()
 	if err != nil {
 		return nil, err
-	}
-	var size int64
-	for _, s := range segments {
-		if info, err := os.Stat(p.data("pg_wal", s.name)); err == nil {
-			size = max(size, info.Size())
-		}
 	}
 	first, last, found := stretch(segments, size, timeline, from)
 	if !found {

@@ -18,12 +18,16 @@ import (
 // one that is stopped then has nothing of that timeline, and knows nothing of it.
 func (p *place) history(ctx context.Context, c control) (wal.History, error) {
 	current := c.timeline
-	segments, err := p.segments()
+	segments, _, err := p.segments()
 	if err != nil {
 		return wal.History{}, err
 	}
 	for _, s := range segments {
-		current = max(current, s.timeline)
+		// One without a history is left over from a rewind, or from a promotion that
+		// was not finished: no record is in it.
+		if _, err := os.Stat(p.data("pg_wal", historyName(s.timeline))); err == nil {
+			current = max(current, s.timeline)
+		}
 	}
 	for {
 		h, err := p.historyOf(current)
@@ -56,7 +60,7 @@ func (p *place) dropUnwritten(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	segments, err := p.segments()
+	segments, _, err := p.segments()
 	if err != nil {
 		return err
 	}
@@ -111,12 +115,12 @@ type segment struct {
 	timeline int64
 }
 
-func (p *place) segments() ([]segment, error) {
+// segments lists the files of the copy's log; size is that of one, in bytes.
+func (p *place) segments() (segments []segment, size int64, err error) {
 	entries, err := os.ReadDir(p.data("pg_wal"))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	var segments []segment
 	for _, entry := range entries {
 		name := entry.Name()
 		if len(name) != 24 || strings.Trim(name, "0123456789ABCDEF") != "" {
@@ -124,9 +128,12 @@ func (p *place) segments() ([]segment, error) {
 		}
 		timeline, err := strconv.ParseInt(name[:8], 16, 64)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		segments = append(segments, segment{name, timeline})
+		if info, err := entry.Info(); err == nil {
+			size = max(size, info.Size())
+		}
 	}
-	return segments, nil
+	return segments, size, nil
 }
