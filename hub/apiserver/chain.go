@@ -31,6 +31,7 @@ type chain struct {
 	controlPlane *controlplaneapiserver.Config
 	extensions   *apiextensions.Config
 	people       *people
+	allowed      *allowed
 }
 
 // newChain opens no connection to the store.
@@ -59,6 +60,11 @@ func newChain(o options.CompletedOptions, config Config, secrets *lateSecrets) (
 		who.next = newVouched(who.next, generic.SecureServing.ClientCA) // a certificate is who shows it, never who it says that asks
 	}
 	generic.Authentication.Authenticator = who
+	rights := newAllowed(generic.Authorization.Authorizer)
+	if err := rights.follow(informers); err != nil {
+		return nil, err
+	}
+	generic.Authorization.Authorizer = rights
 	if box != nil {
 		// As upstream does with a file of its options, but what is in force is known:
 		// upstream looks once a minute whether the file has changed.
@@ -90,7 +96,7 @@ func newChain(o options.CompletedOptions, config Config, secrets *lateSecrets) (
 	}
 	aggregator.ExtraConfig.DisableRemoteAvailableConditionController = true
 	lead(aggregator.GenericConfig, hooks)
-	return &chain{aggregator: aggregator, controlPlane: controlPlane, extensions: extensions, people: who}, nil
+	return &chain{aggregator: aggregator, controlPlane: controlPlane, extensions: extensions, people: who, allowed: rights}, nil
 }
 
 // install puts the hooks into what the three servers share.
