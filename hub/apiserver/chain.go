@@ -59,7 +59,7 @@ func newChain(o options.CompletedOptions, config Config, secrets *lateSecrets) (
 	if generic.Authentication.RequestHeaderConfig == nil && generic.SecureServing.ClientCA != nil {
 		who.next = newVouched(who.next, generic.SecureServing.ClientCA) // a certificate is who shows it, never who it says that asks
 	}
-	generic.Authentication.Authenticator = who
+	generic.Authentication.Authenticator = roomyAuthenticator{who}
 	rights := newAllowed(generic.Authorization.Authorizer)
 	if err := rights.follow(informers); err != nil {
 		return nil, err
@@ -116,7 +116,7 @@ func lead(front *genericapiserver.RecommendedConfig, hooks Hooks) {
 	}
 	build := front.BuildHandlerChainFunc
 	front.BuildHandlerChainFunc = func(api http.Handler, c *genericapiserver.Config) http.Handler {
-		handler := rememberHow(build(hooks.Handler(api), untraced(c)), c)
+		handler := roomy(rememberHow(build(hooks.Handler(api), untraced(c)), c))
 		if hooks.Front != nil {
 			handler = hooks.Front(handler)
 		}
