@@ -99,9 +99,31 @@ func (w *writer) user(name string, user *authnv1.UserInfo) {
 	w.to = w.to[:len(w.to)-1] // it goes on
 	w.strings("groups", user.Groups)
 	if len(user.Extra) > 0 {
-		w.any("extra", user.Extra)
+		w.name("extra")
+		w.to = append(w.to, '{')
+		for _, key := range slices.Sorted(maps.Keys(user.Extra)) {
+			w.extra(key, user.Extra[key])
+		}
+		w.to = append(w.to, '}')
 	}
 	w.to = append(w.to, '}')
+}
+
+// extra appends a list of which nil and empty are told apart. Its name is not the API's.
+func (w *writer) extra(name string, values []string) {
+	if w.to[len(w.to)-1] != '{' {
+		w.to = append(w.to, ',')
+	}
+	w.string(name)
+	w.to = append(w.to, ':')
+	switch {
+	case values == nil:
+		w.to = append(w.to, "null"...)
+	case len(values) == 0:
+		w.to = append(w.to, "[]"...)
+	default:
+		w.list(values)
+	}
 }
 
 // strings appends a list that is left out when it is empty.
@@ -110,6 +132,11 @@ func (w *writer) strings(name string, values []string) {
 		return
 	}
 	w.name(name)
+	w.list(values)
+}
+
+// list appends values, of which there is one at least.
+func (w *writer) list(values []string) {
 	for i, value := range values {
 		w.to = append(w.to, "[,"[min(i, 1)])
 		w.string(value)

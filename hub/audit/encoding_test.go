@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	authnv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	auditinternal "k8s.io/apiserver/pkg/apis/audit"
@@ -41,6 +42,9 @@ func TestEncodingIsTheAPIs(t *testing.T) {
 		one.Annotations = map[string]string{text: text, "b": "", "a": text}
 		compare(one)
 	}
+	one := event(1)
+	one.User.Extra = map[string]authnv1.ExtraValue{"nil": nil, "empty": {}, "two": {"a", ""}, `"<`: {"x"}}
+	compare(one)
 	chance := rand.New(rand.NewPCG(1, 2))
 	for _, empty := range []float64{0, 0.3} {
 		fill := randfill.NewWithSeed(int64(chance.Uint64())).NilChance(empty).NumElements(0, 3).Funcs(
