@@ -73,6 +73,7 @@ func (s *Server) Run(ctx context.Context) error {
 	conns := newHandover(s.config.Listener.Addr())
 	server := s.grpcServer()
 	split := newSplitter(s.config.Listener, s.config.TLS, s.config.Roots, s.config.Lease.TTL, s.config.Logger)
+	split.sentAway = s.metrics.sentAway.Inc
 	split.route(ProtocolGRPC, !s.config.WithoutCertificate, conns.give)
 	split.route(ProtocolTunnel, true, func(conn *tls.Conn) { s.serveTunnel(ctx, conn) })
 	if s.config.Join != nil {
