@@ -102,6 +102,10 @@ func (s *Server) grpcServer() *grpc.Server {
 		// Members relay a heartbeat for each cluster, an agent has one session.
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(handshakeTimeout),
+		// A thousand idle agents need no buffers: what is large is read past the one, and
+		// the other is taken only to write.
+		grpc.ReadBufferSize(4 << 10),
+		grpc.SharedWriteBuffer(true),
 		grpc.WaitForHandlers(true),
 		// A dead agent is noticed by its missing heartbeats; this is for
 		// clients of the other services.

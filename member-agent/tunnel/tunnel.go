@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -30,8 +29,9 @@ type Tunnel struct {
 	proxy   *proxy
 	members chan []string // holds the newest
 
-	mu   sync.Mutex
-	open map[string]bool // by address
+	mu       sync.Mutex
+	open     map[string]bool // by address
+	followed []string
 }
 
 // New checks the configuration. Nothing is dialled before Run.
@@ -44,12 +44,15 @@ func New(config Config) (*Tunnel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Tunnel{config: config, proxy: proxy, members: make(chan []string, 1), open: map[string]bool{}}, nil
+	return &Tunnel{config: config, proxy: proxy, members: make(chan []string, 1), open: map[string]bool{}, followed: config.Members}, nil
 }
 
 // Follow makes these the members to keep tunnels to. It does not block; one call
 // at a time.
 func (t *Tunnel) Follow(members []string) {
+	t.mu.Lock()
+	t.followed = members
+	t.mu.Unlock()
 	select {
 	case <-t.members:
 	default:
@@ -101,7 +104,7 @@ func (t *Tunnel) keep(ctx context.Context, address string) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		pause := pace.After(outcome, len(t.Open()) > 0)
+		pause := pace.After(outcome, t.Connected() > 0)
 		t.config.Logger.Info("tunnel to hub member is not open; dialling again",
 			"member", address, "error", err, "pause", pause.Round(time.Millisecond))
 		timer := time.NewTimer(pause)
@@ -142,12 +145,22 @@ func (t *Tunnel) opened(address string, is bool) {
 	delete(t.open, address)
 }
 
-// Open lists the members to whom a tunnel is open, HOST:PORT in order. It is safe for
-// concurrent use.
-func (t *Tunnel) Open() []string {
+// Connected counts the members to whom a tunnel is open.
+func (t *Tunnel) Connected() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return slices.Sorted(maps.Keys(t.open))
+	return len(t.open)
+}
+
+// Missing lists the members to whom no tunnel is open, HOST:PORT in order. It is safe
+// for concurrent use.
+func (t *Tunnel) Missing() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	missing := slices.Clone(t.followed)
+	missing = slices.DeleteFunc(missing, func(address string) bool { return t.open[address] })
+	slices.Sort(missing)
+	return missing
 }
 
 // dial opens a connection that the member has consented to; without one the outcome

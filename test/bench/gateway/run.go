@@ -35,7 +35,9 @@ const (
 	rowBandwidth  = "tunnel/bandwidth"
 	rowStalled    = "tunnel/stalled-stream/p99"
 	rowIdle       = "tunnel/idle-agent-memory"
+	rowIdleAgent  = "tunnel/idle-agent-memory/with-session"
 	rowReconnect  = "tunnel/reconnect/1000"
+	rowReturn     = "tunnel/reconnect/1000/away-10s"
 )
 
 // Run measures all rows that are asked for.
@@ -49,7 +51,7 @@ func Run(ctx context.Context, c Config) error {
 			return err
 		}
 	}
-	if wants(rowBandwidth, rowStalled, rowIdle, rowReconnect) {
+	if wants(rowBandwidth, rowStalled, rowIdle, rowIdleAgent, rowReconnect, rowReturn) {
 		return c.tunnels(ctx)
 	}
 	return nil
