@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/audit"
@@ -20,6 +21,10 @@ import (
 // moves, in seconds. client-go then tries ten times by itself, which is longer
 // than a failover takes.
 const waitForApplication = 2
+
+// CauseUnsettled is the cause in a Status that answers for an application whose
+// place has changed, is changing, or cannot be known or reached now.
+const CauseUnsettled metav1.CauseType = "ApplicationUnsettled"
 
 // errMoved ends what was under way when an application's place changed.
 var errMoved = errors.New("the application is active in another cluster now")
@@ -34,8 +39,11 @@ type voyage struct {
 	info *request.RequestInfo
 	// writes is true for everything that may change something.
 	writes bool
+	sent   sent
 	// moved says whether the application has left the cluster meanwhile.
 	moved func() bool
+	// outageIsShort notes that there was no answer.
+	outageIsShort func() bool
 }
 
 type voyageKey struct{}
@@ -50,7 +58,9 @@ func voyageOf(ctx context.Context) *voyage {
 // as new as the request, and no role is changing.
 func (g *Routes) serveApplication(w http.ResponseWriter, r *http.Request, reading *reading) {
 	route := reading.route
-	v := &voyage{namespace: route.namespace, name: route.application, moved: func() bool { return false }}
+	v := &voyage{namespace: route.namespace, name: route.application, moved: func() bool { return false },
+		sent: sent{method: r.Method, contentType: r.Header.Get("Content-Type"), upgrade: reading.upgrade}}
+	v.outageIsShort = func() bool { return g.outages.isShort(applicationName{v.namespace, v.name}, time.Now()) }
 	info, err := reading.innerInfo(r, g.inner)
 	if err != nil {
 		refuse(w, badPath(err))
@@ -132,37 +142,50 @@ func (v *voyage) status(code int32, reason metav1.StatusReason, message string) 
 func moving(v *voyage, why string) metav1.Status {
 	status := v.status(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, why)
 	status.Details.RetryAfterSeconds = waitForApplication
+	status.Details.Causes = []metav1.StatusCause{{Type: CauseUnsettled, Message: why}}
 	return status
 }
 
-// retry has clients try again by themselves. Not those that look for what the
-// server can do: kubectl would try that five times ten times before a person
-// reads why.
+// retry has clients try again by themselves: client-go ten times, whatever the
+// method. Those that look for what the server can do only in a short outage.
 func (v *voyage) retry(w http.ResponseWriter) {
-	if v.info.IsResourceRequest {
+	if short := v.outageIsShort(); short || v.info.IsResourceRequest {
 		w.Header().Set("Retry-After", strconv.Itoa(waitForApplication))
 	}
 }
 
-// explain answers for a request that the cluster did not. What a write did that
-// was under way when the application moved is not known.
-func (v *voyage) explain(w http.ResponseWriter, unreached bool) (answered bool) {
+// explain answers for a request that the cluster did not. What a write that was
+// under way did there is not known, and does not count where the application is
+// active next, which has never seen it; so one that ends in the same state however
+// often it is done is sent again by the client, and no other.
+func (v *voyage) explain(w http.ResponseWriter, r *http.Request, err error) (answered bool) {
+	var unreached *dialError
+	var cut *cutError
+	arrived := !errors.As(err, &unreached)
+	why := fmt.Sprintf("it left cluster %s while the request was under way", v.at.cluster)
 	switch {
-	case v.moved() && v.writes:
-		refuse(w, v.status(http.StatusGatewayTimeout, metav1.StatusReasonTimeout,
-			fmt.Sprintf("it left cluster %s while the request was under way, and what that did there is not known: look and try again", v.at.cluster)))
-		return true
-	case v.moved() && v.info.Verb == "watch":
-		refuse(w, v.expired())
-		return true
 	case v.moved():
-		v.retry(w)
-		refuse(w, moving(v, "it left cluster "+v.at.cluster+" while the request was under way"))
-		return true
-	case unreached:
+	case !arrived:
 		v.retry(w) // and the cluster's own refusal follows
+		return false
+	case !errors.As(err, &cut) || r.Context().Err() != nil:
+		return false
+	default:
+		why = fmt.Sprintf("the way to cluster %s broke while the request was under way (%v)", v.at.cluster, err)
 	}
-	return false
+	switch {
+	case v.moved() && v.info.Verb == "watch" && !v.writes:
+		refuse(w, v.expired())
+	case arrived && !v.repeatable():
+		refuse(w, v.status(http.StatusGatewayTimeout, metav1.StatusReasonTimeout, why+", and what that did there is not known: look and try again"))
+	case arrived && v.writes:
+		v.retry(w)
+		refuse(w, moving(v, why+"; sent again, it ends in the state that it asks for, in the cluster that is active then"))
+	default:
+		v.retry(w)
+		refuse(w, moving(v, why))
+	}
+	return true
 }
 
 // expired is what makes clients list anew.

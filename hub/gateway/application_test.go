@@ -45,6 +45,8 @@ type pair struct {
 	door    *httptest.Server
 	clients map[string]*kubernetes.Clientset // straight to the API servers
 	agents  map[string]string                // addresses of what stands for the agents
+	// power is that of north-1's center.
+	power *power
 
 	mu      sync.Mutex
 	dataset *v1alpha1.Dataset
@@ -55,12 +57,25 @@ type pair struct {
 
 func newPair(t *testing.T) *pair {
 	t.Helper()
-	p := &pair{t: t, clients: map[string]*kubernetes.Clientset{}, agents: map[string]string{}, early: make(chan struct{}, 1), dataset: datasetAt("db", "north-1", v1alpha1.DatasetSteady)}
+	p := &pair{t: t, clients: map[string]*kubernetes.Clientset{}, agents: map[string]string{}, power: newPower()}
 	for _, name := range []string{"north-1", "north-2"} {
 		config := kubeapi.Start(t)
 		p.clients[name] = kubernetes.NewForConfigOrDie(config)
-		p.agents[name] = agentOf(t, config)
+		agent := agentOf(t, config)
+		if name == "north-1" {
+			agent = p.power.before(agent)
+		}
+		p.agents[name] = served(t, agent)
 	}
+	p.open()
+	return p
+}
+
+// open opens the door before the two agents.
+func (p *pair) open() {
+	t := p.t
+	t.Helper()
+	p.early, p.dataset = make(chan struct{}, 1), datasetAt("db", "north-1", v1alpha1.DatasetSteady)
 	routes, err := New(Config{
 		Dialer: p, Clusters: clusters{"north-1": accepted("north-1"), "north-2": accepted("north-2")}, Applications: p, Fleet: http.NotFoundHandler(),
 		Logger: slog.New(slog.DiscardHandler),
@@ -82,11 +97,10 @@ func newPair(t *testing.T) *pair {
 		<-done
 		routes.Close()
 	})
-	return p
 }
 
 // agentOf does what an agent does for the tunnel: it adds its own credentials.
-func agentOf(t *testing.T, config *rest.Config) string {
+func agentOf(t *testing.T, config *rest.Config) http.Handler {
 	t.Helper()
 	transport, err := rest.TransportFor(config)
 	if err != nil {
@@ -96,7 +110,13 @@ func agentOf(t *testing.T, config *rest.Config) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(&httputil.ReverseProxy{Transport: transport, FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)})
+	return &httputil.ReverseProxy{Transport: transport, FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}
+}
+
+// served is the address at which handler answers.
+func served(t *testing.T, handler http.Handler) string {
+	t.Helper()
+	server := httptest.NewServer(handler)
 	t.Cleanup(func() {
 		server.CloseClientConnections()
 		server.Close()
@@ -167,6 +187,7 @@ func TestAnApplicationAcrossASwitch(t *testing.T) {
 		{"a list in pages ends with the cluster that began it", testForeignContinue},
 		{"writes wait while a role changes, and reads go on", testUnsettledWrites},
 		{"apply and rollout status in a loop come through", testPipeline},
+		{"what is under way when a center loses its power comes through", testPowerLoss},
 		{"no application", testNoApplication},
 	} {
 		p.set("north-1", v1alpha1.DatasetSteady)
@@ -378,7 +399,7 @@ func testPipeline(t *testing.T, p *pair) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var controllers sync.WaitGroup
 	for _, client := range p.clients {
-		controllers.Go(func() { runDeployments(ctx, client) })
+		controllers.Go(func() { runDeployments(ctx, client, "pipeline") })
 	}
 	defer controllers.Wait()
 	defer cancel()
@@ -438,7 +459,7 @@ func (p *pair) kubectl(t *testing.T, args ...string) {
 
 // runDeployments does what the deployment controller and the nodes would, until
 // ctx ends: what is asked for is there.
-func runDeployments(ctx context.Context, client *kubernetes.Clientset) {
+func runDeployments(ctx context.Context, client *kubernetes.Clientset, namespace string) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -447,12 +468,12 @@ func runDeployments(ctx context.Context, client *kubernetes.Clientset) {
 			return
 		case <-tick.C:
 		}
-		d, err := client.AppsV1().Deployments("pipeline").Get(ctx, "api", metav1.GetOptions{})
+		d, err := client.AppsV1().Deployments(namespace).Get(ctx, "api", metav1.GetOptions{})
 		if err != nil || d.Status.ObservedGeneration == d.Generation {
 			continue
 		}
 		d.Status.ObservedGeneration = d.Generation
 		d.Status.Replicas, d.Status.UpdatedReplicas, d.Status.ReadyReplicas, d.Status.AvailableReplicas = 1, 1, 1, 1
-		_, _ = client.AppsV1().Deployments("pipeline").UpdateStatus(ctx, d, metav1.UpdateOptions{}) // it tries again
+		_, _ = client.AppsV1().Deployments(namespace).UpdateStatus(ctx, d, metav1.UpdateOptions{}) // it tries again
 	}
 }

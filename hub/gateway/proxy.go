@@ -133,7 +133,7 @@ func inspect(response *http.Response) error {
 func explain(w http.ResponseWriter, r *http.Request, err error) {
 	name := passageOf(r.Context()).route.cluster
 	var unreached *dialError
-	if v := voyageOf(r.Context()); v != nil && v.explain(w, errors.As(err, &unreached)) {
+	if v := voyageOf(r.Context()); v != nil && v.explain(w, r, err) {
 		return
 	}
 	switch {

@@ -67,6 +67,7 @@ type Routes struct {
 	proxy      *httputil.ReverseProxy
 	inner      request.RequestInfoResolver
 	streams    *streams
+	outages    *outages
 	overseer   *overseen
 	shares     *shares
 }
@@ -92,6 +93,7 @@ func New(config Config) (*Routes, error) {
 		config:     config,
 		transports: newTransports(config),
 		streams:    newStreams(),
+		outages:    newOutages(),
 		shares:     newShares(passedAtOnce, metrics),
 		overseer:   &overseen{open: map[*overseenStream]struct{}{}},
 		inner: &request.RequestInfoFactory{

@@ -63,6 +63,7 @@ func (v *voyage) unstamp(r *http.Request, inner *url.URL) (*http.Request, *metav
 	case err != nil:
 		mapped = body // the API server says better what is wrong with it
 	}
+	v.sent.body = mapped
 	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(mapped)), int64(len(mapped))
 	return r, nil
 }
@@ -157,7 +158,7 @@ func (v *voyage) answer(response *http.Response) error {
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	_ = response.Body.Close() // read to its end, or given up
 	if err != nil {
-		return fmt.Errorf("read its answer: %w", err)
+		return &cutError{fmt.Errorf("read its answer: %w", err)}
 	}
 	if len(body) > maxAnswer {
 		return errTooLarge

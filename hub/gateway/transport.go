@@ -23,6 +23,21 @@ type dialError struct{ cause error }
 func (e *dialError) Error() string { return e.cause.Error() }
 func (e *dialError) Unwrap() error { return e.cause }
 
+// cutError is the end of the way to a cluster after the request may have arrived
+// there, and before all of the answer came.
+type cutError struct{ cause error }
+
+func (e *cutError) Error() string { return e.cause.Error() }
+func (e *cutError) Unwrap() error { return e.cause }
+
+// broken tells a way that was never there from one that ended.
+func broken(err error) error {
+	if unreached := (*dialError)(nil); err == nil || errors.As(err, &unreached) {
+		return err
+	}
+	return &cutError{err}
+}
+
 // transports carry requests to clusters. Connections are kept per cluster. One
 // that was to be upgraded is never used again, whatever came of the upgrade.
 type transports struct {
@@ -76,8 +91,14 @@ func (t *transports) dialTunnel(ctx context.Context, _, address string) (net.Con
 	return conn, nil
 }
 
-// RoundTrip implements http.RoundTripper for requests with a passage.
+// RoundTrip implements http.RoundTripper for requests with a passage. The error
+// wraps a dialError or a cutError.
 func (t *transports) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := t.carry(r)
+	return response, broken(err)
+}
+
+func (t *transports) carry(r *http.Request) (*http.Response, error) {
 	p := passageOf(r.Context())
 	if p.cluster.Spec.Access.Mode == v1alpha1.AccessDirect {
 		return t.roundTripDirect(r, p)

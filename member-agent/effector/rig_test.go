@@ -98,7 +98,8 @@ func (h hub) GuardCertificate(_ context.Context, _, _ string, request []byte) (c
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), h.PEM(), err
 }
 
-// secrets stand for the cluster's API server; the guard's one is mounted.
+// secrets stand for the cluster's API server; the guard's one is mounted, and changes
+// at once, as a kubelet changes it.
 type secrets struct {
 	mu   sync.Mutex
 	data map[string]map[string][]byte
@@ -115,12 +116,19 @@ func (s *secrets) PutSecret(_ context.Context, namespace, name string, data map[
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.data[namespace+"/"+name] = data
+	version, err := os.MkdirTemp(filepath.Dir(s.dir), "secret-")
+	if err != nil {
+		return err
+	}
 	for file, content := range data {
-		if err := os.WriteFile(filepath.Join(s.dir, file), content, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(version, file), content, 0o600); err != nil {
 			return err
 		}
 	}
-	return nil
+	if err := os.Symlink(version, version+".link"); err != nil {
+		return err
+	}
+	return os.Rename(version+".link", s.dir)
 }
 
 var passwords = map[string]string{"database": "ledger", "client-user": "ledger", "client-password": "it's a secret",
@@ -186,7 +194,7 @@ func newFleet(t *testing.T, names ...string) *fleet {
 func (f *fleet) build(name string) *center {
 	f.t.Helper()
 	c := &center{name: name, dir: filepath.Join(f.dir, name), address: freeport.Addresses(f.t, 1)[0]}
-	for _, sub := range []string{"volume", "credentials", "secrets"} {
+	for _, sub := range []string{"volume", "secrets"} {
 		must(f.t, os.MkdirAll(filepath.Join(c.dir, sub), 0o755))
 	}
 	data := map[string][]byte{}
@@ -219,9 +227,8 @@ func (f *fleet) powerOn(name string) {
 	f.t.Helper()
 	c := f.centers[name]
 	wait(f.t, 10*time.Second, "the guard's Secret of "+name, func() bool {
-		_, err := os.Stat(filepath.Join(c.dir, "credentials", "tls.key"))
-		_, err2 := os.Stat(filepath.Join(c.dir, "credentials", "ca.crt"))
-		return err == nil && err2 == nil
+		_, err := os.Stat(filepath.Join(c.dir, "credentials"))
+		return err == nil
 	})
 	log, err := os.OpenFile(filepath.Join(c.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	must(f.t, err)

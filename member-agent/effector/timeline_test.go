@@ -2,6 +2,7 @@ package effector_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"tripod.dev/tripod/failover/guard"
+	"tripod.dev/tripod/failover/guard/volume"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
 
@@ -165,4 +168,107 @@ func (f *fleet) twoOfOneNumber() {
 	wait(f.t, 10*time.Second, "guard of south-1", func() bool { return f.observed("south-1").GetGuardKnown() })
 	f.failOver("south-1")
 	owned("south-1")
+}
+
+// A replica whose agent is away connects by itself to its old address when that is the
+// primary's again, and so gets onto a timeline of which nobody has told it who began it.
+// When it is stopped then, the log itself has to tell whether it is the primary's.
+func TestAReplicaThatReconnectedByItselfIsKnownByItsLog(t *testing.T) {
+	t.Run("the primary's", func(t *testing.T) {
+		f := newFleet(t, "north-1", "north-2", "south-1")
+		f.form()
+		f.reconnected("south-1")
+		f.silence("south-1", false)
+		f.powerOn("south-1")
+		f.waitState("south-1", "Streaming")
+	})
+	t.Run("another one of that number", func(t *testing.T) {
+		f := newFleet(t, "north-1", "north-2", "south-1", "south-2")
+		f.form()
+		f.waitState("south-2", "Streaming")
+		f.reconnected("south-1")
+		f.powerOff("north-1")
+		f.silence("south-2", false)
+		f.powerOn("south-2")
+		wait(f.t, 10*time.Second, "guard of south-2", func() bool { return f.observed("south-2").GetGuardKnown() })
+		f.failOver("south-2")
+		f.onTimeline("south-2", 3)
+		f.silence("south-1", false)
+		f.powerOn("south-1")
+		f.waitState("south-1", "Diverged")
+		if m := f.observed("south-1").GetMessage(); !strings.Contains(m, "timeline 3 does not begin as the primary's") {
+			t.Errorf("what is the matter is not told: %q", m)
+		}
+	})
+}
+
+// reconnected has north-2 and then north-1 again promoted, while the agent of replica
+// is away, and stops the replica when it has got onto north-1's new timeline by itself.
+// All others have log up to there, and are without power.
+func (f *fleet) reconnected(replica string) {
+	f.t.Helper()
+	level := func(primary string) {
+		f.t.Helper()
+		wait(f.t, 20*time.Second, "all copies hold the same", func() bool {
+			at := f.position(primary)
+			for name, c := range f.centers {
+				if c.guard != nil && name != replica && f.position(name) != at {
+					return false
+				}
+			}
+			return f.position(primary) == at
+		})
+	}
+	level("north-1")
+	f.silence(replica, true)
+	f.powerOff("north-1")
+	f.failOver("north-2")
+	f.silence("north-1", false)
+	f.powerOn("north-1")
+	for name := range f.centers {
+		if name != replica && name != "north-2" {
+			f.waitState(name, "Streaming")
+			f.onTimeline(name, 2)
+		}
+	}
+	level("north-2")
+	for name := range f.centers {
+		if name != replica && name != "north-1" {
+			f.powerOff(name)
+		}
+	}
+	f.failOver("north-1")
+	f.onTimeline(replica, 3)
+	at := f.position("north-1")
+	wait(f.t, 20*time.Second, replica+" has log of the new timeline", func() bool { return f.position(replica) >= at })
+	f.powerOff(replica)
+	wait(f.t, 10*time.Second, "the agent notices that "+replica+" is gone", func() bool { return !f.observed(replica).GetGuardKnown() })
+	f.forget(replica, 3)
+}
+
+// forget takes out of a volume's memory who began a timeline, as if the copy had been
+// stopped before anybody could note it.
+func (f *fleet) forget(name string, timeline int64) {
+	f.t.Helper()
+	var v *volume.Volume
+	wait(f.t, 10*time.Second, "the guard of "+name+" has let go of its volume", func() bool {
+		var err error
+		v, err = volume.Open(filepath.Join(f.centers[name].dir, "volume"))
+		return err == nil
+	})
+	defer func() { must(f.t, v.Close()) }()
+	var memory guard.Memory
+	must(f.t, v.Load(&memory))
+	delete(memory.Origins, timeline)
+	if len(memory.Origins) == 0 {
+		f.t.Fatalf("%s remembers nothing of the timelines before %d", name, timeline)
+	}
+	must(f.t, v.Save(memory))
+}
+
+func (f *fleet) onTimeline(name string, timeline int64) {
+	f.t.Helper()
+	wait(f.t, 20*time.Second, fmt.Sprintf("%s is on timeline %d", name, timeline), func() bool {
+		return f.observed(name).GetTimeline() == timeline
+	})
 }

@@ -27,6 +27,9 @@ type evidence struct {
 	// own and theirs say who began the timelines of this copy, as far as that is
 	// known, and those of the source.
 	own, theirs map[int64]string
+	// kin compares the logs with which the copy's timeline and the source's of that
+	// number begin.
+	kin kinship
 	// begun is the cluster that began the timeline this copy is on, as the
 	// source's own data says; empty if it does not.
 	begun string
@@ -137,8 +140,9 @@ func (e evidence) neverOpened() bool {
 // so two copies of one position that are promoted apart begin two that nothing in
 // their histories tells apart. It is empty when they are surely the same.
 //
-// A former primary began the timeline that it is on. A replica knows from the data
-// of whom it followed who began it.
+// The log with which the timeline begins tells it for sure, while both have it. Without
+// that: a former primary began the timeline that it is on, and a replica knows from the
+// data of whom it followed who began it.
 func (e evidence) namesake() string {
 	d, s := e.found, e.status
 	for _, timeline := range slices.Sorted(maps.Keys(e.own)) {
@@ -149,7 +153,9 @@ func (e evidence) namesake() string {
 	}
 	end := d.GetEndTimeline()
 	switch {
-	case d.GetForkTimeline() != end:
+	case d.GetForkTimeline() != end || e.kin == kinSame:
+	case e.kin == kinOther:
+		return fmt.Sprintf("its timeline %d does not begin as the primary's of that number does", end)
 	case s.GetStandby() && len(e.own) > 0 && e.own[end] == "":
 		return fmt.Sprintf("it is not known who began timeline %d, which it is on", end)
 	case !s.GetStandby() && s.GetHeldEpoch() > 0 && e.begun != "" && e.begun != e.cluster:

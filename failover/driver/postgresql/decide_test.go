@@ -57,6 +57,11 @@ func TestDecide(t *testing.T) {
 		e.own, e.theirs, e.timeline, e.begun = own, map[int64]string{1: "north-1@1", 2: "south-1@9"}, 2, "south-1"
 		return e
 	}
+	unnamed := func(kin kinship) evidence {
+		e := replica(map[int64]string{1: "north-1@1"})
+		e.kin = kin
+		return e
+	}
 	began := namesake
 	began.begun = "north-1"
 	tests := map[string]struct {
@@ -70,6 +75,8 @@ func TestDecide(t *testing.T) {
 		"once it is approved that copy is kept aside":                            {e: approved(replica(map[int64]string{2: "north-2@5"})), want: driver.MethodCopy, aside: true},
 		"a replica of the same timeline is attached":                             {e: replica(map[int64]string{1: "north-1@1", 2: "south-1@9"}), want: driver.MethodAttach},
 		"one that does not know who began its timeline needs approval":           {e: replica(map[int64]string{1: "north-1@1"}), refusal: "not known who began timeline 2"},
+		"unless its log begins as the primary's does":                            {e: unnamed(kinSame), want: driver.MethodAttach},
+		"a log that begins otherwise is another timeline's":                      {e: unnamed(kinOther), refusal: "does not begin as the primary's"},
 		"a volume that remembers nothing of that is judged by numbers":           {e: replica(nil), want: driver.MethodAttach},
 		"an empty volume is copied":                                              {e: promoted(former(), &agentv1.Divergence{Measured: true, Empty: true}), want: driver.MethodCopy},
 		"nothing past the fork is attached":                                      {e: promoted(former(), none), want: driver.MethodAttach},

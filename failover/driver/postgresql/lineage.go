@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
+	"time"
 
 	"tripod.dev/tripod/failover/driver"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
@@ -38,19 +40,45 @@ func (d *Driver) ownOrigins(ctx context.Context, g *guarded) map[int64]string {
 	return own
 }
 
-// sameLineage is true when a replica that streams from the call's primary has the
-// timelines of that primary. PostgreSQL compares numbers alone, and a replica
-// connects by itself to an address that somebody else may have become.
-func (d *Driver) sameLineage(ctx context.Context, g *guarded) (bool, error) {
-	theirs, err := d.lineageOf(ctx, g.call.Dataset, g.call.PrimaryAddress)
+// sharedOrigins are those of the call's primary, when the replica that streams from it
+// has the same timelines, and nil when it has not. PostgreSQL compares numbers alone,
+// and a replica connects by itself to an address that somebody else may have become.
+// The row that tells who began the primary's timeline comes with that timeline's log,
+// so a replica which lacks it is waited for a little.
+func (d *Driver) sharedOrigins(ctx context.Context, g *guarded) (map[int64]string, error) {
+	primary, err := d.lineageOf(ctx, g.call.Dataset, g.call.PrimaryAddress)
 	if err != nil {
-		return false, fmt.Errorf("dataset %s: ask primary %s whose timelines it has: %w", g.call.Dataset.Key(), g.call.Primary, err)
+		return nil, fmt.Errorf("dataset %s: ask primary %s whose timelines it has: %w", g.call.Dataset.Key(), g.call.Primary, err)
 	}
-	all := theirs.origins()
-	for timeline, mine := range d.ownOrigins(ctx, g) {
-		if all[timeline] != "" && all[timeline] != mine {
-			return false, nil
+	theirs := primary.origins()
+	present := slices.Max(append(slices.Collect(maps.Keys(theirs)), 0))
+	waiting, cancel := context.WithTimeout(ctx, attachGrace)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		own := d.ownOrigins(ctx, g)
+		for timeline, mine := range own {
+			if theirs[timeline] != "" && theirs[timeline] != mine {
+				return nil, nil
+			}
+		}
+		if own[present] != "" {
+			return theirs, nil
+		}
+		select {
+		case <-tick.C:
+		case <-waiting.Done():
+			return nil, ctx.Err()
 		}
 	}
-	return true, nil
+}
+
+// note has the volume remember who began the timelines of a replica that follows the
+// call's primary already: its data can be asked only while it runs.
+func (g *guarded) note(ctx context.Context, origins map[int64]string) error {
+	if maps.Equal(g.status.GetOrigins(), origins) {
+		return nil
+	}
+	return g.follow(ctx, origins)
 }

@@ -28,8 +28,11 @@ func (d *Driver) Resync(ctx context.Context, c driver.Call, discard bool) (drive
 		// A receiver that lost its primary for a moment connects again by
 		// itself; stopping a synchronous standby would hold up every write.
 		if o := d.awaitStream(ctx, c.Dataset); o.State == driver.StateStreaming || o.State == driver.StateCatchingUp {
-			same, err := d.sameLineage(ctx, &g)
-			if same || err != nil {
+			origins, err := d.sharedOrigins(ctx, &g)
+			if err == nil && origins != nil {
+				err = g.note(ctx, origins)
+			}
+			if err != nil || origins != nil {
 				return driver.Resynced{Method: driver.MethodNone, Observation: o}, err
 			}
 		}
@@ -49,8 +52,14 @@ func (d *Driver) Resync(ctx context.Context, c driver.Call, discard bool) (drive
 	if err != nil {
 		return driver.Resynced{}, err
 	}
+	kin, err := d.kinship(ctx, c, found)
+	if err != nil {
+		return driver.Resynced{}, err
+	}
 	result := driver.Resynced{Divergence: divergence(found)}
-	chosen := decide(gather(g.status, own, found, src, c, discard))
+	evidence := gather(g.status, own, found, src, c, discard)
+	evidence.kin = kin
+	chosen := decide(evidence)
 	if chosen.refusal != "" {
 		diverged := &driver.Diverged{Dataset: c.Dataset.Key(), Divergence: result.Divergence, Reason: chosen.refusal}
 		d.setDiverged(c.Dataset.Key(), diverged)
@@ -148,13 +157,20 @@ func (g *guarded) copy(ctx context.Context, facts *agentv1.SourceFacts, keepAsid
 
 // attach starts the copy as replica and waits a little for the log to flow.
 func (d *Driver) attach(ctx context.Context, g *guarded, origins map[int64]string) (driver.Observation, error) {
-	s := g.settings()
-	s.PrimaryAddress = g.call.PrimaryAddress
-	if _, err := g.do(ctx, &agentv1.GuardCommand{Work: &agentv1.GuardCommand_StartReplica{
-		StartReplica: &agentv1.StartReplica{Settings: s, Origins: origins}}}); err != nil {
+	if err := g.follow(ctx, origins); err != nil {
 		return driver.Observation{}, err
 	}
 	return d.awaitStream(ctx, g.call.Dataset), nil
+}
+
+// follow has the copy run as a replica of the call's primary, whose origins its volume
+// remembers from then on.
+func (g *guarded) follow(ctx context.Context, origins map[int64]string) error {
+	s := g.settings()
+	s.PrimaryAddress = g.call.PrimaryAddress
+	_, err := g.do(ctx, &agentv1.GuardCommand{Work: &agentv1.GuardCommand_StartReplica{
+		StartReplica: &agentv1.StartReplica{Settings: s, Origins: origins}}})
+	return err
 }
 
 // awaitStream waits a little until a replica receives the log.

@@ -57,7 +57,7 @@ func parseControl(text string) (c control, err error) {
 // history reads the copy's own: its timeline is the highest one it has log of.
 func (e *Copies) history(c control) (wal.History, error) {
 	current := c.timeline
-	segments, err := e.segments()
+	segments, _, err := e.segments()
 	if err != nil {
 		return wal.History{}, err
 	}
@@ -76,12 +76,12 @@ type segment struct {
 	timeline int64
 }
 
-func (e *Copies) segments() ([]segment, error) {
+// segments lists the files of the copy's log; size is that of one, in bytes.
+func (e *Copies) segments() (segments []segment, size int64, err error) {
 	entries, err := os.ReadDir(e.data("pg_wal"))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	var segments []segment
 	for _, entry := range entries {
 		name := entry.Name()
 		if len(name) != 24 || strings.Trim(name, "0123456789ABCDEF") != "" {
@@ -89,11 +89,14 @@ func (e *Copies) segments() ([]segment, error) {
 		}
 		timeline, err := strconv.ParseInt(name[:8], 16, 64)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		segments = append(segments, segment{name, timeline})
+		if info, err := entry.Info(); err == nil {
+			size = max(size, info.Size())
+		}
 	}
-	return segments, nil
+	return segments, size, nil
 }
 
 // Measure reads the copy's log from the fork on. The copy is not started and
@@ -144,7 +147,9 @@ func (e *Copies) Measure(ctx context.Context, source *agentv1.SourceFacts) (*age
 		d.Bytes = int64(end - at)
 	}
 	d.EndPosition = end.String()
-	return d, nil
+	log, from, err := e.beginning(ctx, own)
+	d.Beginning, d.BeginningPosition = log, from.String()
+	return d, err
 }
 
 // measurePast counts what comes after the fork, on every timeline of the copy.
@@ -198,15 +203,9 @@ type logStats struct {
 // PostgreSQL has made beforehand and not written to yet; and where the log ends with
 // its last file it prints nothing of what it has read.
 func (e *Copies) readLog(ctx context.Context, timeline int64, from wal.LSN) (*logStats, error) {
-	segments, err := e.segments()
+	segments, size, err := e.segments()
 	if err != nil {
 		return nil, err
-	}
-	var size int64
-	for _, s := range segments {
-		if info, err := os.Stat(e.data("pg_wal", s.name)); err == nil {
-			size = max(size, info.Size())
-		}
 	}
 	first, last, found := stretch(segments, size, timeline, from)
 	if !found {

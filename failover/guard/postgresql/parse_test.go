@@ -1,6 +1,7 @@
 package postgresql
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -90,6 +91,31 @@ func TestStretchOfTheLog(t *testing.T) {
 			first, last, found := stretch(files, size, tt.timeline, tt.from)
 			if first != tt.first || last != tt.last || found != (tt.first != "") {
 				t.Errorf("got %q to %q (%t), want %q to %q", first, last, found, tt.first, tt.last)
+			}
+		})
+	}
+}
+
+// What pg_waldump 15 prints of a timeline's first records.
+const promoted = `rmgr: XLOG        len (rec/tot):     27/    27, tx:          0, lsn: 0/05000800, prev 0/05000788, desc: FPW_CHANGE true
+rmgr: XLOG        len (rec/tot):     42/    42, tx:          0, lsn: 0/05000820, prev 0/05000800, desc: END_OF_RECOVERY tli 3; prev tli 2; time 2026-11-21 16:21:47.110000 UTC
+rmgr: Standby     len (rec/tot):     50/    50, tx:          0, lsn: 0/05000850, prev 0/05000820, desc: RUNNING_XACTS nextXid 760 latestCompletedXid 759 oldestRunningXid 760
+`
+
+func TestThroughPromotion(t *testing.T) {
+	for name, c := range map[string]struct {
+		text     string
+		timeline int64
+		want     int
+	}{
+		"the record of the promotion is found": {promoted, 3, 2},
+		"one of another timeline is not it":    {promoted, 4, 0},
+		"a log that ends before it has none":   {strings.SplitAfter(promoted, "\n")[0], 3, 0},
+		"what is no record of the log is none": {"pg_waldump: error: could not find a valid record after 0/5000800\n", 3, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := throughPromotion(c.text, c.timeline); got != c.want {
+				t.Errorf("got %d records, want %d", got, c.want)
 			}
 		})
 	}

@@ -63,7 +63,7 @@ func (e *Copies) keepLog(ctx context.Context, source *agentv1.SourceFacts, epoch
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return err
 	}
-	segments, err := e.segments()
+	segments, _, err := e.segments()
 	if err != nil {
 		return err
 	}

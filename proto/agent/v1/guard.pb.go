@@ -1866,9 +1866,14 @@ type Divergence struct {
 	// foreign is true when the copy is not of the source's lineage at all.
 	Foreign bool `protobuf:"varint,9,opt,name=foreign,proto3" json:"foreign,omitempty"`
 	// empty is true when there is no copy.
-	Empty         bool `protobuf:"varint,10,opt,name=empty,proto3" json:"empty,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Empty bool `protobuf:"varint,10,opt,name=empty,proto3" json:"empty,omitempty"`
+	// beginning is the log with which this copy's own timeline begins, from
+	// beginning_position through the record of the promotion, which tells when that was.
+	// It is empty when the copy has that record no longer, or not yet.
+	Beginning         []byte `protobuf:"bytes,11,opt,name=beginning,proto3" json:"beginning,omitempty"`
+	BeginningPosition string `protobuf:"bytes,12,opt,name=beginning_position,json=beginningPosition,proto3" json:"beginning_position,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Divergence) Reset() {
@@ -1969,6 +1974,20 @@ func (x *Divergence) GetEmpty() bool {
 		return x.Empty
 	}
 	return false
+}
+
+func (x *Divergence) GetBeginning() []byte {
+	if x != nil {
+		return x.Beginning
+	}
+	return nil
+}
+
+func (x *Divergence) GetBeginningPosition() string {
+	if x != nil {
+		return x.BeginningPosition
+	}
+	return ""
 }
 
 var File_agent_v1_guard_proto protoreflect.FileDescriptor
@@ -2112,7 +2131,7 @@ const file_agent_v1_guard_proto_rawDesc = "" +
 	"\x06status\x18\x04 \x01(\v2\x1c.tripod.agent.v1.GuardStatusR\x06status\x12;\n" +
 	"\n" +
 	"divergence\x18\x05 \x01(\v2\x1b.tripod.agent.v1.DivergenceR\n" +
-	"divergence\"\xb2\x02\n" +
+	"divergence\"\xff\x02\n" +
 	"\n" +
 	"Divergence\x12\x1a\n" +
 	"\bmeasured\x18\x01 \x01(\bR\bmeasured\x12#\n" +
@@ -2125,7 +2144,9 @@ const file_agent_v1_guard_proto_rawDesc = "" +
 	"\acommits\x18\b \x01(\x03R\acommits\x12\x18\n" +
 	"\aforeign\x18\t \x01(\bR\aforeign\x12\x14\n" +
 	"\x05empty\x18\n" +
-	" \x01(\bR\x05empty*~\n" +
+	" \x01(\bR\x05empty\x12\x1c\n" +
+	"\tbeginning\x18\v \x01(\fR\tbeginning\x12-\n" +
+	"\x12beginning_position\x18\f \x01(\tR\x11beginningPosition*~\n" +
 	"\fDatabaseMode\x12\x1d\n" +
 	"\x19DATABASE_MODE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15DATABASE_MODE_STOPPED\x10\x01\x12\x19\n" +

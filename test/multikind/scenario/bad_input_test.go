@@ -188,7 +188,7 @@ func joinAgain(t *testing.T, f *Fleet, cluster, token, want string) string {
 	}
 	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
 	defer stop()
-	lines, end := f.start(ctx, t, "tripod-agent", "--cluster", cluster, "--hub", strings.Join(hosts, ","),
+	lines, end := f.start(ctx, t, nil, "tripod-agent", "--cluster", cluster, "--hub", strings.Join(hosts, ","),
 		"--join-token-file", filepath.Join(folder, "token"), "--kubeconfig", filepath.Join(folder, "kubeconfig"),
 		"--namespace", namespace, "--replica", "second", "--listen-guard", "127.0.0.1:0", "--listen-health", "")
 	defer end()
@@ -279,7 +279,7 @@ func (s stranger) run(t *testing.T, f *Fleet, members []strangeEntry, bootstrap 
 	}
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
-	lines, end := f.start(ctx, t, "tripod-hub", "--config", path)
+	lines, end := f.start(ctx, t, nil, "tripod-hub", "--config", path)
 	defer end()
 	var seen []string
 	for lines.Scan() {

@@ -160,19 +160,37 @@ func fetch(ctx context.Context, client *http.Client, url string) error {
 func debugPod(t *testing.T, f *Fleet) {
 	namespace := guest + "-debug" // that of the other tests may be going
 	t.Cleanup(func() { drop(t, f, "south-1", "namespace/"+namespace) })
-	kubectl := func(input string, arguments ...string) string {
+	kubectl := func(arguments ...string) string {
 		t.Helper()
-		return must(t)(f.Kubectl(t.Context(), strings.NewReader(input), append([]string{"--context", "south-1"}, arguments...)...))
+		return must(t)(f.Kubectl(t.Context(), nil, append([]string{"--context", "south-1"}, arguments...)...))
 	}
-	image := kubectl("", "-n", "pay", "get", "pod", "ledger-db-0", "-o", `jsonpath={.spec.containers[?(@.name=="database")].image}`)
-	kubectl("", "create", "namespace", namespace)
-	kubectl("", "-n", namespace, "run", "shellless", "--image", "tripod.dev/pause:dev", "--image-pull-policy", "IfNotPresent")
-	kubectl("", "-n", namespace, "wait", "pod/shellless", "--for", "condition=Ready", "--timeout", "60s")
-	out := kubectl("to the debugger\n", "-n", namespace, "debug", "shellless", "-i", "--quiet", "--image", image, "--image-pull-policy", "IfNotPresent",
-		"--container", "debugger", "--target", "shellless", "--", "sh", "-c", "cat")
-	if !strings.Contains(out, "to the debugger\n") {
-		t.Errorf("the debugger wrote %q, wants what it read", out)
+	image := kubectl("-n", "pay", "get", "pod", "ledger-db-0", "-o", `jsonpath={.spec.containers[?(@.name=="database")].image}`)
+	kubectl("create", "namespace", namespace)
+	kubectl("-n", namespace, "run", "shellless", "--image", "tripod.dev/pause:dev", "--image-pull-policy", "IfNotPresent")
+	kubectl("-n", namespace, "wait", "pod/shellless", "--for", "condition=Ready", "--timeout", "60s")
+	// kubectl ends when its input does, whatever the container still has to say:
+	// the input stays open until the answer is there.
+	input, typed, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer typed.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	lines, end := f.start(ctx, t, input, "kubernode", "kubectl", "--context", "south-1", "-n", namespace, "debug", "shellless", "-i", "--quiet",
+		"--image", image, "--image-pull-policy", "IfNotPresent", "--container", "debugger", "--target", "shellless", "--", "sh", "-c", "cat")
+	defer end()
+	_ = input.Close() // kubectl has its own
+	if _, err := typed.WriteString("to the debugger\n"); err != nil {
+		t.Fatal(err)
+	}
+	var said []string
+	for lines.Scan() {
+		if said = append(said, lines.Text()); lines.Text() == "to the debugger" {
+			return
+		}
+	}
+	t.Errorf("the debugger wrote %q, want what it read", said)
 }
 
 func logs(t *testing.T, f *Fleet) {
@@ -340,18 +358,21 @@ users: [{name: %[4]q, user: {token: %[3]q}}], contexts: [{name: hub, context: {c
 // and waits for it.
 func follow(ctx context.Context, t *testing.T, f *Fleet, arguments ...string) (lines *bufio.Scanner, end func()) {
 	t.Helper()
-	return f.start(ctx, t, "kubernode", append([]string{"kubectl"}, arguments...)...)
+	return f.start(ctx, t, nil, "kubernode", append([]string{"kubectl"}, arguments...)...)
 }
 
-// start starts a program and returns all that it prints, line by line. end kills
-// it and waits for it.
-func (f *Fleet) start(ctx context.Context, t *testing.T, program string, arguments ...string) (lines *bufio.Scanner, end func()) {
+// start starts a program, whose input is that file if there is one, and returns all
+// that it prints, line by line. end kills it and waits for it.
+func (f *Fleet) start(ctx context.Context, t *testing.T, input *os.File, program string, arguments ...string) (lines *bufio.Scanner, end func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(ctx)
 	cmd := exec.CommandContext(ctx, filepath.Join(f.config.BinDir, program), arguments...)
 	cmd.Env = os.Environ()
 	for _, v := range f.Lab.Environment() {
 		cmd.Env = append(cmd.Env, v.Name+"="+v.Value)
+	}
+	if input != nil {
+		cmd.Stdin = input
 	}
 	out, in, err := os.Pipe()
 	if err == nil {

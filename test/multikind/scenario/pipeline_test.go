@@ -1,7 +1,9 @@
 package scenario
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -70,13 +72,13 @@ func TestS1APipelineGoesOnThroughTheLossOfACenter(t *testing.T) {
 	}
 	t.Logf("result: %+v", result)
 	if err := running.awaitRounds(t.Context(), f, running.rounds()+3); err != nil {
-		t.Error(err)
+		t.Fatal(err)
 	}
 	last := running.end(t)
 	if !slices.Contains(clusters, result.Promoted) {
 		t.Fatalf("the run names no cluster that took over: %+v", result)
 	}
-	round := must(t)(f.Kubectl(t.Context(), nil, "--context", result.Promoted, "-n", ledger.Namespace, "get", "deployment", "pipeline",
+	round := must(t)(f.Kubectl(t.Context(), nil, "--kubeconfig", filepath.Join(running.folder, "kubeconfig"), "--context", result.Promoted, "-n", ledger.Namespace, "get", "deployment", "pipeline",
 		"-o", `jsonpath={.spec.template.metadata.labels.round} {.status.readyReplicas}`))
 	if round != fmt.Sprintf("%d 1", last) {
 		t.Errorf("in %s round and ready replicas are %q, want those of the last round %d", result.Promoted, round, last)
@@ -168,12 +170,15 @@ func (r *running) rounds() int {
 	return last
 }
 
-// awaitRounds waits until so many are finished.
+// awaitRounds waits until so many are finished. A pipeline that ends before has
+// failed.
 func (r *running) awaitRounds(ctx context.Context, f *Fleet, n int) error {
-	return f.await(ctx, 3*time.Minute, fmt.Sprintf("the pipeline has finished %d rounds", n), func(context.Context) (string, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	err := f.await(ctx, 3*time.Minute, fmt.Sprintf("the pipeline has finished %d rounds", n), func(context.Context) (string, error) {
 		select {
 		case <-r.done:
-			return fmt.Sprintf("it ended by itself after %d: %v", r.rounds(), r.err), nil
+			cancel(fmt.Errorf("the pipeline ended by itself after %d rounds: %w\n%s", r.rounds(), cmp.Or(r.err, errors.New("without an error")), r.log()))
 		default:
 		}
 		if done := r.rounds(); done < n {
@@ -181,6 +186,10 @@ func (r *running) awaitRounds(ctx context.Context, f *Fleet, n int) error {
 		}
 		return "", nil
 	})
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
 }
 
 // end tells the pipeline to stop after its round and returns the number of that.
