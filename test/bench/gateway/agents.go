@@ -121,8 +121,9 @@ func RunFar(ctx context.Context, file string) error {
 		}
 		group.Go(func() error { return serve(ctx, listener, handler, &f) })
 	}
+	queue := newQueue()
 	for _, agent := range f.Agents {
-		if err := f.connect(ctx, group, agent, api); err != nil {
+		if err := f.connect(ctx, group, agent, api, queue); err != nil {
 			return err
 		}
 	}
@@ -130,13 +131,13 @@ func RunFar(ctx context.Context, file string) error {
 }
 
 // connect runs an agent's tunnels, and its sessions if they are wanted.
-func (f *Far) connect(ctx context.Context, group *errgroup.Group, agent Agent, api *Credentials) error {
+func (f *Far) connect(ctx context.Context, group *errgroup.Group, agent Agent, api *Credentials, queue queue) error {
 	pair, err := tls.X509KeyPair(agent.Pair.Certificate, agent.Pair.Key)
 	if err != nil {
 		return fmt.Errorf("read the certificate of %s: %w", agent.Cluster, err)
 	}
 	config, log := &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}, RootCAs: pool(f.Roots)}, slog.New(slog.DiscardHandler)
-	tunnels, err := tunnel.New(tunnel.Config{Members: f.Members, Replica: "bench", RESTConfig: api.rest(), Logger: log, TLS: config})
+	tunnels, err := tunnel.New(tunnel.Config{Members: f.Members, Replica: "bench", RESTConfig: api.rest(), Logger: log, TLS: config, Dial: queue.dial})
 	if err != nil {
 		return err
 	}
@@ -144,7 +145,7 @@ func (f *Far) connect(ctx context.Context, group *errgroup.Group, agent Agent, a
 	if !f.Sessions {
 		return nil
 	}
-	sessions, err := session.New(session.Config{Members: f.Members, Replica: "bench", Version: "bench", Logger: log, TLS: config, Receiver: idle{}})
+	sessions, err := session.New(session.Config{Members: f.Members, Replica: "bench", Version: "bench", Logger: log, TLS: config, Dial: queue.dial, Receiver: idle{}})
 	if err != nil {
 		return err
 	}

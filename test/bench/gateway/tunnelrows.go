@@ -46,7 +46,7 @@ func (c Config) tunnels(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, e.close()) }()
-	if c.Wants(rowBandwidth) || c.Wants(rowStalled) {
+	if slices.ContainsFunc([]string{rowBandwidth, rowStalled, rowBandwidthPeer, rowStalledPeer}, c.Wants) {
 		if err := c.oneTunnel(ctx, e); err != nil {
 			return err
 		}
@@ -81,6 +81,9 @@ func (c Config) oneTunnel(ctx context.Context, e *end) error {
 		if err != nil {
 			return err
 		}
+	}
+	if err := c.besideRemotedialer(ctx, e, through); err != nil {
+		return err
 	}
 	if !c.Wants(rowStalled) {
 		return nil
