@@ -79,6 +79,22 @@ func TestAllHaveTriedSoonAfterAMembersReturn(t *testing.T) {
 	}
 }
 
+// A network comes back that was away for all: they began together, and drift apart.
+func TestAgentsThatBeganTogetherDriftApart(t *testing.T) {
+	const away = 30 * time.Second
+	var after []time.Duration
+	for _, pace := range agents(1000) {
+		at := time.Duration(0)
+		for at < away {
+			at += pace.After(Unreachable, false)
+		}
+		after = append(after, at-away)
+	}
+	if n := busiest(after, 10*time.Millisecond); n > 30 {
+		t.Errorf("%d of 1000 agents dial within 10 ms", n)
+	}
+}
+
 func TestWaitsAfterRefusalsGrowLonger(t *testing.T) {
 	for _, pace := range agents(100) {
 		for range 20 {
