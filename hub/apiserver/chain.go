@@ -31,6 +31,7 @@ type chain struct {
 	controlPlane *controlplaneapiserver.Config
 	extensions   *apiextensions.Config
 	people       *people
+	allowed      *allowed
 }
 
 // newChain opens no connection to the store.
@@ -58,7 +59,12 @@ func newChain(o options.CompletedOptions, config Config, secrets *lateSecrets) (
 	if generic.Authentication.RequestHeaderConfig == nil && generic.SecureServing.ClientCA != nil {
 		who.next = newVouched(who.next, generic.SecureServing.ClientCA) // a certificate is who shows it, never who it says that asks
 	}
-	generic.Authentication.Authenticator = who
+	generic.Authentication.Authenticator = roomyAuthenticator{who}
+	rights := newAllowed(generic.Authorization.Authorizer)
+	if err := rights.follow(informers); err != nil {
+		return nil, err
+	}
+	generic.Authorization.Authorizer = rights
 	if box != nil {
 		// As upstream does with a file of its options, but what is in force is known:
 		// upstream looks once a minute whether the file has changed.
@@ -90,7 +96,7 @@ func newChain(o options.CompletedOptions, config Config, secrets *lateSecrets) (
 	}
 	aggregator.ExtraConfig.DisableRemoteAvailableConditionController = true
 	lead(aggregator.GenericConfig, hooks)
-	return &chain{aggregator: aggregator, controlPlane: controlPlane, extensions: extensions, people: who}, nil
+	return &chain{aggregator: aggregator, controlPlane: controlPlane, extensions: extensions, people: who, allowed: rights}, nil
 }
 
 // install puts the hooks into what the three servers share.
@@ -110,7 +116,7 @@ func lead(front *genericapiserver.RecommendedConfig, hooks Hooks) {
 	}
 	build := front.BuildHandlerChainFunc
 	front.BuildHandlerChainFunc = func(api http.Handler, c *genericapiserver.Config) http.Handler {
-		handler := rememberHow(build(hooks.Handler(api), untraced(c)), c)
+		handler := roomy(rememberHow(build(hooks.Handler(api), untraced(c)), c))
 		if hooks.Front != nil {
 			handler = hooks.Front(handler)
 		}

@@ -30,13 +30,13 @@ import (
 
 // authority is the hub's CA, to make certificates that the hub would not.
 type authority struct {
-	t    *testing.T
+	t    testing.TB
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 }
 
 // openAuthority reads the CA that identity has written.
-func openAuthority(t *testing.T, i *identity.Identity) *authority {
+func openAuthority(t testing.TB, i *identity.Identity) *authority {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(filepath.Dir(i.Files().CACertificate), "ca.key"))
 	if err != nil {
@@ -50,7 +50,7 @@ func openAuthority(t *testing.T, i *identity.Identity) *authority {
 	return &authority{t: t, cert: i.Authority().Certificate(), key: key.(*ecdsa.PrivateKey)}
 }
 
-func newKey(t *testing.T) *ecdsa.PrivateKey {
+func newKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -75,7 +75,7 @@ func (a *authority) issue(name string, groups ...string) (cert, key []byte) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), encodeKey(a.t, private)
 }
 
-func encodeKey(t *testing.T, key *ecdsa.PrivateKey) []byte {
+func encodeKey(t testing.TB, key *ecdsa.PrivateKey) []byte {
 	t.Helper()
 	der, err := x509.MarshalECPrivateKey(key)
 	if err != nil {
@@ -131,7 +131,7 @@ func startEtcd(t testing.TB, dir string) string {
 }
 
 // newHubConfig writes an identity and returns a configuration without a store.
-func newHubConfig(t *testing.T) (*identity.Identity, Config) {
+func newHubConfig(t testing.TB) (*identity.Identity, Config) {
 	t.Helper()
 	dir := t.TempDir()
 	i, err := identity.Open(context.Background(), identity.Config{
@@ -156,7 +156,7 @@ func newHubConfig(t *testing.T) (*identity.Identity, Config) {
 }
 
 // startHub runs a server until the test ends and returns when it is ready.
-func startHub(t *testing.T, change func(*Config)) *hub {
+func startHub(t testing.TB, change func(*Config)) *hub {
 	t.Helper()
 	member, config := newHubConfig(t)
 	config.Store.Endpoints = []string{startEtcd(t, filepath.Join(config.DataDir, "etcd"))}
@@ -193,7 +193,7 @@ func startHub(t *testing.T, change func(*Config)) *hub {
 	return h
 }
 
-func (h *hub) waitReady(t *testing.T) {
+func (h *hub) waitReady(t testing.TB) {
 	t.Helper()
 	<-h.server.Serving()
 	client, err := kubernetes.NewForConfig(h.admin())
@@ -220,7 +220,7 @@ func failing(report string) string {
 }
 
 // eventually waits for check to answer "", at most a minute.
-func eventually(t *testing.T, what string, check func(ctx context.Context) string) {
+func eventually(t testing.TB, what string, check func(ctx context.Context) string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

@@ -12,9 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/apimachinery/pkg/runtime"
 	auditinternal "k8s.io/apiserver/pkg/apis/audit"
-	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 	"k8s.io/apiserver/pkg/audit"
 
 	"tripod.dev/tripod/hub/api/audittrail"
@@ -70,8 +68,9 @@ func (c Config) withDefaults() Config {
 // are called once each.
 type Log struct {
 	config  Config
-	encoder runtime.Encoder
 	metrics *metrics
+	// buffers are what lines are made in, *[]byte.
+	buffers sync.Pool
 	ended   sync.WaitGroup
 
 	mu   sync.Mutex // guards the rest, and is held while a record is written
@@ -96,7 +95,7 @@ func Open(config Config) (*Log, error) {
 	if config.Path == "" || config.Member == "" || len(config.Key) == 0 {
 		return nil, errors.New("audit: Path, Member and Key are needed")
 	}
-	l := &Log{config: config, encoder: audit.Codecs.LegacyCodec(auditv1.SchemeGroupVersion), metrics: newMetrics()}
+	l := &Log{config: config, metrics: newMetrics(), buffers: sync.Pool{New: func() any { return new([]byte) }}}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.openLocked(); err != nil {
@@ -130,7 +129,9 @@ func (l *Log) process(event *auditinternal.Event) error {
 	// The event belongs to the caller.
 	own := *event
 	own.Annotations = l.annotations(event)
-	encoded, err := runtime.Encode(l.encoder, &own)
+	buffer := l.buffers.Get().(*[]byte)
+	defer l.buffers.Put(buffer)
+	encoded, err := appendEvent((*buffer)[:0], &own)
 	if err != nil {
 		return fmt.Errorf("encode: %w", err)
 	}
@@ -143,7 +144,17 @@ func (l *Log) process(event *auditinternal.Event) error {
 	if err != nil {
 		return err
 	}
+	*buffer = kept(line)
 	return l.appendLocked(line, hash)
+}
+
+// kept is a buffer that is used again, unless a request's body was in it: there are as
+// many as requests that end at one moment.
+func kept(buffer []byte) []byte {
+	if cap(buffer) > 16<<10 {
+		return nil
+	}
+	return buffer
 }
 
 // readyLocked opens the file again after a failure, and begins another one when

@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -49,15 +50,15 @@ var errNoAnnotations = errors.New("the event does not end with annotations: give
 var tail = []byte(`"}}`)
 
 // Chain makes a line of an encoded audit.k8s.io/v1 Event that has annotations. It
-// returns the line with its line feed and its hash. The event is not decoded: that
-// would cost more than all the rest, under the lock of the log.
+// returns the line with its line feed, in the event's memory if that has room, and its
+// hash. The event is not decoded: that would cost more than all the rest, under the
+// lock of the log.
 func Chain(event []byte, sequence uint64, previous string) (line []byte, hash string, err error) {
 	event = bytes.TrimRight(event, "\n")
 	if !bytes.HasSuffix(event, tail) {
 		return nil, "", errNoAnnotations
 	}
-	line = make([]byte, 0, len(event)+160)
-	line = append(line, event[:len(event)-2]...)
+	line = slices.Grow(event[:len(event)-2], 200)
 	line = append(line, `,"`+AnnotationSequence+`":"`...)
 	line = strconv.AppendUint(line, sequence, 10)
 	line = append(line, `","`+AnnotationPrevious+`":"`+previous...)
