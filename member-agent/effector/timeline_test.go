@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -102,6 +103,69 @@ func TestAStandbyAheadOnAnOlderTimelineIsNeverCounted(t *testing.T) {
 		}
 		t.Log(r.GetMessage())
 	}
+}
+
+// A replica whose receiver has just found a new timeline has its history and a file
+// for its log, in which nothing has arrived. Stopped in that moment it holds no more
+// than before, and follows the new primary as if it had not looked.
+func TestAFileOfATimelineIsNotItsLog(t *testing.T) {
+	getsOntoATimeline(t, func(string) []byte { return make([]byte, segment) })
+}
+
+// The same one, stopped a moment later, holds a part of the new timeline's log. Who
+// began that timeline it was never told, and its log has to tell.
+func TestAReplicaIsAskedWhoBeganItsTimeline(t *testing.T) {
+	getsOntoATimeline(t, func(file string) []byte {
+		log, err := os.ReadFile(file)
+		must(t, err)
+		return log
+	})
+}
+
+// getsOntoATimeline puts a file of the new timeline into a remote copy that nobody has
+// made to follow the new primary, and has it do so.
+func getsOntoATimeline(t *testing.T, received func(file string) []byte) {
+	t.Helper()
+	f := newFleet(t, "north-1", "north-2", "south-1")
+	f.form()
+	f.fill("north-1")
+	at := f.position("north-1")
+	wait(t, 10*time.Second, "all copies hold the same", func() bool {
+		return f.position("south-1") >= at && f.position("south-1") == f.position("north-1") && f.position("north-2") == f.position("north-1")
+	})
+	f.powerOff("south-1")
+	f.powerOff("north-1")
+	f.failOver("north-2")
+	log := func(name string) string { return filepath.Join(f.centers[name].dir, "volume/data/pg_wal") }
+	owner, err := os.Stat(log("south-1"))
+	must(t, err)
+	history, file := "00000002.history", fmt.Sprintf("00000002%08X%08X", at/segment/256, at/segment%256)
+	text, err := os.ReadFile(filepath.Join(log("north-2"), history))
+	must(t, err)
+	for name, content := range map[string][]byte{history: text, file: received(filepath.Join(log("north-2"), file))} {
+		path := filepath.Join(log("south-1"), name)
+		must(t, os.WriteFile(path, content, 0o600))
+		must(t, os.Chown(path, int(owner.Sys().(*syscall.Stat_t).Uid), int(owner.Sys().(*syscall.Stat_t).Gid)))
+	}
+
+	at = f.position("north-2")
+	f.silence("south-1", false)
+	f.powerOn("south-1")
+	wait(t, 30*time.Second, "the copy is sent what the new primary wrote", func() bool { return f.received("south-1") >= at })
+}
+
+// received is how far a replica has been sent the log since it was started, 0 while it
+// is not or cannot be asked.
+func (f *fleet) received(name string) (at int64) {
+	conn, err := f.connect(name)
+	if err != nil {
+		return 0
+	}
+	defer conn.Close(context.Background())
+	if err := conn.QueryRow(context.Background(), "SELECT coalesce((pg_last_wal_receive_lsn() - '0/0'::pg_lsn)::bigint, 0)").Scan(&at); err != nil {
+		return 0
+	}
+	return at
 }
 
 // Two copies of one position that are promoted apart, each without knowing of the

@@ -84,6 +84,11 @@ func (e *Engine) Start(ctx context.Context, mode agentv1.DatabaseMode, s *agentv
 	e.settings = proto.CloneOf(s)
 	e.recovering.Store(false)
 	replica := mode == agentv1.DatabaseMode_DATABASE_MODE_REPLICA
+	if replica {
+		if err := e.dropUnwritten(ctx); err != nil {
+			return fmt.Errorf("look for timelines without a record: %w", err)
+		}
+	}
 	if err := e.setStandbySignal(replica); err != nil {
 		return err
 	}

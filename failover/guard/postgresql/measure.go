@@ -24,8 +24,8 @@ type control struct {
 	recovered  wal.LSN // minimum recovery ending location
 }
 
-func (e *Copies) control(ctx context.Context) (control, error) {
-	out, err := e.tool(ctx, "", "pg_controldata", "-D", e.data())
+func (p *place) control(ctx context.Context) (control, error) {
+	out, err := p.tool(ctx, "", "pg_controldata", "-D", p.data())
 	if err != nil {
 		return control{}, fmt.Errorf("read pg_control: %w", err)
 	}
@@ -54,51 +54,6 @@ func parseControl(text string) (c control, err error) {
 	return c, errors.Join(err, e1, e2)
 }
 
-// history reads the copy's own: its timeline is the highest one it has log of.
-func (e *Copies) history(c control) (wal.History, error) {
-	current := c.timeline
-	segments, _, err := e.segments()
-	if err != nil {
-		return wal.History{}, err
-	}
-	for _, s := range segments {
-		current = max(current, s.timeline)
-	}
-	text, err := os.ReadFile(e.data("pg_wal", fmt.Sprintf("%08X.history", current)))
-	if err != nil && (current > 1 || !errors.Is(err, fs.ErrNotExist)) {
-		return wal.History{}, fmt.Errorf("read the history of timeline %d: %w", current, err)
-	}
-	return wal.ParseHistory(string(text), current)
-}
-
-type segment struct {
-	name     string
-	timeline int64
-}
-
-// segments lists the files of the copy's log; size is that of one, in bytes.
-func (e *Copies) segments() (segments []segment, size int64, err error) {
-	entries, err := os.ReadDir(e.data("pg_wal"))
-	if err != nil {
-		return nil, 0, err
-	}
-	for _, entry := range entries {
-		name := entry.Name()
-		if len(name) != 24 || strings.Trim(name, "0123456789ABCDEF") != "" {
-			continue
-		}
-		timeline, err := strconv.ParseInt(name[:8], 16, 64)
-		if err != nil {
-			return nil, 0, err
-		}
-		segments = append(segments, segment{name, timeline})
-		if info, err := entry.Info(); err == nil {
-			size = max(size, info.Size())
-		}
-	}
-	return segments, size, nil
-}
-
 // Measure reads the copy's log from the fork on. The copy is not started and
 // not recovered for it: recovery would write.
 func (e *Copies) Measure(ctx context.Context, source *agentv1.SourceFacts) (*agentv1.Divergence, error) {
@@ -106,7 +61,7 @@ func (e *Copies) Measure(ctx context.Context, source *agentv1.SourceFacts) (*age
 	if err != nil {
 		return nil, err
 	}
-	own, err := e.history(c)
+	own, err := e.history(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -202,8 +157,8 @@ type logStats struct {
 // whichever file it finds first, and reads nothing at all if that is one that
 // PostgreSQL has made beforehand and not written to yet; and where the log ends with
 // its last file it prints nothing of what it has read.
-func (e *Copies) readLog(ctx context.Context, timeline int64, from wal.LSN) (*logStats, error) {
-	segments, size, err := e.segments()
+func (p *place) readLog(ctx context.Context, timeline int64, from wal.LSN) (*logStats, error) {
+	segments, size, err := p.segments()
 	if err != nil {
 		return nil, err
 	}
@@ -211,7 +166,7 @@ func (e *Copies) readLog(ctx context.Context, timeline int64, from wal.LSN) (*lo
 	if !found {
 		return nil, nil
 	}
-	out, err := e.tool(ctx, "", "pg_waldump", "--path", e.data("pg_wal"), "--start", from.String(), "--stats=record", first, last)
+	out, err := p.tool(ctx, "", "pg_waldump", "--path", p.data("pg_wal"), "--start", from.String(), "--stats=record", first, last)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}

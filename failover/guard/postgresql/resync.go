@@ -43,7 +43,7 @@ func (e *Copies) keepLog(ctx context.Context, source *agentv1.SourceFacts, epoch
 	if err != nil {
 		return err
 	}
-	own, err := e.history(c)
+	own, err := e.history(ctx, c)
 	if err != nil {
 		return err
 	}
