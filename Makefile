@@ -88,8 +88,9 @@ bench-store: build ## Measure the hub's store beside etcd, a JSON line a row; BE
 	@bin/bench store $(BENCH)
 
 .PHONY: bench-gateway
-bench-gateway: build ## Measure gateway and tunnel beside bare proxies and TLS, a JSON line a row; BENCH="--only '^tunnel/'" chooses
+bench-gateway: build ## Measure gateway and tunnel beside bare proxies, TLS and remotedialer, a JSON line a row; BENCH="--only '^tunnel/'" chooses
 	$(GO) build -o bin/bench ./test/bench
+	cd test/bench/remotedialer && $(GO) build -o ../../../bin/remotedialer .
 	@bin/bench gateway $(BENCH)
 
 .PHONY: bench-failover

@@ -132,7 +132,7 @@ func (m *Member) openLeaderWork(context.Context) error {
 	}
 	status := term.NewClusterStatus(term.ClusterStatusConfig{
 		Fleet: m.senses.committed, Leases: m.senses.leases, Vantages: m.senses.vantages,
-		Facts: m.sessions, Writer: writer, Logger: m.logger,
+		Facts: m.sessions, Writer: writer, Members: m.memberNames, Logger: m.logger,
 	}, m.lease.Tick)
 	inTerm := func(run func(context.Context) error) func(context.Context, uint64) error {
 		served := m.whenServed(run)

@@ -194,6 +194,15 @@ func (m *Member) sessionMembers() []session.Member {
 	return members
 }
 
+// memberNames are the members now.
+func (m *Member) memberNames() []string {
+	var names []string
+	for _, info := range m.store.Membership().List() {
+		names = append(names, info.Name)
+	}
+	return names
+}
+
 // certificates are those that this member holds or was shown.
 func (m *Member) certificates() []*hubv1.Certificate {
 	var list []*hubv1.Certificate

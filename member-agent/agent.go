@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,7 +36,8 @@ type Agent struct {
 	probe       *probe
 
 	mu       sync.Mutex
-	sessions *session.Sessions // nil until the agent has joined
+	sessions *session.Sessions // nil until the agent has joined, as tunnel and election are
+	tunnel   *tunnel.Tunnel
 	election *election
 	hubs     []string // HOST:PORT in use
 }
@@ -99,7 +102,7 @@ func (a *Agent) work(ctx context.Context) error {
 		parts.recall(last)
 	}
 	a.mu.Lock()
-	a.sessions, a.election = parts.sessions, parts.election
+	a.sessions, a.tunnel, a.election = parts.sessions, parts.tunnel, parts.election
 	a.mu.Unlock()
 	// Sessions last: what they bring finds the parts at work.
 	group, ctx := errgroup.WithContext(ctx)
@@ -239,8 +242,9 @@ func (a *Agent) health() *health {
 			return value(a.sessions, a.election)
 		}
 	}
-	return newHealth(a.config.HealthListen, a.ready,
+	return newHealth(a.config.HealthListen, a.ready, a.lacking,
 		number(func(s *session.Sessions, _ *election) float64 { return float64(s.Connected()) }),
+		number(func(*session.Sessions, *election) float64 { return float64(a.tunnel.Connected()) }),
 		number(func(_ *session.Sessions, e *election) float64 {
 			if e.isActive() {
 				return 1
@@ -267,4 +271,23 @@ func (a *Agent) ready() error {
 		return fmt.Errorf("no session with any of the hub members %q", a.config.Hub)
 	}
 	return nil
+}
+
+// lacking says which hub members an agent that is ready has no session with or no
+// tunnel to; empty when it has all. It works without them: what goes through others is
+// not touched.
+func (a *Agent) lacking() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.sessions == nil {
+		return ""
+	}
+	var parts []string
+	for what, missing := range map[string][]string{"session with": a.sessions.Missing(), "tunnel to": a.tunnel.Missing()} {
+		if len(missing) > 0 {
+			parts = append(parts, fmt.Sprintf("no %s %s", what, strings.Join(missing, ", ")))
+		}
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, "; ")
 }

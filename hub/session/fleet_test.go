@@ -51,6 +51,7 @@ type member struct {
 	fleet       *fleet
 	server      *session.Server
 	listener    net.Listener
+	stop        func()
 	incarnation atomic.Uint64
 
 	mu        sync.Mutex
@@ -114,7 +115,19 @@ func (f *fleet) serve(m *member) {
 		f.t.Fatal(err)
 	}
 	m.server = server
-	f.run(server.Run)
+	m.stop = f.run(server.Run)
+}
+
+// restart makes a member that was stopped listen again where it did.
+func (f *fleet) restart(name string) {
+	f.t.Helper()
+	m := f.members[name]
+	listener, err := net.Listen("tcp", m.listener.Addr().String())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	m.listener = listener
+	f.serve(m)
 }
 
 // run starts something that ends before the test does.

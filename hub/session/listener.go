@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"runtime"
 	"sync"
 	"time"
 
@@ -25,6 +26,8 @@ type splitter struct {
 	// needsCertificate lists the protocols that only verified clients speak.
 	needsCertificate map[string]bool
 	userTimeout      time.Duration
+	turns            *turns
+	sentAway         func() // called for each connection that waited in vain for a turn
 	log              *slog.Logger
 }
 
@@ -41,7 +44,7 @@ func newSplitter(listener net.Listener, base *tls.Config, roots func() *x509.Cer
 		}
 	}
 	return &splitter{
-		listener: listener, tls: config, userTimeout: userTimeout, log: log,
+		listener: listener, tls: config, userTimeout: userTimeout, turns: newTurns(runtime.GOMAXPROCS(0)), sentAway: func() {}, log: log,
 		routes: map[string]func(*tls.Conn){}, needsCertificate: map[string]bool{},
 	}
 }
@@ -80,10 +83,15 @@ func (s *splitter) run(ctx context.Context) error {
 
 func (s *splitter) serve(ctx context.Context, raw net.Conn) {
 	setUserTimeout(raw, s.userTimeout)
-	conn := tls.Server(raw, s.tls)
 	handshake, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	waiting := &inTurn{Conn: raw, turns: s.turns, ctx: handshake}
+	conn := tls.Server(waiting, s.tls)
 	err := conn.HandshakeContext(handshake)
+	waiting.finish()
 	cancel()
+	if errors.Is(err, errBusy) {
+		s.sentAway()
+	}
 	if err != nil {
 		s.log.Info("session client failed the TLS handshake", "remote", raw.RemoteAddr().String(), "error", err)
 		_ = raw.Close()

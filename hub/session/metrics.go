@@ -16,6 +16,7 @@ type metrics struct {
 	relays     *prometheus.CounterVec
 	directives *prometheus.CounterVec
 	refused    prometheus.Counter
+	sentAway   prometheus.Counter
 }
 
 func newMetrics() *metrics {
@@ -36,12 +37,14 @@ func newMetrics() *metrics {
 		directives: counter("directives_total", "Directives sent to agents by this member.", "cluster", "verb"),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "tripod", Subsystem: "session", Name: "refused_total",
 			Help: "Sessions and tunnels refused."}),
+		sentAway: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "tripod", Subsystem: "session", Name: "handshakes_sent_away_total",
+			Help: "Connections closed before their TLS handshake because too many had come at once."}),
 	}
 }
 
 func (m *metrics) register(r prometheus.Registerer) error {
 	var errs []error
-	for _, c := range []prometheus.Collector{m.sessions, m.tunnels, m.streams, m.heartbeats, m.grants, m.unanswered, m.relays, m.directives, m.refused} {
+	for _, c := range []prometheus.Collector{m.sessions, m.tunnels, m.streams, m.heartbeats, m.grants, m.unanswered, m.relays, m.directives, m.refused, m.sentAway} {
 		errs = append(errs, r.Register(c))
 	}
 	return errors.Join(errs...)

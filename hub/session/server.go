@@ -73,6 +73,7 @@ func (s *Server) Run(ctx context.Context) error {
 	conns := newHandover(s.config.Listener.Addr())
 	server := s.grpcServer()
 	split := newSplitter(s.config.Listener, s.config.TLS, s.config.Roots, s.config.Lease.TTL, s.config.Logger)
+	split.sentAway = s.metrics.sentAway.Inc
 	split.route(ProtocolGRPC, !s.config.WithoutCertificate, conns.give)
 	split.route(ProtocolTunnel, true, func(conn *tls.Conn) { s.serveTunnel(ctx, conn) })
 	if s.config.Join != nil {
@@ -101,6 +102,10 @@ func (s *Server) grpcServer() *grpc.Server {
 		// Members relay a heartbeat for each cluster, an agent has one session.
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(handshakeTimeout),
+		// A thousand idle agents need no buffers: what is large is read past the one, and
+		// the other is taken only to write.
+		grpc.ReadBufferSize(4 << 10),
+		grpc.SharedWriteBuffer(true),
 		grpc.WaitForHandlers(true),
 		// A dead agent is noticed by its missing heartbeats; this is for
 		// clients of the other services.

@@ -92,7 +92,9 @@ func readPreface(conn net.Conn) (string, error) {
 
 func (s *Server) tunnelConfig() *yamux.Config {
 	config := yamux.DefaultConfig()
-	config.AcceptBacklog = 1024
+	// Here it only bounds the streams that the agent has not accepted yet, and costs
+	// memory for each agent.
+	config.AcceptBacklog = 256
 	config.KeepAliveInterval = 2 * s.config.Lease.Tick
 	config.ConnectionWriteTimeout = s.config.Lease.TTL
 	config.MaxStreamWindowSize = StreamWindow

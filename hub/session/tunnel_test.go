@@ -61,7 +61,7 @@ func apiServer(t *testing.T, release <-chan struct{}) *httptest.Server {
 	return server
 }
 
-func (f *fleet) tunnel(cluster, name string, backend *rest.Config) {
+func (f *fleet) tunnel(cluster, name string, backend *rest.Config) *tunnel.Tunnel {
 	f.t.Helper()
 	tunnels, err := tunnel.New(tunnel.Config{
 		Members: f.addresses(), Replica: name, TLS: f.ca.agent(cluster), RESTConfig: backend,
@@ -71,6 +71,7 @@ func (f *fleet) tunnel(cluster, name string, backend *rest.Config) {
 		f.t.Fatal(err)
 	}
 	f.run(tunnels.Run)
+	return tunnels
 }
 
 // through is a client of a cluster by way of a member's tunnels.

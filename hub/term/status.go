@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -42,6 +43,9 @@ type ClusterStatusConfig struct {
 	Vantages *Vantages
 	Facts    FactsSource
 	Writer   StatusWriter
+	// Members are the hub's now; a vantage of one that left is forgotten. Nil takes
+	// those that ever heard the cluster.
+	Members func() []string
 	// Every is how often the clusters are looked at; Pause the least time
 	// between two writes of one cluster; Refresh how old the times for people
 	// may become when nothing else changes. Connected is how old a heartbeat may
@@ -166,7 +170,7 @@ func (c *ClusterStatus) fill(cluster *v1alpha1.Cluster, now time.Time) {
 	_, _, renewed := c.config.Leases.Last(name)
 	heard := c.config.Vantages.Stable(name) > 0 || len(connected(status.Vantages)) > 0
 	for _, condition := range []metav1.Condition{
-		leased(cluster, over, renewed), observable(name, heard, c.config.Vantages.Unobservable(name)),
+		leased(cluster, over, renewed), c.reached(name, status.Vantages), observable(name, heard, c.config.Vantages.Unobservable(name)),
 		ready(name, over, heard, c.config.Vantages.Unobservable(name), status.Kubernetes),
 	} {
 		if !heard && !cluster.HasJoined() && admission(cluster) == nil {
@@ -185,6 +189,10 @@ func (c *ClusterStatus) fillVantages(name string, status *v1alpha1.ClusterStatus
 		v.Connected = false
 		byMember[v.Member] = v
 	}
+	members, left := c.members(), func(string, v1alpha1.Vantage) bool { return false }
+	if members != nil {
+		left = func(member string, _ v1alpha1.Vantage) bool { return !slices.Contains(members, member) }
+	}
 	heardBy := c.config.Vantages.HeardBy(name)
 	for _, m := range c.config.Vantages.Members() {
 		age, heard := heardBy[m.Member]
@@ -199,6 +207,7 @@ func (c *ClusterStatus) fillVantages(name string, status *v1alpha1.ClusterStatus
 		}
 		byMember[m.Member] = v
 	}
+	maps.DeleteFunc(byMember, left)
 	status.Vantages = nil
 	for _, member := range slices.Sorted(maps.Keys(byMember)) {
 		status.Vantages = append(status.Vantages, byMember[member])
@@ -212,6 +221,44 @@ func connected(all []v1alpha1.Vantage) (members []string) {
 		}
 	}
 	return members
+}
+
+// members of the hub; nil when that is not known.
+func (c *ClusterStatus) members() []string {
+	if c.config.Members == nil {
+		return nil
+	}
+	return c.config.Members()
+}
+
+// reached says whether all members of the hub hear the cluster. While only some do,
+// whatever goes through the others fails, and the loss of one more may silence it.
+func (c *ClusterStatus) reached(name string, vantages []v1alpha1.Vantage) metav1.Condition {
+	condition := metav1.Condition{Type: v1alpha1.ConditionConnected, Status: metav1.ConditionTrue, Reason: "AllMembers"}
+	hearing, members := connected(vantages), c.members()
+	if members == nil {
+		for _, v := range vantages {
+			members = append(members, v.Member)
+		}
+	}
+	var deaf []string
+	for _, member := range slices.Sorted(slices.Values(members)) {
+		if !slices.Contains(hearing, member) {
+			deaf = append(deaf, member)
+		}
+	}
+	switch {
+	case len(hearing) == 0:
+		condition.Status, condition.Reason = metav1.ConditionFalse, "Silent"
+		condition.Message = fmt.Sprintf("no member of the hub hears an agent of cluster %s", name)
+	case len(deaf) > 0:
+		condition.Status, condition.Reason = metav1.ConditionFalse, "Partial"
+		condition.Message = fmt.Sprintf("%d of %d hub members hear cluster %s, not %s: see `tripodctl hub members`, and whether the cluster reaches port 6444 there",
+			len(hearing), len(members), name, strings.Join(deaf, ", "))
+	default:
+		condition.Message = fmt.Sprintf("all %d hub members hear cluster %s", len(members), name)
+	}
+	return condition
 }
 
 func leased(cluster *v1alpha1.Cluster, over, renewed bool) metav1.Condition {

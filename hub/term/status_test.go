@@ -79,16 +79,16 @@ func TestClusterStatusFollowsTheCluster(t *testing.T) {
 		}
 		f["north-1"] = &agentv1.ClusterFacts{Version: "v1.36.3", Nodes: 2, ReadyNodes: 2, AllocatableCpu: "8", AllocatableMemory: "16Gi"}
 		pass(true, 10*time.Second, nil)
-		expect("heard", map[string]string{"Leased": "Renewed", "Observable": "Observed", "Ready": "Serving"})
+		expect("heard", map[string]string{"Leased": "Renewed", "Connected": "AllMembers", "Observable": "Observed", "Ready": "Serving"})
 		before := w.writes
 		pass(true, 50*time.Second, nil)
 		if n := w.writes - before; n > 1 {
 			t.Errorf("%d writes in 50 s without a change", n)
 		}
 		pass(true, 6*time.Second, func(h *agentv1.Heartbeat) { h.Observable, h.UnobservableReason = false, "401 Unauthorized" })
-		expect("blind", map[string]string{"Leased": "Renewed", "Observable": "AgentCannotObserve", "Ready": "ApiServerUnreachable"})
+		expect("blind", map[string]string{"Leased": "Renewed", "Connected": "AllMembers", "Observable": "AgentCannotObserve", "Ready": "ApiServerUnreachable"})
 		pass(false, 12*time.Second, nil)
-		expect("silent", map[string]string{"Leased": "Expired", "Observable": "Silent", "Ready": "Silent"})
+		expect("silent", map[string]string{"Leased": "Expired", "Connected": "Silent", "Observable": "Silent", "Ready": "Silent"})
 		list, _, _ := d.committed.Clusters(t.Context())
 		if v := list[0].Status.Vantages; len(v) != 1 || v[0].Connected || v[0].LastHeard.IsZero() {
 			t.Errorf("vantages are %+v", v)
@@ -96,6 +96,58 @@ func TestClusterStatusFollowsTheCluster(t *testing.T) {
 		if !meta.IsStatusConditionFalse(list[0].Status.Conditions, v1alpha1.ConditionLeased) {
 			t.Error("a silent cluster is leased")
 		}
+	})
+}
+
+func TestAClusterThatOneMemberDoesNotHearIsConnectedInPart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t)
+		d.store.kvs = nil
+		known := cluster("north-1")
+		known.Status.Vantages = []v1alpha1.Vantage{{Member: "gone", Center: "b", Connected: true, LastHeard: metav1.NowMicro()}}
+		d.store.put(t, "clusters", "north-1", known)
+		defer d.lead(t)()
+		hub := []string{"a", "b"}
+		status := NewClusterStatus(ClusterStatusConfig{Fleet: d.committed, Leases: d.leases, Vantages: d.vantages, Facts: facts{},
+			Writer: &writer{t: t, store: d.store}, Members: func() []string { return hub }}, time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = status.Run(ctx, 7)
+		}()
+		defer func() { cancel(); <-done }()
+		seq := uint64(0)
+		expect := func(status metav1.ConditionStatus, reason string, through ...string) {
+			t.Helper()
+			for range 10 {
+				for _, member := range through {
+					seq++
+					if _, err := d.leaser.Hear(t.Context(), beat(member, "north-1", seq)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				elapse(time.Second)
+			}
+			list, _, err := d.committed.Clusters(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := meta.FindStatusCondition(list[0].Status.Conditions, v1alpha1.ConditionConnected)
+			if c == nil || c.Status != status || c.Reason != reason {
+				t.Errorf("heard through %q the condition is %+v, want %s, %s", through, c, status, reason)
+			}
+			for _, v := range list[0].Status.Vantages {
+				if v.Member == "gone" {
+					t.Error("a member that left the hub is still a vantage")
+				}
+			}
+		}
+		expect(metav1.ConditionTrue, "AllMembers", "a", "b")
+		expect(metav1.ConditionFalse, "Partial", "b")
+		expect(metav1.ConditionTrue, "AllMembers", "a", "b")
+		hub = append(hub, "c") // joins, and nobody reaches it yet
+		expect(metav1.ConditionFalse, "Partial", "a", "b")
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"time"
 
+	"tripod.dev/tripod/member-agent/redial"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
 
@@ -63,7 +64,7 @@ type Config struct {
 	Tick time.Duration
 	// ConnectTimeout bounds one attempt, from dialling to Welcome.
 	ConnectTimeout time.Duration
-	// RedialMin and RedialMax bound the jittered wait between two attempts.
+	// RedialMin and RedialMax bound the wait between two attempts (redial.Config).
 	RedialMin time.Duration
 	RedialMax time.Duration
 	// Dial opens TCP connections; default: a net.Dialer.
@@ -83,10 +84,10 @@ func (c Config) WithDefaults() Config {
 		c.RedialMin = 100 * time.Millisecond
 	}
 	if c.RedialMax == 0 {
-		c.RedialMax = 3 * time.Second
+		c.RedialMax = 2 * time.Second
 	}
 	if c.Dial == nil {
-		var d net.Dialer
+		d := net.Dialer{Timeout: redial.Reach}
 		c.Dial = func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) }
 	}
 	if c.Remember == nil {

@@ -13,9 +13,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
-	"k8s.io/apimachinery/pkg/util/wait"
 
 	"tripod.dev/tripod/failover/lease"
+	"tripod.dev/tripod/member-agent/redial"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
 
@@ -63,29 +63,23 @@ var errHeld = errors.New("another address leads to the same member")
 // post is the outbox of the open session, nil while there is none.
 func (l *link) post() *outbox { return l.out.Load() }
 
-// run dials for ever. A session that lived for a while makes the next attempt
-// prompt again.
+// run dials for ever, at a pace that depends on how the last attempt ended.
 func (l *link) run(ctx context.Context) error {
 	config := l.sessions.config
-	fresh := func() wait.Backoff {
-		return wait.Backoff{Duration: config.RedialMin, Factor: 1.7, Jitter: 0.5, Steps: 1 << 30, Cap: config.RedialMax}
-	}
-	backoff := fresh()
+	pace := redial.New(redial.Config{Min: config.RedialMin, Max: config.RedialMax})
 	for {
-		opened, err := false, errHeld
+		outcome, err := redial.Unreachable, errHeld
 		if !l.sessions.book.heldElsewhere(l) {
-			opened, err = l.once(ctx)
+			outcome, err = l.once(ctx)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if opened {
-			backoff = fresh()
-		}
-		pause := backoff.Step()
-		level := slog.LevelInfo
+		level, pause := slog.LevelInfo, config.RedialMax
 		if errors.Is(err, errHeld) {
-			level, pause = slog.LevelDebug, config.RedialMax
+			level = slog.LevelDebug
+		} else {
+			pause = pace.After(outcome, l.sessions.Connected() > 0)
 		}
 		l.log.Log(ctx, level, "session with hub member is not open; dialling again", "error", err, "pause", pause.Round(time.Millisecond))
 		timer := time.NewTimer(pause)
@@ -98,18 +92,29 @@ func (l *link) run(ctx context.Context) error {
 	}
 }
 
-// once holds one session from dialling to its end; opened is true when it got
+// once holds one session from dialling to its end; it was open, and lost, when it got
 // as far as Welcome.
-func (l *link) once(ctx context.Context) (opened bool, err error) {
+func (l *link) once(ctx context.Context) (redial.Outcome, error) {
 	config := l.sessions.config
+	var reached atomic.Bool
+	failed := func(err error) (redial.Outcome, error) {
+		if reached.Load() {
+			return redial.Refused, err
+		}
+		return redial.Unreachable, err
+	}
 	conn, err := grpc.NewClient("passthrough:///"+l.address,
 		grpc.WithTransportCredentials(credentials.NewTLS(config.TLS)),
-		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return config.Dial(ctx, address) }),
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			conn, err := config.Dial(ctx, address)
+			reached.Store(err == nil)
+			return conn, err
+		}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: unackedTimeout}),
 	)
 	if err != nil {
-		return false, fmt.Errorf("prepare the connection to hub member %q: %w", l.address, err)
+		return failed(fmt.Errorf("prepare the connection to hub member %q: %w", l.address, err))
 	}
 	defer func() { _ = conn.Close() }()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -118,17 +123,17 @@ func (l *link) once(ctx context.Context) (opened bool, err error) {
 	defer patience.Stop()
 	stream, err := agentv1.NewSessionsClient(conn).Session(ctx)
 	if err != nil {
-		return false, fmt.Errorf("dial hub member %q: %w", l.address, err)
+		return failed(fmt.Errorf("dial hub member %q: %w", l.address, err))
 	}
 	welcome, err := l.greet(stream)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
-		return false, err
+		return failed(err)
 	}
 	patience.Stop()
-	return true, l.carry(ctx, cancel, welcome, stream)
+	return redial.Lost, l.carry(ctx, cancel, welcome, stream)
 }
 
 func (l *link) greet(stream agentv1.Sessions_SessionClient) (*agentv1.Welcome, error) {

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -169,6 +170,18 @@ func (s *Sessions) Connected() int {
 		}
 	}
 	return n
+}
+
+// Missing lists the addresses of hub members with whom no session is open, in order.
+func (s *Sessions) Missing() []string {
+	var missing []string
+	for _, link := range s.book.all() {
+		if !link.open.Load() && !s.book.heldElsewhere(link) {
+			missing = append(missing, link.address)
+		}
+	}
+	slices.Sort(missing)
+	return missing
 }
 
 // toldTick keeps only the newest tick.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"k8s.io/client-go/rest"
+
+	"tripod.dev/tripod/member-agent/redial"
 )
 
 // Protocol is the ALPN protocol of tunnels.
@@ -33,7 +35,7 @@ type Config struct {
 	KeepAlive time.Duration
 	// ConnectTimeout bounds one attempt to dial.
 	ConnectTimeout time.Duration
-	// RedialMin and RedialMax bound the jittered wait between two attempts.
+	// RedialMin and RedialMax bound the wait between two attempts (redial.Config).
 	RedialMin time.Duration
 	RedialMax time.Duration
 	// Dial opens TCP connections; default: a net.Dialer.
@@ -53,10 +55,10 @@ func (c Config) WithDefaults() Config {
 		c.RedialMin = 200 * time.Millisecond
 	}
 	if c.RedialMax == 0 {
-		c.RedialMax = 3 * time.Second
+		c.RedialMax = 2 * time.Second
 	}
 	if c.Dial == nil {
-		var d net.Dialer
+		d := net.Dialer{Timeout: redial.Reach}
 		c.Dial = func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) }
 	}
 	if c.Logger == nil {

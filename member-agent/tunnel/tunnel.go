@@ -11,12 +11,13 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/yamux"
 	"golang.org/x/sync/errgroup"
-	"k8s.io/apimachinery/pkg/util/wait"
 
+	"tripod.dev/tripod/member-agent/redial"
 	"tripod.dev/tripod/proto/agent/frames"
 )
 
@@ -27,6 +28,10 @@ type Tunnel struct {
 	config  Config
 	proxy   *proxy
 	members chan []string // holds the newest
+
+	mu       sync.Mutex
+	open     map[string]bool // by address
+	followed []string
 }
 
 // New checks the configuration. Nothing is dialled before Run.
@@ -39,12 +44,15 @@ func New(config Config) (*Tunnel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Tunnel{config: config, proxy: proxy, members: make(chan []string, 1)}, nil
+	return &Tunnel{config: config, proxy: proxy, members: make(chan []string, 1), open: map[string]bool{}, followed: config.Members}, nil
 }
 
 // Follow makes these the members to keep tunnels to. It does not block; one call
 // at a time.
 func (t *Tunnel) Follow(members []string) {
+	t.mu.Lock()
+	t.followed = members
+	t.mu.Unlock()
 	select {
 	case <-t.members:
 	default:
@@ -90,19 +98,13 @@ func (t *Tunnel) Run(ctx context.Context) error {
 }
 
 func (t *Tunnel) keep(ctx context.Context, address string) error {
-	fresh := func() wait.Backoff {
-		return wait.Backoff{Duration: t.config.RedialMin, Factor: 1.7, Jitter: 0.5, Steps: 1 << 30, Cap: t.config.RedialMax}
-	}
-	backoff := fresh()
+	pace := redial.New(redial.Config{Min: t.config.RedialMin, Max: t.config.RedialMax})
 	for {
-		opened, err := t.once(ctx, address)
+		outcome, err := t.once(ctx, address)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if opened {
-			backoff = fresh()
-		}
-		pause := backoff.Step()
+		pause := pace.After(outcome, t.Connected() > 0)
 		t.config.Logger.Info("tunnel to hub member is not open; dialling again",
 			"member", address, "error", err, "pause", pause.Round(time.Millisecond))
 		timer := time.NewTimer(pause)
@@ -116,26 +118,59 @@ func (t *Tunnel) keep(ctx context.Context, address string) error {
 }
 
 // once holds one tunnel from dialling to its end.
-func (t *Tunnel) once(ctx context.Context, address string) (opened bool, err error) {
-	conn, err := t.dial(ctx, address)
+func (t *Tunnel) once(ctx context.Context, address string) (redial.Outcome, error) {
+	conn, outcome, err := t.dial(ctx, address)
 	if err != nil {
-		return false, err
+		return outcome, err
 	}
 	session, err := yamux.Server(frames.Joined(conn), t.yamuxConfig())
 	if err != nil {
 		_ = conn.Close()
-		return false, fmt.Errorf("start the tunnel to hub member %q: %w", address, err)
+		return redial.Refused, fmt.Errorf("start the tunnel to hub member %q: %w", address, err)
 	}
 	t.config.Logger.Info("tunnel opened", "member", address)
-	return true, t.serve(ctx, session)
+	t.opened(address, true)
+	defer t.opened(address, false)
+	return redial.Lost, t.serve(ctx, session)
 }
 
-func (t *Tunnel) dial(ctx context.Context, address string) (net.Conn, error) {
+// opened notes whether the tunnel to address is open.
+func (t *Tunnel) opened(address string, is bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if is {
+		t.open[address] = true
+		return
+	}
+	delete(t.open, address)
+}
+
+// Connected counts the members to whom a tunnel is open.
+func (t *Tunnel) Connected() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.open)
+}
+
+// Missing lists the members to whom no tunnel is open, HOST:PORT in order. It is safe
+// for concurrent use.
+func (t *Tunnel) Missing() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	missing := slices.Clone(t.followed)
+	missing = slices.DeleteFunc(missing, func(address string) bool { return t.open[address] })
+	slices.Sort(missing)
+	return missing
+}
+
+// dial opens a connection that the member has consented to; without one the outcome
+// says how far it got.
+func (t *Tunnel) dial(ctx context.Context, address string) (net.Conn, redial.Outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.config.ConnectTimeout)
 	defer cancel()
 	raw, err := t.config.Dial(ctx, address)
 	if err != nil {
-		return nil, fmt.Errorf("dial hub member %q: %w", address, err)
+		return nil, redial.Unreachable, fmt.Errorf("dial hub member %q: %w", address, err)
 	}
 	host, _, _ := net.SplitHostPort(address) // validated
 	conn := tls.Client(raw, tunnelTLS(t.config.TLS, host))
@@ -143,13 +178,13 @@ func (t *Tunnel) dial(ctx context.Context, address string) (net.Conn, error) {
 	defer stop()
 	if err := conn.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
-		return nil, fmt.Errorf("dial hub member %q: %w", address, err)
+		return nil, redial.Refused, fmt.Errorf("dial hub member %q: %w", address, err)
 	}
 	if err := t.introduce(conn); err != nil {
 		_ = raw.Close()
-		return nil, fmt.Errorf("open a tunnel to hub member %q: %w", address, err)
+		return nil, redial.Refused, fmt.Errorf("open a tunnel to hub member %q: %w", address, err)
 	}
-	return conn, nil
+	return conn, redial.Lost, nil
 }
 
 // introduce tells the replica's name and reads the member's consent.

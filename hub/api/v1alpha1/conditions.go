@@ -7,6 +7,7 @@ const (
 	ConditionReady      = "Ready"      // its API server and nodes serve
 	ConditionLeased     = "Leased"     // it holds a lease now, by the leader's clock
 	ConditionObservable = "Observable" // its agent can observe what it reports
+	ConditionConnected  = "Connected"  // every member of the hub hears it
 
 	// Placement.
 	ConditionScheduled = "Scheduled"

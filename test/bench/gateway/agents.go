@@ -21,16 +21,20 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 
+	"tripod.dev/tripod/member-agent/session"
 	"tripod.dev/tripod/member-agent/tunnel"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
 
 // Far is what runs in a process of its own at the far end: agents' tunnels, and what
 // they are measured beside.
 type Far struct {
-	// Hub is where the tunnels go to. Agents are names of clusters; all have the same
+	// Members are where the tunnels go to. Agents are names of clusters; all have the same
 	// certificate's key, and a certificate each.
-	Hub    string
-	Agents []Agent
+	Members []string
+	Agents  []Agent
+	// Sessions opens sessions as well.
+	Sessions bool
 	// Roots is the authority of the hub and of the listeners here, PEM.
 	Roots []byte
 	// API is the API server of the agents, with the credentials that they have there.
@@ -117,26 +121,60 @@ func RunFar(ctx context.Context, file string) error {
 		}
 		group.Go(func() error { return serve(ctx, listener, handler, &f) })
 	}
+	queue := newQueue()
 	for _, agent := range f.Agents {
-		t, err := f.tunnel(agent, api)
-		if err != nil {
+		if err := f.connect(ctx, group, agent, api, queue); err != nil {
 			return err
 		}
-		group.Go(func() error { return t.Run(ctx) })
 	}
 	return group.Wait()
 }
 
-func (f *Far) tunnel(agent Agent, api *Credentials) (*tunnel.Tunnel, error) {
+// connect runs an agent's tunnels, and its sessions if they are wanted.
+func (f *Far) connect(ctx context.Context, group *errgroup.Group, agent Agent, api *Credentials, queue queue) error {
 	pair, err := tls.X509KeyPair(agent.Pair.Certificate, agent.Pair.Key)
 	if err != nil {
-		return nil, fmt.Errorf("read the certificate of %s: %w", agent.Cluster, err)
+		return fmt.Errorf("read the certificate of %s: %w", agent.Cluster, err)
 	}
-	return tunnel.New(tunnel.Config{
-		Members: []string{f.Hub}, Replica: "bench", RESTConfig: api.rest(), Logger: slog.New(slog.DiscardHandler),
-		TLS: &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}, RootCAs: pool(f.Roots)},
-	})
+	config, log := &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}, RootCAs: pool(f.Roots)}, slog.New(slog.DiscardHandler)
+	tunnels, err := tunnel.New(tunnel.Config{Members: f.Members, Replica: "bench", RESTConfig: api.rest(), Logger: log, TLS: config, Dial: queue.dial})
+	if err != nil {
+		return err
+	}
+	group.Go(func() error { return tunnels.Run(ctx) })
+	if !f.Sessions {
+		return nil
+	}
+	sessions, err := session.New(session.Config{Members: f.Members, Replica: "bench", Version: "bench", Logger: log, TLS: config, Dial: queue.dial, Receiver: idle{}})
+	if err != nil {
+		return err
+	}
+	group.Go(func() error { return sessions.Run(ctx) })
+	return nil
 }
+
+// idle is an agent with nothing to do.
+type idle struct{}
+
+// Grant implements session.Receiver.
+func (idle) Grant(*agentv1.Grant, time.Time) {}
+
+// Desired implements session.Receiver.
+func (idle) Desired(string, *agentv1.DesiredState) {}
+
+// Carry implements session.Receiver.
+func (idle) Carry(context.Context, *agentv1.Directive) *agentv1.DirectiveResult {
+	return &agentv1.DirectiveResult{Outcome: agentv1.Outcome_OUTCOME_REFUSED}
+}
+
+// Stream implements session.Receiver.
+func (idle) Stream(ctx context.Context, _ func(*agentv1.AgentMessage) error) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Connected implements session.Receiver.
+func (idle) Connected(string) {}
 
 func pool(roots []byte) *x509.CertPool {
 	p := x509.NewCertPool()

@@ -247,7 +247,7 @@ func (d *doors) openFar(_ context.Context, c Config) error {
 		return err
 	}
 	address := freeport.Address(ports[0])
-	f := Far{Hub: api.HubSessions, Agents: []Agent{{"tunnel", Pair(d.agent)}}, Roots: d.roots, Proxy: address, Server: Pair(d.far),
+	f := Far{Members: []string{api.HubSessions}, Agents: []Agent{{"tunnel", Pair(d.agent)}}, Roots: d.roots, Proxy: address, Server: Pair(d.far),
 		API: &Credentials{Host: d.cluster.Config.Host, Roots: d.apiRoots, Pair: Pair(d.fromBehind)}}
 	// The bare proxy asks as the person, the agent as itself, for the person.
 	f.ProxyAs = &Credentials{Host: f.API.Host, Roots: d.apiRoots, Pair: Pair(d.person)}

@@ -13,25 +13,30 @@ import (
 	"strings"
 	"time"
 
+	"tripod.dev/tripod/failover/lease"
 	"tripod.dev/tripod/hub/identity"
 	"tripod.dev/tripod/hub/session"
+	agentv1 "tripod.dev/tripod/proto/agent/v1"
 	hubv1 "tripod.dev/tripod/proto/hub/v1"
 	"tripod.dev/tripod/test/multikind/center/pki"
 )
 
-// end is the member's end of tunnels: the hub's session server, in this process, so
-// that its memory can be read.
+// end is the member's end of sessions and tunnels: the hub's session server, in this
+// process, so that its memory can be read.
 type end struct {
+	name      string
 	folder    string
 	authority *pki.Authority
-	address   string
-	tls       *tls.Config
-	server    *session.Server
-	stop      func() error
+	// other is a second member, of the same hub.
+	other   *end
+	address string
+	tls     *tls.Config
+	server  *session.Server
+	stop    func() error
 }
 
 func newEnd(folder string) (*end, error) {
-	e := &end{folder: folder}
+	e := &end{name: "bench", folder: folder}
 	authority, err := pki.OpenAuthority(folder, "ca")
 	if err != nil {
 		return nil, err
@@ -47,8 +52,18 @@ func newEnd(folder string) (*end, error) {
 	}
 	e.tls = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{certificate}, RootCAs: pool(authority.Certificate),
 		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool(authority.Certificate)}
-	return e, e.start("127.0.0.1:0")
+	e.other = &end{name: "other", tls: e.tls}
+	if err := e.other.start("127.0.0.1:0"); err != nil {
+		return nil, err
+	}
+	if err := e.start("127.0.0.1:0"); err != nil {
+		return nil, errors.Join(err, e.other.stop())
+	}
+	return e, nil
 }
+
+// close stops both members.
+func (e *end) close() error { return errors.Join(e.stop(), e.other.stop()) }
 
 // start listens again on the address that it had.
 func (e *end) start(address string) error {
@@ -58,7 +73,7 @@ func (e *end) start(address string) error {
 	}
 	e.address = listener.Addr().String()
 	e.server, err = session.New(session.Config{
-		Name: "bench", Center: "bench", Listener: listener, TLS: e.tls, Incarnation: func() uint64 { return 1 },
+		Name: e.name, Center: "bench", Lease: slow(), Listener: listener, TLS: e.tls, Incarnation: func() uint64 { return 1 },
 		Leadership: e, Leaser: e, Admit: func(string) error { return nil }, Logger: slog.New(slog.DiscardHandler),
 		Identify: func(c *x509.Certificate) (session.Identity, error) {
 			peer, err := identity.ParsePeer(c)
@@ -81,12 +96,24 @@ func (e *end) start(address string) error {
 	return nil
 }
 
-// Leader implements session.Leadership.
-func (e *end) Leader() (string, <-chan struct{}) { return "", nil }
+// slow are few heartbeats: a thousand agents and both members are on one machine here.
+func slow() lease.Config {
+	c := lease.LAN()
+	c.Tick, c.TTL = 10*time.Second, time.Minute
+	return c
+}
 
-// Hear implements session.Leaser; tunnels have no heartbeats.
-func (e *end) Hear(context.Context, *hubv1.RelayRequest) (*hubv1.RelayResponse, error) {
-	return nil, errors.New("nobody leads")
+// Leader implements session.Leadership: each of the two leads, which is nobody's
+// concern here.
+func (e *end) Leader() (string, <-chan struct{}) { return e.name, nil }
+
+// Hear implements session.Leaser and grants nothing.
+func (e *end) Hear(_ context.Context, request *hubv1.RelayRequest) (*hubv1.RelayResponse, error) {
+	response := &hubv1.RelayResponse{}
+	for range request.GetHeartbeats() {
+		response.Grants = append(response.Grants, &agentv1.Grant{})
+	}
+	return response, nil
 }
 
 // agents are that many clusters', each with a certificate.
@@ -103,8 +130,8 @@ func (e *end) agents(n int) ([]Agent, error) {
 	return all, nil
 }
 
-// far is a process with n agents; direct, if wanted, is an address to serve on.
-func (e *end) far(self string, n int, direct string) (stop func(), err error) {
+// far is a process with n agents, with sessions if they are wanted; direct, if wanted, is an address to serve on.
+func (e *end) far(self string, n int, sessions bool, direct string) (stop func(), err error) {
 	agents, err := e.agents(n)
 	if err != nil {
 		return nil, err
@@ -113,14 +140,14 @@ func (e *end) far(self string, n int, direct string) (stop func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	f := Far{Hub: e.address, Agents: agents, Roots: e.authority.Certificate, Direct: direct, Server: Pair(server)}
+	f := Far{Members: []string{e.address, e.other.address}, Agents: agents, Sessions: sessions, Roots: e.authority.Certificate, Direct: direct, Server: Pair(server)}
 	_, stop, err = f.start(self, filepath.Join(e.folder, "far.json"))
 	return stop, err
 }
 
-// awaitTunnels returns when every one of n agents can be reached.
+// awaitTunnels returns when n agents can be reached through this member.
 func (e *end) awaitTunnels(ctx context.Context, n int) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -138,6 +165,30 @@ func (e *end) awaitTunnels(ctx context.Context, n int) error {
 		}
 	}
 	return nil
+}
+
+// awaitAgents returns when n agents have a session with this member and a tunnel to it.
+func (e *end) awaitAgents(ctx context.Context, n int) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		here := 0
+		for _, presence := range e.server.Presence() {
+			if presence.Tunnel {
+				here++
+			}
+		}
+		if here == n {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("only %d of %d agents have a session and a tunnel: %w", here, n, ctx.Err())
+		}
+	}
 }
 
 // through is a client of the first cluster's backend by way of its tunnel, direct one

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,13 +45,13 @@ func (c Config) tunnels(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, e.stop()) }()
-	if c.Wants(rowBandwidth) || c.Wants(rowStalled) {
+	defer func() { err = errors.Join(err, e.close()) }()
+	if slices.ContainsFunc([]string{rowBandwidth, rowStalled, rowBandwidthPeer, rowStalledPeer}, c.Wants) {
 		if err := c.oneTunnel(ctx, e); err != nil {
 			return err
 		}
 	}
-	if c.Wants(rowIdle) || c.Wants(rowReconnect) {
+	if slices.ContainsFunc([]string{rowIdle, rowIdleAgent, rowReconnect, rowReturn}, c.Wants) {
 		return c.manyTunnels(ctx, e)
 	}
 	return nil
@@ -62,7 +63,7 @@ func (c Config) oneTunnel(ctx context.Context, e *end) error {
 		return err
 	}
 	direct := freeport.Address(ports[0])
-	stop, err := e.far(c.Self, 1, direct)
+	stop, err := e.far(c.Self, 1, false, direct)
 	if err != nil {
 		return err
 	}
@@ -80,6 +81,9 @@ func (c Config) oneTunnel(ctx context.Context, e *end) error {
 		if err != nil {
 			return err
 		}
+	}
+	if err := c.besideRemotedialer(ctx, e, through); err != nil {
+		return err
 	}
 	if !c.Wants(rowStalled) {
 		return nil
@@ -157,29 +161,71 @@ func (c Config) stalled(ctx context.Context, client *http.Client) (float64, erro
 }
 
 func (c Config) manyTunnels(ctx context.Context, e *end) error {
+	if c.Wants(rowIdle) {
+		if err := c.idle(ctx, e, rowIdle, false); err != nil {
+			return err
+		}
+	}
+	if c.Wants(rowIdleAgent) {
+		if err := c.idle(ctx, e, rowIdleAgent, true); err != nil {
+			return err
+		}
+	}
+	if c.Wants(rowReconnect) || c.Wants(rowReturn) {
+		return c.reconnects(ctx, e)
+	}
+	return nil
+}
+
+// many starts the agents and waits until both members have all of them.
+func (c Config) many(ctx context.Context, e *end, sessions bool) (stop func(), err error) {
+	stop, err = e.far(c.Self, manyAgents, sessions, "")
+	if err != nil {
+		return nil, err
+	}
+	for _, member := range []*end{e, e.other} {
+		await := member.awaitTunnels
+		if sessions {
+			await = member.awaitAgents
+		}
+		if err := await(ctx, manyAgents); err != nil {
+			stop()
+			return nil, err
+		}
+	}
+	return stop, nil
+}
+
+func (c Config) idle(ctx context.Context, e *end, row string, sessions bool) error {
 	before := inUse()
-	stop, err := e.far(c.Self, manyAgents, "")
+	stop, err := c.many(ctx, e, sessions)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	if err := e.awaitTunnels(ctx, manyAgents); err != nil {
+	each := float64(inUse()-before) / (2 * manyAgents) // both members are here
+	return c.run(ctx, row, "B", report.Lower, way{"tripod", func(context.Context) (float64, error) { return each, nil }},
+		way{"TLS connections alone", func(ctx context.Context) (float64, error) { return e.plain(ctx, manyAgents, true) }})
+}
+
+func (c Config) reconnects(ctx context.Context, e *end) error {
+	stop, err := c.many(ctx, e, true)
+	if err != nil {
 		return err
 	}
-	if c.Wants(rowIdle) {
-		each := float64(inUse()-before) / manyAgents
-		err := c.run(ctx, rowIdle, "B", report.Lower, way{"tripod", func(context.Context) (float64, error) { return each, nil }},
-			way{"TLS connections alone", func(ctx context.Context) (float64, error) { return e.plain(ctx, manyAgents, true) }})
+	defer stop()
+	for row, away := range map[string]time.Duration{rowReconnect: 0, rowReturn: 10 * time.Second} {
+		if !c.Wants(row) {
+			continue
+		}
+		err := c.run(ctx, row, "s", report.Lower,
+			way{"tripod", func(ctx context.Context) (float64, error) { return e.restart(ctx, manyAgents, away) }},
+			way{"TLS handshakes alone, all at once", func(ctx context.Context) (float64, error) { return e.plain(ctx, manyAgents, false) }})
 		if err != nil {
 			return err
 		}
 	}
-	if !c.Wants(rowReconnect) {
-		return nil
-	}
-	return c.run(ctx, rowReconnect, "s", report.Lower,
-		way{"tripod", func(ctx context.Context) (float64, error) { return e.restart(ctx, manyAgents) }},
-		way{"TLS handshakes alone, all at once", func(ctx context.Context) (float64, error) { return e.plain(ctx, manyAgents, false) }})
+	return nil
 }
 
 // inUse is what this process holds, in bytes.
@@ -191,17 +237,22 @@ func inUse() int64 {
 	return int64(m.HeapInuse + m.StackInuse)
 }
 
-// restart is how long after the member listens again all agents have a tunnel, in
-// seconds.
-func (e *end) restart(ctx context.Context, n int) (float64, error) {
+// restart is how long after the member listens again, having been away, all agents have
+// a session and a tunnel, in seconds.
+func (e *end) restart(ctx context.Context, n int, away time.Duration) (float64, error) {
 	if err := e.stop(); err != nil {
 		return 0, err
+	}
+	select {
+	case <-time.After(away):
+	case <-ctx.Done():
+		return 0, ctx.Err()
 	}
 	if err := e.start(e.address); err != nil {
 		return 0, err
 	}
 	start := time.Now()
-	err := e.awaitTunnels(ctx, n)
+	err := e.awaitAgents(ctx, n)
 	return time.Since(start).Seconds(), err
 }
 
