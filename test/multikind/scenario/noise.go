@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -205,7 +206,27 @@ func (n noise) killAgents(ctx context.Context) error {
 	if _, err := n.fleet.Inject(ctx, fault.Fault{Kind: fault.Kill, Process: "agent", Center: center}); err != nil {
 		return err
 	}
+	if err := n.agentsRun(ctx, center); err != nil {
+		return err
+	}
 	return n.fleet.AwaitClusters(ctx)
+}
+
+// agentsRun waits until a center has an agent again. The kubelet waits longer each
+// time, up to five minutes; the cluster counts as heard for a lease after a kill.
+func (n noise) agentsRun(ctx context.Context, center string) error {
+	return n.fleet.await(ctx, 6*time.Minute, "an agent runs again in "+center, func(ctx context.Context) (string, error) {
+		status, err := n.fleet.Lab.Status(ctx)
+		if err != nil {
+			return "", err
+		}
+		for _, c := range status.Centers {
+			if c.Name == center && slices.ContainsFunc(c.Processes, func(p lab.ProcessStatus) bool { return p.Name == "agent" && p.State == lab.Running }) {
+				return "", nil
+			}
+		}
+		return "none does", nil
+	})
 }
 
 func (n noise) pause(ctx context.Context) error {
