@@ -8,8 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -176,6 +178,26 @@ func TestWhatIsUnderWayWhenItsClusterIsLost(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// kubectl fails for good on a document that ends in the middle.
+func TestADocumentThatBreaksOffIsAskedForAgain(t *testing.T) {
+	whole := `{"swagger":"` + strings.Repeat("2", 1<<20) + `"}`
+	var asked atomic.Int32
+	p := &pair{t: t, agents: map[string]string{"north-1": served(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Length", strconv.Itoa(len(whole)))
+		if asked.Add(1) == 1 {
+			_, _ = io.WriteString(w, whole[:len(whole)/2])
+			panic(http.ErrAbortHandler)
+		}
+		_, _ = io.WriteString(w, whole)
+	}))}}
+	p.open()
+	got, err := kubernetes.NewForConfigOrDie(p.config()).RESTClient().Get().AbsPath("/openapi/v2").DoRaw(t.Context())
+	if err != nil || string(got) != whole || asked.Load() != 2 {
+		t.Errorf("%d of %d bytes after %d questions: %v", len(got), len(whole), asked.Load(), err)
 	}
 }
 

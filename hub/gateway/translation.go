@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
@@ -20,6 +21,9 @@ const (
 	maxRequest = 4 << 20
 	// maxAnswer bounds what is held of one answer to translate it.
 	maxAnswer = 256 << 20
+	// maxDocument is more than the description of what a server can do has; it is held
+	// for a moment.
+	maxDocument = 32 << 20
 )
 
 // unstamp takes the marks from what the client sends. A version of another
@@ -140,6 +144,9 @@ var errTooLarge = fmt.Errorf("the answer has more than %d MiB: ask for less at a
 
 // answer marks the versions in what the cluster says.
 func (v *voyage) answer(response *http.Response) error {
+	if v.discovers() {
+		return hold(response)
+	}
 	if !v.translates() || response.Body == nil || response.Body == http.NoBody || response.StatusCode == http.StatusSwitchingProtocols {
 		return nil
 	}
@@ -176,5 +183,39 @@ func (v *voyage) answer(response *http.Response) error {
 	response.Body, response.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	response.TransferEncoding = nil
 	response.Header.Set("Content-Length", strconv.Itoa(len(body)))
+	return nil
+}
+
+// discovers is true for the documents that tell what the API server can do. Every
+// kubectl apply reads some, up to megabytes, and fails for good on one that ends in the
+// middle.
+func (v *voyage) discovers() bool {
+	if v.writes || v.info.IsResourceRequest {
+		return false
+	}
+	for _, root := range []string{"/openapi", "/apis", "/api", "/version"} {
+		if rest, ok := strings.CutPrefix(v.info.Path, root); ok && (rest == "" || rest[0] == '/') {
+			return true
+		}
+	}
+	return false
+}
+
+// hold passes nothing of an answer on before all of it is here, so that a client can be
+// told to ask again. One above maxDocument begins when so much is here.
+func hold(response *http.Response) error {
+	if response.Body == nil || response.Body == http.NoBody || response.StatusCode == http.StatusSwitchingProtocols {
+		return nil
+	}
+	from := response.Body
+	body, err := io.ReadAll(io.LimitReader(from, maxDocument))
+	if err != nil {
+		_ = from.Close() // it is broken
+		return &cutError{fmt.Errorf("read its answer: %w", err)}
+	}
+	response.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(body), from), from}
 	return nil
 }
