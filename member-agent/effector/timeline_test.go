@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"tripod.dev/tripod/failover/driver/postgresql/wal"
 	"tripod.dev/tripod/failover/guard"
 	"tripod.dev/tripod/failover/guard/volume"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
@@ -106,25 +108,29 @@ func TestAStandbyAheadOnAnOlderTimelineIsNeverCounted(t *testing.T) {
 }
 
 // A replica whose receiver has just found a new timeline has its history and a file
-// for its log, in which nothing has arrived. Stopped in that moment it holds no more
-// than before, and follows the new primary as if it had not looked.
+// for its log, in which nothing has arrived, or a piece of the log before the fork.
+// Stopped in that moment it holds no more than before, and follows the new primary as
+// if it had not looked.
 func TestAFileOfATimelineIsNotItsLog(t *testing.T) {
-	getsOntoATimeline(t, func(string) []byte { return make([]byte, segment) })
+	t.Run("an empty one", func(t *testing.T) {
+		getsOntoATimeline(t, func([]byte, wal.LSN) []byte { return make([]byte, segment) })
+	})
+	t.Run("one with what comes before the fork", func(t *testing.T) {
+		getsOntoATimeline(t, func(log []byte, fork wal.LSN) []byte {
+			return append(slices.Clone(log[:fork%segment]), make([]byte, segment-fork%segment)...)
+		})
+	})
 }
 
 // The same one, stopped a moment later, holds a part of the new timeline's log. Who
 // began that timeline it was never told, and its log has to tell.
-func TestAReplicaIsAskedWhoBeganItsTimeline(t *testing.T) {
-	getsOntoATimeline(t, func(file string) []byte {
-		log, err := os.ReadFile(file)
-		must(t, err)
-		return log
-	})
+func TestAPieceOfATimelineTellsWhoseItIs(t *testing.T) {
+	getsOntoATimeline(t, func(log []byte, _ wal.LSN) []byte { return log })
 }
 
 // getsOntoATimeline puts a file of the new timeline into a remote copy that nobody has
 // made to follow the new primary, and has it do so.
-func getsOntoATimeline(t *testing.T, received func(file string) []byte) {
+func getsOntoATimeline(t *testing.T, received func(log []byte, fork wal.LSN) []byte) {
 	t.Helper()
 	f := newFleet(t, "north-1", "north-2", "south-1")
 	f.form()
@@ -142,7 +148,11 @@ func getsOntoATimeline(t *testing.T, received func(file string) []byte) {
 	history, file := "00000002.history", fmt.Sprintf("00000002%08X%08X", at/segment/256, at/segment%256)
 	text, err := os.ReadFile(filepath.Join(log("north-2"), history))
 	must(t, err)
-	for name, content := range map[string][]byte{history: text, file: received(filepath.Join(log("north-2"), file))} {
+	came, err := wal.ParseHistory(string(text), 2)
+	must(t, err)
+	whole, err := os.ReadFile(filepath.Join(log("north-2"), file))
+	must(t, err)
+	for name, content := range map[string][]byte{history: text, file: received(whole, came.End(1))} {
 		path := filepath.Join(log("south-1"), name)
 		must(t, os.WriteFile(path, content, 0o600))
 		must(t, os.Chown(path, int(owner.Sys().(*syscall.Stat_t).Uid), int(owner.Sys().(*syscall.Stat_t).Gid)))

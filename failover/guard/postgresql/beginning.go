@@ -43,8 +43,10 @@ func (e *Copies) beginning(ctx context.Context, own wal.History) (log []byte, fr
 		return string(out), err
 	}
 	text, err := dump("--limit", fmt.Sprint(recordsOfAPromotion))
-	if err != nil {
-		return nil, 0, ctx.Err() // no record is there
+	if endsThere(err) {
+		return nil, 0, nil
+	} else if err != nil {
+		return nil, 0, fmt.Errorf("read where timeline %d begins: %w", own.Current, err)
 	}
 	records := throughPromotion(text, own.Current)
 	if records == 0 {

@@ -171,11 +171,17 @@ func (p *place) readLog(ctx context.Context, timeline int64, from wal.LSN) (*log
 		return nil, ctx.Err()
 	}
 	stats, parseErr := parseStats(string(out))
-	if parseErr != nil {
-		// pg_waldump always ends with an error where the log ends.
+	if parseErr != nil || stats == nil && !endsThere(err) {
 		return nil, fmt.Errorf("read the log of timeline %d from %v: %w", timeline, from, errors.Join(parseErr, err))
 	}
 	return stats, nil
+}
+
+// endsThere is true when pg_waldump says that no record is where it was told to begin;
+// it ends with an error where the log ends. That it could not be run, or was killed, is
+// no word about the log.
+func endsThere(err error) bool {
+	return err != nil && (strings.Contains(err.Error(), "could not find a valid record after") || strings.Contains(err.Error(), "header specifies 0 bytes"))
 }
 
 // stretch is the file of a timeline in which a position is, and the last of those

@@ -1,6 +1,7 @@
 package postgresql
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -118,5 +119,23 @@ func TestThroughPromotion(t *testing.T) {
 				t.Errorf("got %d records, want %d", got, c.want)
 			}
 		})
+	}
+}
+
+// A tool that was killed says nothing about the log; files are removed on its word.
+func TestEndsThere(t *testing.T) {
+	for text, want := range map[string]bool{
+		"pg_waldump: exit status 1: pg_waldump: error: could not find a valid record after 0/5000800":       true,
+		"pg_waldump: exit status 1: pg_waldump: error: WAL segment size must be … header specifies 0 bytes": true,
+		"pg_waldump: signal: killed: ":                                                             false,
+		"start pg_waldump: fork/exec: resource temporarily unavailable":                            false,
+		"pg_waldump: exit status 1: pg_waldump: error: could not open file \"0000\": No such file": false,
+	} {
+		if got := endsThere(errors.New(text)); got != want {
+			t.Errorf("%s: %t, want %t", text, got, want)
+		}
+	}
+	if endsThere(nil) {
+		t.Error("no error is no end")
 	}
 }
