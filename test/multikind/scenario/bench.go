@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -50,6 +49,10 @@ type samples struct {
 func Bench(ctx context.Context, config BenchConfig) error {
 	start := time.Now()
 	tell := func(line string) { fmt.Fprintf(config.Tell, "%6.1fs  %s\n", time.Since(start).Seconds(), line) }
+	journals, err := emptyJournals(config.Folder)
+	if err != nil {
+		return err
+	}
 	fleet, err := Boot(ctx, config.Lab, tell)
 	if err != nil {
 		return err
@@ -57,7 +60,7 @@ func Bench(ctx context.Context, config BenchConfig) error {
 	if err := fleet.Deploy(ctx); err != nil {
 		return err
 	}
-	business, err := fleet.OpenBusiness(ctx, filepath.Join(config.Folder, "journals"), fmt.Sprintf("bench%d", start.Unix()))
+	business, err := fleet.OpenBusiness(ctx, journals, fmt.Sprintf("bench%d", start.Unix()))
 	if err != nil {
 		return err
 	}

@@ -48,9 +48,9 @@ func Demo(ctx context.Context, config DemoConfig) error {
 	start := time.Now()
 	tell := func(line string) { fmt.Fprintf(config.Out, "%6.1fs  %s\n", time.Since(start).Seconds(), line) }
 	chapter := func(title string) { fmt.Fprintf(config.Out, "\n== %s\n", title) }
-	journals := filepath.Join(config.Folder, "journals")
-	if err := os.RemoveAll(journals); err != nil {
-		return fmt.Errorf("clear the journals: %w", err)
+	journals, err := emptyJournals(config.Folder)
+	if err != nil {
+		return err
 	}
 
 	chapter("Three centers, a Kubernetes cluster in each, a hub across them")

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -49,6 +51,17 @@ func (f *Fleet) Deploy(ctx context.Context) error {
 		return err
 	}
 	return f.AwaitApplication(ctx, 3*time.Minute)
+}
+
+// emptyJournals is the folder of the clients' journals in folder. What an earlier run
+// has left there is removed: its lab, and the ledger that it is about, may be gone, and
+// an audit would miss each of its transfers.
+func emptyJournals(folder string) (string, error) {
+	journals := filepath.Join(folder, "journals")
+	if err := os.RemoveAll(journals); err != nil {
+		return "", fmt.Errorf("clear the journals: %w", err)
+	}
+	return journals, nil
 }
 
 // OpenBusiness makes the ledger's tables and returns the business, without

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -50,6 +49,10 @@ func Noise(ctx context.Context, config NoiseConfig) error {
 	if config.Seed == 0 {
 		config.Seed = uint64(start.UnixNano())
 	}
+	journals, err := emptyJournals(config.Folder)
+	if err != nil {
+		return err
+	}
 	fleet, err := Boot(ctx, config.Lab, tell)
 	if err != nil {
 		return err
@@ -57,7 +60,7 @@ func Noise(ctx context.Context, config NoiseConfig) error {
 	if err := fleet.Deploy(ctx); err != nil {
 		return err
 	}
-	business, err := fleet.OpenBusiness(ctx, filepath.Join(config.Folder, "journals"), fmt.Sprintf("noise%d", start.Unix()))
+	business, err := fleet.OpenBusiness(ctx, journals, fmt.Sprintf("noise%d", start.Unix()))
 	if err != nil {
 		return err
 	}
