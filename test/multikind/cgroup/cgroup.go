@@ -230,7 +230,11 @@ func hierarchies() ([]string, error) {
 
 func inherit(parent, child string, files ...string) error {
 	for _, file := range files {
-		value, err := os.ReadFile(filepath.Join(parent, file))
+		var value []byte
+		err := online(func() (err error) {
+			value, err = os.ReadFile(filepath.Join(parent, file))
+			return err
+		})
 		if err != nil {
 			return fmt.Errorf("read cgroup: %w", err)
 		}
@@ -241,14 +245,21 @@ func inherit(parent, child string, files ...string) error {
 	return nil
 }
 
-// set writes a cgroup's file. A folder that another goroutine has just made is there
-// a moment before its group is, and answers ENODEV until then.
+// set writes a cgroup's file.
 func set(file string, value []byte) error {
+	return online(func() error { return os.WriteFile(file, value, 0o644) })
+}
+
+// online does something with a file of a cgroup. A folder that another goroutine has
+// just made is there a moment before its files are, and those a moment before they can
+// be used.
+func online(do func() error) error {
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
 	for deadline := time.Now().Add(time.Second); ; <-ticker.C {
-		err := os.WriteFile(file, value, 0o644)
-		if !errors.Is(err, unix.ENODEV) || time.Now().After(deadline) {
+		err := do()
+		early := errors.Is(err, unix.ENODEV) || errors.Is(err, fs.ErrNotExist)
+		if !early || time.Now().After(deadline) {
 			return err
 		}
 	}
