@@ -83,11 +83,11 @@ func (q question) discount(s *Snapshot, a *v1alpha1.Approval) string {
 		return "it was made before the question was asked"
 	case len(q.policy.Groups) > 0 && !intersects(q.policy.Groups, a.Spec.ApproverGroups):
 		return fmt.Sprintf("%s is in none of the groups %v", a.Spec.Approver, q.policy.Groups)
-	case a.Spec.Decision == v1alpha1.DecisionApprove && q.loss != nil && q.loss.Possible &&
-		(a.Spec.AcceptLoss == nil || a.Spec.AcceptLoss.Seconds < q.loss.Seconds):
+	case a.Spec.Decision == v1alpha1.DecisionApprove && !q.loss.AcceptedBy(a.Spec.AcceptLoss):
+		if accepted := a.Spec.AcceptLoss; accepted != nil && accepted.Seconds >= q.loss.Seconds {
+			return "it does not say that the loss may be unknown: tripodctl approve --accept-loss unknown"
+		}
 		return "it does not accept the possible loss: " + extent(q.loss)
-	case a.Spec.Decision == v1alpha1.DecisionApprove && q.loss != nil && q.loss.Possible && q.loss.Extent == v1alpha1.LossUnknown && a.Spec.AcceptLoss.Extent != v1alpha1.LossUnknown:
-		return "it does not say that the loss may be unknown: tripodctl approve --accept-loss unknown"
 	}
 	return ""
 }

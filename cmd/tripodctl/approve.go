@@ -89,16 +89,13 @@ func checkApproval(ctx context.Context, api client.Client, spec v1alpha1.Approva
 	if run.Status.Phase != v1alpha1.RunAwaitingApproval && run.Status.Phase != v1alpha1.RunPaused && !asks {
 		return fmt.Errorf("the run %s is %s and waits for nobody", run.Name, run.Status.Phase)
 	}
-	loss, accepted := run.Status.Loss, spec.AcceptLoss
-	if spec.Decision != v1alpha1.DecisionApprove || loss == nil || !loss.Possible {
+	loss := run.Status.Loss
+	if spec.Decision != v1alpha1.DecisionApprove || loss.AcceptedBy(spec.AcceptLoss) {
 		return nil
 	}
 	shown := strconv.FormatInt(loss.Seconds, 10)
 	if loss.Extent == v1alpha1.LossUnknown {
 		shown = lossUnknown
 	}
-	if accepted == nil || accepted.Seconds < loss.Seconds || loss.Extent == v1alpha1.LossUnknown && accepted.Extent != loss.Extent {
-		return fmt.Errorf("the run %s may lose writes (%s): repeat with --accept-loss %s if you accept that", run.Name, loss.Message, shown)
-	}
-	return nil
+	return fmt.Errorf("the run %s may lose writes (%s): repeat with --accept-loss %s if you accept that", run.Name, loss.Message, shown)
 }

@@ -189,10 +189,6 @@ func (c *ClusterStatus) fillVantages(name string, status *v1alpha1.ClusterStatus
 		v.Connected = false
 		byMember[v.Member] = v
 	}
-	members, left := c.members(), func(string, v1alpha1.Vantage) bool { return false }
-	if members != nil {
-		left = func(member string, _ v1alpha1.Vantage) bool { return !slices.Contains(members, member) }
-	}
 	heardBy := c.config.Vantages.HeardBy(name)
 	for _, m := range c.config.Vantages.Members() {
 		age, heard := heardBy[m.Member]
@@ -207,7 +203,9 @@ func (c *ClusterStatus) fillVantages(name string, status *v1alpha1.ClusterStatus
 		}
 		byMember[m.Member] = v
 	}
-	maps.DeleteFunc(byMember, left)
+	if members := c.members(); members != nil { // who left is no vantage
+		maps.DeleteFunc(byMember, func(member string, _ v1alpha1.Vantage) bool { return !slices.Contains(members, member) })
+	}
 	status.Vantages = nil
 	for _, member := range slices.Sorted(maps.Keys(byMember)) {
 		status.Vantages = append(status.Vantages, byMember[member])

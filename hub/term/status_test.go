@@ -40,13 +40,7 @@ func TestClusterStatusFollowsTheCluster(t *testing.T) {
 		f := facts{}
 		w := &writer{t: t, store: d.store}
 		status := NewClusterStatus(ClusterStatusConfig{Fleet: d.committed, Leases: d.leases, Vantages: d.vantages, Facts: f, Writer: w}, time.Second)
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			_ = status.Run(ctx, 7)
-		}()
-		defer func() { cancel(); <-done }()
+		defer runStatus(t, status)()
 		seq := uint64(0)
 		pass := func(heard bool, d_ time.Duration, change func(*agentv1.Heartbeat)) {
 			for range int(d_ / time.Second) {
@@ -110,13 +104,7 @@ func TestAClusterThatOneMemberDoesNotHearIsConnectedInPart(t *testing.T) {
 		hub := []string{"a", "b"}
 		status := NewClusterStatus(ClusterStatusConfig{Fleet: d.committed, Leases: d.leases, Vantages: d.vantages, Facts: facts{},
 			Writer: &writer{t: t, store: d.store}, Members: func() []string { return hub }}, time.Second)
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			_ = status.Run(ctx, 7)
-		}()
-		defer func() { cancel(); <-done }()
+		defer runStatus(t, status)()
 		seq := uint64(0)
 		expect := func(status metav1.ConditionStatus, reason string, through ...string) {
 			t.Helper()
@@ -164,13 +152,7 @@ func TestANewLeaderListensBeforeItCallsAClusterSilent(t *testing.T) {
 		defer d.lead(t)()
 		w := &writer{t: t, store: d.store}
 		status := NewClusterStatus(ClusterStatusConfig{Fleet: d.committed, Leases: d.leases, Vantages: d.vantages, Facts: facts{}, Writer: w}, time.Second)
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			_ = status.Run(ctx, 7)
-		}()
-		defer func() { cancel(); <-done }()
+		defer runStatus(t, status)()
 		elapse(2 * time.Second)
 		if w.writes != 0 {
 			t.Error("a leader that has listened for two ticks wrote a status")
@@ -197,13 +179,7 @@ func TestAClusterThatNeverJoinedHasNoVantage(t *testing.T) {
 		defer d.lead(t)()
 		w := &writer{t: t, store: d.store}
 		status := NewClusterStatus(ClusterStatusConfig{Fleet: d.committed, Leases: d.leases, Vantages: d.vantages, Facts: facts{}, Writer: w}, time.Second)
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			_ = status.Run(ctx, 7)
-		}()
-		defer func() { cancel(); <-done }()
+		defer runStatus(t, status)()
 		for seq := range uint64(12) {
 			if _, err := d.leaser.Hear(t.Context(), beat("a", "north-1", seq+1)); err != nil {
 				t.Fatal(err)
@@ -227,4 +203,15 @@ func TestAClusterThatNeverJoinedHasNoVantage(t *testing.T) {
 			}
 		}
 	})
+}
+
+// runStatus has a leader keep the status of clusters until it is told to stop.
+func runStatus(t *testing.T, status *ClusterStatus) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = status.Run(ctx, 7)
+	}()
+	return func() { cancel(); <-done }
 }
