@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"tripod.dev/tripod/failover/driver"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
@@ -52,26 +51,22 @@ func (d *Driver) sharedOrigins(ctx context.Context, g *guarded) (map[int64]strin
 	}
 	theirs := primary.origins()
 	present := slices.Max(append(slices.Collect(maps.Keys(theirs)), 0))
-	waiting, cancel := context.WithTimeout(ctx, attachGrace)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	var shared, other bool
+	graced(ctx, func(context.Context) bool {
 		own := d.ownOrigins(ctx, g)
 		for timeline, mine := range own {
-			if theirs[timeline] != "" && theirs[timeline] != mine {
-				return nil, nil
-			}
+			other = other || theirs[timeline] != "" && theirs[timeline] != mine
 		}
-		if own[present] != "" {
-			return theirs, nil
-		}
-		select {
-		case <-tick.C:
-		case <-waiting.Done():
-			return nil, ctx.Err()
-		}
+		shared = !other && own[present] != ""
+		return shared || other
+	})
+	switch {
+	case shared:
+		return theirs, nil
+	case other:
+		return nil, nil
 	}
+	return nil, ctx.Err()
 }
 
 // note has the volume remember who began the timelines of a replica that follows the

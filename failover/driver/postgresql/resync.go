@@ -174,20 +174,25 @@ func (g *guarded) follow(ctx context.Context, origins map[int64]string) error {
 }
 
 // awaitStream waits a little until a replica receives the log.
-func (d *Driver) awaitStream(ctx context.Context, set driver.Dataset) driver.Observation {
+func (d *Driver) awaitStream(ctx context.Context, set driver.Dataset) (o driver.Observation) {
+	graced(ctx, func(ctx context.Context) bool {
+		o = d.Observe(ctx, set)
+		return o.State == driver.StateStreaming || o.State == driver.StateCatchingUp
+	})
+	return o
+}
+
+// graced asks until it is met, for attachGrace at most.
+func graced(ctx context.Context, met func(ctx context.Context) bool) {
 	ctx, cancel := context.WithTimeout(ctx, attachGrace)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		o := d.Observe(ctx, set)
-		if o.State == driver.StateStreaming || o.State == driver.StateCatchingUp {
-			return o
-		}
+	for !met(ctx) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return o
+			return
 		}
 	}
 }

@@ -18,61 +18,46 @@ const recordsOfAPromotion = 8
 // the promotion. That holds the promotion's time in microseconds, so it is what tells
 // two timelines of one number apart. It is empty when the copy has no such record:
 // on timeline 1, when the file is gone, and when the record is not here yet.
-func (e *Copies) beginning(ctx context.Context, own wal.History) (log []byte, from wal.LSN, err error) {
-	if len(own.Ended) == 0 {
-		return nil, 0, nil
+func (e *Copies) beginning(ctx context.Context, own wal.History) (log []byte, position string, err error) {
+	parent, begun := own.Parent()
+	if !begun {
+		return nil, "", nil
 	}
-	from = own.Ended[len(own.Ended)-1].LSN
+	from := parent.LSN
 	segments, size, err := e.segments()
 	if err != nil {
-		return nil, 0, err
+		return nil, "", err
 	}
 	first, last, found := stretch(segments, size, own.Current, from)
 	if !found {
-		return nil, 0, nil
+		return nil, "", nil
 	}
-	dump := func(more ...string) (string, error) {
-		args := append([]string{"--path", e.data("pg_wal"), "--start", from.String()}, more...)
-		out, err := e.tool(ctx, "", "pg_waldump", append(args, first, last)...)
-		if ctx.Err() != nil {
-			return "", ctx.Err()
-		}
-		if len(out) > 0 {
-			err = nil // it ends with an error where the log ends
-		}
-		return string(out), err
-	}
-	text, err := dump("--limit", fmt.Sprint(recordsOfAPromotion))
-	if endsThere(err) {
-		return nil, 0, nil
-	} else if err != nil {
-		return nil, 0, fmt.Errorf("read where timeline %d begins: %w", own.Current, err)
+	text, err := e.dump(ctx, from, first, last, "--limit", fmt.Sprint(recordsOfAPromotion))
+	if err != nil {
+		return nil, "", err
 	}
 	records := throughPromotion(text, own.Current)
 	if records == 0 {
-		return nil, 0, nil
+		return nil, "", nil
 	}
-	if text, err = dump("--limit", fmt.Sprint(records), "--stats=record"); err != nil {
-		return nil, 0, err
-	}
-	stats, err := parseStats(text)
+	stats, err := e.sum(ctx, from, first, last, "--limit", fmt.Sprint(records))
 	if err != nil || stats == nil || stats.end <= from {
-		return nil, 0, err
+		return nil, "", err
 	}
 	offset := int64(from) % size
 	if offset+int64(stats.end-from) > size {
-		return nil, 0, nil // it goes on in another file: as rare as it is short
+		return nil, "", nil // it goes on in another file: as rare as it is short
 	}
 	file, err := os.Open(e.data("pg_wal", first))
 	if err != nil {
-		return nil, 0, err
+		return nil, "", err
 	}
 	defer func() { _ = file.Close() }() // only read
 	log = make([]byte, stats.end-from)
 	if _, err := file.ReadAt(log, offset); err != nil {
-		return nil, 0, fmt.Errorf("read where timeline %d begins: %w", own.Current, err)
+		return nil, "", fmt.Errorf("read where timeline %d begins: %w", own.Current, err)
 	}
-	return log, from, nil
+	return log, from.String(), nil
 }
 
 // throughPromotion is how many records pg_waldump has printed up to that of the

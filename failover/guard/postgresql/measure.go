@@ -102,8 +102,9 @@ func (e *Copies) Measure(ctx context.Context, source *agentv1.SourceFacts) (*age
 		d.Bytes = int64(end - at)
 	}
 	d.EndPosition = end.String()
-	log, from, err := e.beginning(ctx, own)
-	d.Beginning, d.BeginningPosition = log, from.String()
+	if own.Current == timeline {
+		d.Beginning, d.BeginningPosition, err = e.beginning(ctx, own)
+	}
 	return d, err
 }
 
@@ -166,15 +167,39 @@ func (p *place) readLog(ctx context.Context, timeline int64, from wal.LSN) (*log
 	if !found {
 		return nil, nil
 	}
-	out, err := p.tool(ctx, "", "pg_waldump", "--path", p.data("pg_wal"), "--start", from.String(), "--stats=record", first, last)
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
+	return p.sum(ctx, from, first, last)
+}
+
+// sum sums up what the files from first to last hold from a position on.
+func (p *place) sum(ctx context.Context, from wal.LSN, first, last string, more ...string) (*logStats, error) {
+	text, err := p.dump(ctx, from, first, last, append(more, "--stats=record")...)
+	if err != nil || text == "" {
+		return nil, err
 	}
-	stats, parseErr := parseStats(string(out))
-	if parseErr != nil || stats == nil && !endsThere(err) {
-		return nil, fmt.Errorf("read the log of timeline %d from %v: %w", timeline, from, errors.Join(parseErr, err))
+	stats, err := parseStats(text)
+	if err == nil && stats == nil {
+		err = errors.New("pg_waldump has printed no statistics")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the log in %s from %v: %w", first, from, err)
 	}
 	return stats, nil
+}
+
+// dump is what pg_waldump prints of the files from first to last, from a position on;
+// nothing when no record is there. It ends with an error where the log ends.
+func (p *place) dump(ctx context.Context, from wal.LSN, first, last string, more ...string) (string, error) {
+	args := append([]string{"--path", p.data("pg_wal"), "--start", from.String()}, more...)
+	out, err := p.tool(ctx, "", "pg_waldump", append(args, first, last)...)
+	switch {
+	case ctx.Err() != nil:
+		return "", ctx.Err()
+	case len(out) > 0 || endsThere(err):
+		return string(out), nil
+	case err != nil:
+		return "", fmt.Errorf("read the log in %s from %v: %w", first, from, err)
+	}
+	return "", fmt.Errorf("read the log in %s from %v: pg_waldump has printed nothing", first, from)
 }
 
 // endsThere is true when pg_waldump says that no record is where it was told to begin;

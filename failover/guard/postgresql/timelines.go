@@ -31,10 +31,10 @@ func (p *place) history(ctx context.Context, c control) (wal.History, error) {
 	}
 	for {
 		h, err := p.historyOf(current)
-		if err != nil || current <= c.timeline || len(h.Ended) == 0 {
+		parent, begun := h.Parent()
+		if err != nil || current <= c.timeline || !begun {
 			return h, err
 		}
-		parent := h.Ended[len(h.Ended)-1]
 		stats, err := p.readLog(ctx, current, parent.LSN)
 		if err != nil || stats != nil {
 			return h, err

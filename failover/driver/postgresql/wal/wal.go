@@ -103,6 +103,15 @@ func (h History) End(t int64) LSN {
 	return 0
 }
 
+// Parent is the timeline from which the present one was begun, and where; ok is false
+// on the first one.
+func (h History) Parent() (parent End, ok bool) {
+	if len(h.Ended) == 0 {
+		return End{}, false
+	}
+	return h.Ended[len(h.Ended)-1], true
+}
+
 // Next returns the timeline that follows t in h, zero when t is the present one
 // or not in h.
 func (h History) Next(t int64) int64 {
