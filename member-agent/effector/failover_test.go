@@ -127,7 +127,7 @@ func (f *fleet) form() {
 	for name := range f.centers {
 		f.powerOn(name)
 	}
-	wait(f.t, 10*time.Second, "guard of north-1", func() bool { return f.observed("north-1").GetGuardKnown() })
+	f.awaitGuard("north-1")
 	f.must("north-1", agentv1.Verb_VERB_PROMOTE, nil)
 	f.query("north-1", func(conn *pgx.Conn) error {
 		_, err := conn.Exec(context.Background(), "CREATE TABLE transfer (id int PRIMARY KEY); CREATE TABLE bulk (id int, filler text)")
@@ -296,9 +296,7 @@ func TestDivergenceThatMayHaveBeenAcknowledgedNeedsAnApproval(t *testing.T) {
 	<-l.done
 	f.powerOff("north-1")
 	f.powerOff("north-2")
-	f.silence("south-1", false)
-	f.powerOn("south-1")
-	wait(t, 10*time.Second, "guard of south-1", func() bool { return f.observed("south-1").GetGuardKnown() })
+	f.comeBack("south-1")
 	f.failOver("south-1")
 
 	f.silence("north-1", false)

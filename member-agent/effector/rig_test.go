@@ -391,6 +391,19 @@ func (f *fleet) waitState(name, state string) {
 	wait(f.t, 30*time.Second, name+" is "+state, func() bool { return f.observed(name).GetState() == state })
 }
 
+func (f *fleet) awaitGuard(name string) {
+	f.t.Helper()
+	wait(f.t, 10*time.Second, "guard of "+name, func() bool { return f.observed(name).GetGuardKnown() })
+}
+
+// comeBack returns a center that was without power and without grants, as far as its guard.
+func (f *fleet) comeBack(name string) {
+	f.t.Helper()
+	f.silence(name, false)
+	f.powerOn(name)
+	f.awaitGuard(name)
+}
+
 // wait looks at a condition until it holds; it fails after the deadline.
 func wait(t *testing.T, limit time.Duration, what string, met func() bool) {
 	t.Helper()

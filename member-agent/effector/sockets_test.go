@@ -62,7 +62,7 @@ func TestPostgreSQLBehindASocketConforms(t *testing.T) {
 	f := newFleet(t, "north-1")
 	f.commit(func() { f.primary, f.epoch, f.syncSet = "north-1", 1, []string{"north-1"} })
 	f.powerOn("north-1")
-	wait(t, 10*time.Second, "guard of north-1", func() bool { return f.observed("north-1").GetGuardKnown() })
+	f.awaitGuard("north-1")
 	a := &aside{Driver: f.centers["north-1"].effector.BuiltIn("postgresql"), path: filepath.Join(f.dir, "s")}
 	a.start(t)
 	t.Cleanup(func() { a.stop() })

@@ -83,9 +83,7 @@ func TestAStandbyAheadOnAnOlderTimelineIsNeverCounted(t *testing.T) {
 	// that it knows.
 	f.silence("south-1", true)
 	f.powerOff("north-1")
-	f.silence("north-2", false)
-	f.powerOn("north-2")
-	wait(t, 10*time.Second, "guard of north-2", func() bool { return f.observed("north-2").GetGuardKnown() })
+	f.comeBack("north-2")
 	f.failOver("north-2")
 	f.silence("north-1", false)
 	f.powerOn("north-1")
@@ -237,9 +235,7 @@ func (f *fleet) twoOfOneNumber() {
 	wait(f.t, 10*time.Second, "the replica has what was written", func() bool { return f.position("north-1") >= at })
 	f.powerOff("north-2")
 	f.powerOff("north-1")
-	f.silence("south-1", false)
-	f.powerOn("south-1")
-	wait(f.t, 10*time.Second, "guard of south-1", func() bool { return f.observed("south-1").GetGuardKnown() })
+	f.comeBack("south-1")
 	f.failOver("south-1")
 	owned("south-1")
 }
@@ -262,9 +258,7 @@ func TestAReplicaThatReconnectedByItselfIsKnownByItsLog(t *testing.T) {
 		f.waitState("south-2", "Streaming")
 		f.reconnected("south-1")
 		f.powerOff("north-1")
-		f.silence("south-2", false)
-		f.powerOn("south-2")
-		wait(f.t, 10*time.Second, "guard of south-2", func() bool { return f.observed("south-2").GetGuardKnown() })
+		f.comeBack("south-2")
 		f.failOver("south-2")
 		f.onTimeline("south-2", 3)
 		f.silence("south-1", false)
@@ -286,7 +280,7 @@ func (f *fleet) reconnected(replica string) {
 		wait(f.t, 20*time.Second, "all copies hold the same", func() bool {
 			at := f.position(primary)
 			for name, c := range f.centers {
-				if c.guard != nil && name != replica && f.position(name) != at {
+				if c.guard != nil && name != replica && name != primary && f.received(name) != at {
 					return false
 				}
 			}
@@ -314,7 +308,7 @@ func (f *fleet) reconnected(replica string) {
 	f.failOver("north-1")
 	f.onTimeline(replica, 3)
 	at := f.position("north-1")
-	wait(f.t, 20*time.Second, replica+" has log of the new timeline", func() bool { return f.position(replica) >= at })
+	wait(f.t, 20*time.Second, replica+" has log of the new timeline", func() bool { return f.received(replica) >= at })
 	f.powerOff(replica)
 	wait(f.t, 10*time.Second, "the agent notices that "+replica+" is gone", func() bool { return !f.observed(replica).GetGuardKnown() })
 	f.forget(replica, 3)
