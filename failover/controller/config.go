@@ -26,6 +26,9 @@ type Leases interface {
 	// revision below revision (every lease, if revision is 0) is surely over,
 	// and the age of the last such renewal.
 	Fence(cluster string, revision int64) (over bool, age time.Duration)
+	// FenceIn is how long it takes until Fence says over, if no renewal below
+	// revision comes any more; 0 when it does already.
+	FenceIn(cluster string, revision int64) time.Duration
 	// Steady is for how long the hub has been renewing leases without a pause of
 	// a lease's length, as far as this member knows.
 	Steady() time.Duration
@@ -103,7 +106,7 @@ type Config struct {
 	Signer crypto.Signer
 
 	Engine failover.Config
-	// Tick is the pace of turns when nothing wakes the engine.
+	// Tick is the pace of turns when nothing wakes the engine and no lease ends.
 	Tick time.Duration
 	// WriteTimeout bounds one write.
 	WriteTimeout time.Duration

@@ -47,6 +47,9 @@ type Controller struct {
 	started   time.Time
 	woken     chan struct{}
 	detection failover.Detection
+	// next is when the next turn comes, on uptime's clock, if nothing wakes the engine
+	// before: a tick later, or when a lease ends, because a failover waits for that.
+	next time.Duration
 	// since and afterOutage describe the term: see failover.Fleet.
 	since       time.Duration
 	afterOutage *bool
@@ -159,9 +162,8 @@ func (c *Controller) Run(ctx context.Context) error {
 	if err := c.prepare(ctx); err != nil {
 		return err
 	}
-	ticker := time.NewTicker(c.cfg.Tick)
-	defer ticker.Stop()
 	for {
+		c.next = c.uptime() + c.cfg.Tick
 		again, err := c.turn(ctx)
 		if err != nil && ctx.Err() == nil {
 			c.log.Error("engine turn failed", "error", err)
@@ -175,7 +177,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		case <-time.After(c.next - c.uptime()):
 		case <-c.woken:
 		}
 	}

@@ -54,6 +54,20 @@ func TestACenterIsLostAndItsEvidenceVerifies(t *testing.T) {
 	})
 }
 
+// TestTheEngineLooksWhenALeaseEnds: a tick later would be too late for some.
+func TestTheEngineLooksWhenALeaseEnds(t *testing.T) {
+	h := newHub(t)
+	stop := h.lead(h.member("hub-north-2", h.Client))
+	h.until("formed and protected", h.protected)
+	stop()
+	h.fleet.lose("north-1")
+	h.fleet.ends = time.Now().Add(100 * time.Millisecond)
+	c := h.member("hub-north-2", h.Client)
+	c.cfg.Tick = time.Hour
+	defer h.lead(c)()
+	h.until("run begun", func() bool { return len(h.runs()) == 1 })
+}
+
 // TestTheRunSurvivesTheLeaderAtEveryWrite kills the leader just after each of
 // its writes in turn (invariant I6).
 func TestTheRunSurvivesTheLeaderAtEveryWrite(t *testing.T) {

@@ -29,6 +29,7 @@ type fleet struct {
 	mu       sync.Mutex
 	centers  []string
 	lost     map[string]bool
+	ends     time.Time // of the leases of the lost
 	copies   map[string]*agentv1.DatasetObservation
 	also     []string      // datasets beside ledger-db
 	promoted map[int64]int // promotions by epoch
@@ -52,10 +53,19 @@ func newFleet(centers ...string) *fleet {
 func (f *fleet) Fence(cluster string, _ int64) (bool, time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.lost[cluster] {
+	if f.lost[cluster] && time.Now().After(f.ends) {
 		return true, 5200 * time.Millisecond
 	}
 	return false, 0
+}
+
+func (f *fleet) FenceIn(cluster string, _ int64) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.lost[cluster] {
+		return max(0, time.Until(f.ends))
+	}
+	return 5200 * time.Millisecond
 }
 
 // Steady: this hub was never out.

@@ -96,6 +96,9 @@ func (c *Controller) fleet(clusters []*v1alpha1.Cluster, now time.Time) failover
 			continue
 		}
 		over, silent := c.cfg.Leases.Fence(cl.Name, 0)
+		if left := c.cfg.Leases.FenceIn(cl.Name, 0); left > 0 {
+			c.next = min(c.next, c.uptime()+left)
+		}
 		youngest = min(youngest, silent)
 		sight := c.cfg.Vantages.Sight(cl.Name)
 		f.Clusters = append(f.Clusters, failover.Cluster{Name: cl.Name, Region: cl.Spec.Region, Center: cl.Spec.Center,
