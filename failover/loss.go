@@ -97,22 +97,31 @@ func (s *Snapshot) missing(d *v1alpha1.Dataset, target string) int64 {
 // both copies since it started: not for how long a primary goes on that outlives its
 // lease.
 func (s *Snapshot) lossByLag(d *v1alpha1.Dataset, target, goesOn string) v1alpha1.LossEstimate {
-	t, seen := s.Observed[Copy{key(d), target}]
-	if !seen || t.LagSeconds == nil {
-		ms := memberStatus(d, target)
-		if ms == nil || ms.LagSeconds == nil {
-			return unknown(fmt.Sprintf("%s does not tell how far it is behind, and this leader has not seen it level with %s", target, d.Status.Primary))
-		}
-		t.LagSeconds, t.Age = ms.LagSeconds, max(0, s.Now.Sub(ms.ObservedAt.Time))
+	behind, known := s.lag(d, target)
+	if !known {
+		return unknown(fmt.Sprintf("%s does not tell how far it is behind, and this leader has not seen it level with %s", target, d.Status.Primary))
 	}
 	// The lease counts also for a primary that is heard: it may fall silent in the moment
 	// in which somebody agrees, and the target follows it no longer then.
-	loss := v1alpha1.LossEstimate{Possible: true, Seconds: ceil(s.leaseBound()) + *t.LagSeconds + int64(math.Ceil(t.Age.Seconds())), Bytes: s.missing(d, target)}
+	loss := v1alpha1.LossEstimate{Possible: true, Seconds: ceil(s.leaseBound() + behind), Bytes: s.missing(d, target)}
 	loss.Message = fmt.Sprintf("dataset %s: %s was %d s and %d bytes behind at most when last observed", key(d), target, loss.Seconds, loss.Bytes)
 	if goesOn != "" {
 		return unknown(goesOn + "; " + loss.Message)
 	}
 	return loss
+}
+
+// lag is the time since the newest instant up to which a copy holds everything, by
+// its own word; false if it gives none.
+func (s *Snapshot) lag(d *v1alpha1.Dataset, target string) (time.Duration, bool) {
+	if t, seen := s.Observed[Copy{key(d), target}]; seen && t.LagSeconds != nil {
+		return time.Duration(*t.LagSeconds)*time.Second + t.Age, true
+	}
+	ms := memberStatus(d, target)
+	if ms == nil || ms.LagSeconds == nil {
+		return 0, false
+	}
+	return time.Duration(*ms.LagSeconds)*time.Second + max(0, s.Now.Sub(ms.ObservedAt.Time)), true
 }
 
 func unknown(why string) v1alpha1.LossEstimate {
@@ -159,28 +168,81 @@ func (x *step) lossGrown(d *v1alpha1.Dataset, cluster string, revision int64) fi
 		}
 		return x.moreLost(d, asked.Message)
 	}
-	since := x.sinceHeard(cluster, revision)
-	o, seen := x.Observed[Copy{key(d), target}]
-	grown := v1alpha1.LossEstimate{Possible: true, Bytes: st.Loss.Bytes}
-	switch outlives := x.outlives(d, cluster); {
-	case (!seen || o.Held == nil) && (outlives == "" || since <= x.leaseBound()):
-		return finding{}
-	case !seen || o.Held == nil:
-		grown = unknown(outlives + fmt.Sprintf("; that was for %v after it was last heard with its role", since.Round(time.Second)))
-	case outlives == "":
-		grown.Seconds = ceil(*o.Held - max(0, since-x.leaseBound()) + x.transit())
-	default:
-		grown.Seconds = ceil(*o.Held + x.transit())
-	}
+	grown := x.lost(d, cluster, revision)
 	if grown.Seconds <= st.Loss.Seconds {
 		return finding{}
 	}
-	text := fmt.Sprintf("the loss at %s is %s, and not within the %s that were accepted: %s goes without what %s acknowledged until it stopped", target, extent(&grown), extent(st.Loss), target, cluster)
+	grown.Bytes = st.Loss.Bytes
+	found := extent(&grown)
+	if grown.Message != "" {
+		found = grown.Message
+	}
+	text := fmt.Sprintf("the loss at %s is %s, and not within the %s that were accepted: %s goes without what %s acknowledged until it stopped", target, found, extent(st.Loss), target, cluster)
 	grown.Message = text
 	x.begin(stepLoss, target, d.Name)
 	journal(st, stepLoss, d.Name).Message = text
 	st.Loss = &grown
 	return x.moreLost(d, text)
+}
+
+// lost bounds what the coming primary lacks, when the old one, whose role ended with the
+// commit at revision, is proven stopped now.
+func (x *step) lost(d *v1alpha1.Dataset, cluster string, revision int64) v1alpha1.LossEstimate {
+	target := d.Status.Primary
+	since := x.sinceHeard(cluster, revision)
+	lacks, known := x.lag(d, target)
+	o, seen := x.Observed[Copy{key(d), target}]
+	trailed := seen && o.Held != nil
+	if trailed {
+		lacks, known = *o.Held+x.transit(), true
+	}
+	switch outlives := x.outlives(d, cluster); {
+	case !trailed && outlives != "" && since > x.leaseBound():
+		return unknown(outlives + fmt.Sprintf("; that was for %v after it was last heard with its role", since.Round(time.Second)))
+	case !known:
+		return unknown(fmt.Sprintf("%s may have gone on writing after that was accepted, and %s does not tell how far it is behind", cluster, target))
+	case outlives == "":
+		lacks -= max(0, since-x.leaseBound())
+	}
+	return v1alpha1.LossEstimate{Possible: true, Seconds: max(0, ceil(lacks))}
+}
+
+// found journals what the proof of the old primary's stop says about the loss, for RPO.
+func (x *step) found(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) {
+	if x.planned() || x.status().Loss == nil {
+		return
+	}
+	var l v1alpha1.LossEstimate
+	if !inSyncSet(d, rd.Target) {
+		l = x.lost(d, rd.PreviousPrimary, rd.FencingRevision)
+	}
+	if l.Extent == v1alpha1.LossUnknown {
+		return
+	}
+	rd.LossSeconds = &l.Seconds
+	x.note(NoteObservation, key(d).String(), fmt.Sprintf("%s lacks at most what %s acknowledged in %d s", rd.Target, rd.PreviousPrimary, l.Seconds), 0)
+}
+
+// rpo is the loss in words: what was found when the old primaries were proven stopped,
+// as far as that bounds it, and what was accepted before. A sync target holds every
+// acknowledged write.
+func rpo(st *v1alpha1.RecoveryRunStatus) string {
+	l := st.Loss
+	if l == nil || !l.Possible {
+		return "0"
+	}
+	worst := int64(0)
+	for _, rd := range st.Datasets {
+		if rd.LossSeconds == nil {
+			worst = l.Seconds
+			break
+		}
+		worst = max(worst, *rd.LossSeconds)
+	}
+	if worst >= unknownLoss {
+		return "unknown, accepted by approval"
+	}
+	return fmt.Sprintf("at most %d s (%d bytes when last observed); %s accepted by approval", worst, l.Bytes, extent(l))
 }
 
 func (x *step) moreLost(d *v1alpha1.Dataset, text string) finding {

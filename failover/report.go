@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -53,7 +52,7 @@ func observed(ms v1alpha1.DatasetMemberStatus, o Observed, now time.Time) v1alph
 	ms.State, ms.Epoch, ms.Guarded, ms.Copy = o.State, o.Epoch, o.Guarded, copyState(ms.Copy, o)
 	ms.Acknowledges, ms.Message, ms.Timeline = slices.Clone(o.Acknowledges), o.Message, o.Timeline
 	at := metav1.NewMicroTime(now.Add(-o.Age).Truncate(time.Microsecond))
-	changed := !equality.Semantic.DeepEqual(ms, old)
+	changed := differ(&ms, &old)
 	if !changed && at.Sub(old.ObservedAt.Time) < reportEvery {
 		return old
 	}

@@ -6,8 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/equality"
-
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
 
@@ -412,7 +410,7 @@ func (x *planStep) account() {
 	was, st := &x.was.Run.Status, x.status()
 	at := x.mark()
 	paced := was.Progress != nil && was.Progress.At != nil && at.Sub(was.Progress.At.Time) < accountEvery && at.Sub(was.Progress.At.Time) > -accountEvery
-	if paced && equality.Semantic.DeepEqual(was, st) {
+	if paced && !differ(was, st) {
 		return
 	}
 	moves := map[string][]string{}
@@ -446,7 +444,7 @@ func (x *planStep) account() {
 	if old != nil {
 		old.At = at
 	}
-	if equality.Semantic.DeepEqual(old, &p) {
+	if !differ(old, &p) {
 		p.At = was.Progress.At // nothing else changed: nothing is to be written
 	}
 	st.Progress = &p

@@ -94,7 +94,7 @@ func newController(cfg Config, cl client.Client, cached client.Reader) *Controll
 	c := &Controller{cfg: cfg, log: cfg.Log, client: cl, objects: newObjects(cached, cl), started: time.Now(),
 		woken: make(chan struct{}, 1), metrics: newMetrics()}
 	c.sender = newSender(cfg.Directives, c.uptime, c.Wake, c.metrics)
-	c.readiness = &readiness{metrics: c.metrics, announce: c.tellOf, known: map[types.NamespacedName]string{}, plans: map[string]string{}}
+	c.readiness = &readiness{metrics: c.metrics, announce: c.tellOf, known: map[types.NamespacedName]told{}, plans: map[string]string{}}
 	c.hooks = newHooks(cl, cached, cfg.Clusters)
 	c.prober = &prober{hooks: c.hooks, client: cl}
 	c.recorder = newRecorder(cl, cfg.Member, cfg.Signer)

@@ -35,7 +35,7 @@ type fleet struct {
 	promoted map[int64]int // promotions by epoch
 	carried  []*agentv1.Directive
 	refuse   func(*agentv1.Directive) *agentv1.DirectiveResult
-	t        *testing.T
+	t        testing.TB
 }
 
 // finalBytes is where the log of a closed copy ends.

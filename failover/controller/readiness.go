@@ -16,9 +16,16 @@ import (
 type readiness struct {
 	metrics  *metrics
 	announce func(ctx context.Context, of string, name types.NamespacedName, kind, reason, message string)
-	// known is what was last told, by application: a resource version; plans by plan.
-	known map[types.NamespacedName]string
+	// known is what was last told, by application; plans are resource versions by plan.
+	known map[types.NamespacedName]told
 	plans map[string]string
+}
+
+// told is what metrics show of one application at a resource version: its checks and
+// their targets.
+type told struct {
+	version string
+	checks  map[[2]string]float64
 }
 
 // begin forgets what an earlier term told.
@@ -38,21 +45,30 @@ func (r *readiness) tell(ctx context.Context, apps, changed []*v1alpha1.Applicat
 	for _, app := range apps {
 		name := types.NamespacedName{Namespace: app.Namespace, Name: app.Name}
 		present[name] = app
-		if r.known[name] != app.ResourceVersion {
-			r.known[name] = app.ResourceVersion
-			r.measure(app)
+		if old := r.known[name]; old.version != app.ResourceVersion {
+			r.known[name] = told{app.ResourceVersion, r.measure(app, old.checks)}
 		}
 	}
-	for name := range r.known {
+	for name, old := range r.known {
 		if present[name] == nil {
 			delete(r.known, name)
 			r.metrics.ready.DeleteLabelValues(name.Namespace, name.Name)
-			r.metrics.preflight.DeletePartialMatch(map[string]string{"namespace": name.Namespace, "application": name.Name})
+			r.forget(name, old.checks, nil)
 		}
 	}
 	for _, next := range changed {
 		name := types.NamespacedName{Namespace: next.Namespace, Name: next.Name}
 		r.changed(ctx, "Application", name, readyOf(present[name]), readyOf(next))
+	}
+}
+
+// forget takes away the checks of an application that are no more. It names each: a
+// search for all of one application would look through those of every other.
+func (r *readiness) forget(name types.NamespacedName, old, now map[[2]string]float64) {
+	for k := range old {
+		if _, stays := now[k]; !stays {
+			r.metrics.preflight.DeleteLabelValues(name.Namespace, name.Name, k[0], k[1])
+		}
 	}
 }
 
@@ -120,21 +136,22 @@ func readyOf(app *v1alpha1.Application) *metav1.Condition {
 
 var resultValues = map[v1alpha1.PreflightResult]float64{v1alpha1.PreflightPassed: 0, v1alpha1.PreflightWarning: 1, v1alpha1.PreflightFailed: 2}
 
-// measure sets the gauges of one application. Of several datasets with one check
-// and target the worst counts.
-func (r *readiness) measure(app *v1alpha1.Application) {
+// measure sets the gauges of one application, of which old were set before, and
+// returns its checks. Of several datasets with one check and target the worst counts.
+func (r *readiness) measure(app *v1alpha1.Application, old map[[2]string]float64) map[[2]string]float64 {
 	ready := r.metrics.ready.WithLabelValues(app.Namespace, app.Name)
 	ready.Set(0)
 	if c := readyOf(app); c != nil && c.Status == metav1.ConditionTrue {
 		ready.Set(1)
 	}
-	r.metrics.preflight.DeletePartialMatch(map[string]string{"namespace": app.Namespace, "application": app.Name})
 	worst := map[[2]string]float64{}
 	for _, c := range app.Status.Preflight {
 		k := [2]string{c.Check, c.Target}
 		worst[k] = max(worst[k], resultValues[c.Result])
 	}
+	r.forget(types.NamespacedName{Namespace: app.Namespace, Name: app.Name}, old, worst)
 	for k, v := range worst {
 		r.metrics.preflight.WithLabelValues(app.Namespace, app.Name, k[0], k[1]).Set(v)
 	}
+	return worst
 }

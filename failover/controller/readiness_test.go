@@ -15,7 +15,7 @@ import (
 
 func TestReadinessIsTold(t *testing.T) {
 	var events []string
-	r := &readiness{metrics: newMetrics(), known: map[types.NamespacedName]string{}, plans: map[string]string{},
+	r := &readiness{metrics: newMetrics(), known: map[types.NamespacedName]told{}, plans: map[string]string{},
 		announce: func(_ context.Context, of string, name types.NamespacedName, kind, reason, message string) {
 			events = append(events, strings.Join([]string{of, name.String(), kind, reason, message}, " "))
 		}}
@@ -43,6 +43,11 @@ func TestReadinessIsTold(t *testing.T) {
 	if diff := cmp.Diff([]string{"Application pay/ledger Warning RecoveryNotReady Why: because"}, events); diff != "" {
 		t.Error(diff)
 	}
+	bad.ResourceVersion, bad.Status.Preflight = "3", bad.Status.Preflight[:0]
+	r.tell(ctx, []*v1alpha1.Application{bad}, nil)
+	if n := testutil.CollectAndCount(r.metrics.preflight); n != 0 {
+		t.Errorf("%d gauges are left of checks that are gone", n)
+	}
 	r.tell(ctx, nil, nil)
 	if n := testutil.CollectAndCount(r.metrics.ready) + testutil.CollectAndCount(r.metrics.preflight); n != 0 {
 		t.Errorf("%d gauges are left of an application that is gone", n)
@@ -51,7 +56,7 @@ func TestReadinessIsTold(t *testing.T) {
 
 func TestReadinessOfPlansIsTold(t *testing.T) {
 	var events []string
-	r := &readiness{metrics: newMetrics(), known: map[types.NamespacedName]string{}, plans: map[string]string{},
+	r := &readiness{metrics: newMetrics(), known: map[types.NamespacedName]told{}, plans: map[string]string{},
 		announce: func(_ context.Context, of string, name types.NamespacedName, kind, reason, message string) {
 			events = append(events, strings.Join([]string{of, name.Name, kind, reason, message}, " "))
 		}}

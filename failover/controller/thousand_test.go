@@ -80,7 +80,7 @@ type many struct {
 
 func appName(i int) string { return fmt.Sprintf("app%04d", i) }
 
-func newMany(t *testing.T, n int) *many {
+func newMany(t testing.TB, n int) *many {
 	f := newFleet("north-1", "north-2", "south-1")
 	f.t = t
 	m := &many{fleet: f, store: newMemory(), n: n, reports: map[client.ObjectKey]*agentv1.DatasetObservation{}, needs: map[string][]string{}, ended: map[string]int{}}
@@ -181,7 +181,7 @@ func (m *many) Direct(ctx context.Context, cluster string, d *agentv1.Directive)
 	return result, nil
 }
 
-func (m *many) controller(t *testing.T) *Controller {
+func (m *many) controller(t testing.TB) *Controller {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"tripod.dev/tripod/failover"
+	"tripod.dev/tripod/hub/api/condition"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
 
@@ -26,7 +27,7 @@ func (r *Runner) Check(ctx context.Context, plan string, h v1alpha1.PlanHook, pl
 	defer cancel()
 	switch {
 	case h.Wait != nil:
-		_, err := compile(h.Wait.Condition)
+		_, err := condition.Compile(h.Wait.Condition)
 		return err
 	case h.HTTP != nil:
 		return r.checkCall(ctx, h.HTTP.HeaderSecret, h.HTTP.CABundle)

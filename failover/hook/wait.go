@@ -10,43 +10,13 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"tripod.dev/tripod/failover"
+	"tripod.dev/tripod/hub/api/condition"
 )
-
-// costLimit bounds one evaluation, in CEL's units: some thousand objects with a
-// condition over each.
-const costLimit = 10_000_000
-
-// variables of a condition beside run.
-var variables = []string{"clusters", "applications", "datasets", "services"}
-
-// compile reads a condition; its value must be a truth value.
-func compile(condition string) (cel.Program, error) {
-	options := []cel.EnvOption{cel.OptionalTypes(), cel.Variable("run", cel.DynType)}
-	for _, name := range variables {
-		options = append(options, cel.Variable(name, cel.ListType(cel.DynType)))
-	}
-	env, err := cel.NewEnv(options...)
-	if err != nil {
-		return nil, fmt.Errorf("make the environment of conditions: %w", err)
-	}
-	ast, issues := env.Compile(condition)
-	if issues.Err() != nil {
-		return nil, fmt.Errorf("condition is not valid: %w", issues.Err())
-	}
-	if out := ast.OutputType(); out != cel.BoolType && out != cel.DynType {
-		return nil, fmt.Errorf("condition is a %s, want a bool", out)
-	}
-	program, err := env.Program(ast, cel.CostLimit(costLimit), cel.InterruptCheckFrequency(100))
-	if err != nil {
-		return nil, fmt.Errorf("prepare the condition: %w", err)
-	}
-	return program, nil
-}
 
 // wait evaluates the condition until it is true. One that cannot be evaluated yet,
 // because a field is not there, is not true; its last error is told in the end.
 func (r *Runner) wait(ctx context.Context, c failover.HookCall) (string, error) {
-	program, err := compile(c.Hook.Wait.Condition)
+	program, err := condition.Compile(c.Hook.Wait.Condition)
 	if err != nil {
 		return "", err
 	}
@@ -77,8 +47,8 @@ func (r *Runner) evaluate(ctx context.Context, program cel.Program, run map[stri
 	if err != nil {
 		return false, fmt.Errorf("read the view: %w", err)
 	}
-	input := map[string]any{"run": run}
-	for _, name := range variables {
+	input := map[string]any{condition.Run: run}
+	for _, name := range condition.Lists {
 		input[name] = []any{}
 		if list, ok := view[name]; ok {
 			input[name] = list

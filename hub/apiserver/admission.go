@@ -10,13 +10,15 @@ import (
 const (
 	admissionStamp   = "TripodStamp"
 	admissionDataset = "TripodDataset"
+	admissionPlan    = "TripodPlan"
 	admissionRights  = "TripodRights"
 )
 
-var ownAdmission = []string{admissionStamp, admissionDataset, admissionRights}
+var ownAdmission = []string{admissionStamp, admissionDataset, admissionPlan, admissionRights}
 
 func registerAdmission(plugins *admission.Plugins, drivers []string) {
 	plugins.Register(admissionStamp, func(io.Reader) (admission.Interface, error) { return newStamp(), nil })
 	plugins.Register(admissionDataset, func(io.Reader) (admission.Interface, error) { return newDatasetCheck(drivers), nil })
+	plugins.Register(admissionPlan, func(io.Reader) (admission.Interface, error) { return newPlanCheck(), nil })
 	plugins.Register(admissionRights, func(io.Reader) (admission.Interface, error) { return newRightsCheck(), nil })
 }

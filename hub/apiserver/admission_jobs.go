@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/admission"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
@@ -15,9 +13,9 @@ import (
 // validatePlan guards the Jobs of a plan's hooks. Agents make them in their clusters
 // with their own rights, so who may write plans could otherwise run anything anywhere.
 func (c *rightsCheck) validatePlan(ctx context.Context, a admission.Attributes, object *unstructured.Unstructured) error {
-	var plan v1alpha1.RecoveryPlan
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &plan); err != nil {
-		return apierrors.NewBadRequest(fmt.Sprintf("read the plan: %v", err))
+	plan, err := planOf(object)
+	if err != nil {
+		return err
 	}
 	jobs := false
 	for _, h := range plan.Spec.Hooks {

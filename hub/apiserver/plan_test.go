@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/admission"
 )
 
 var plansResource = schema.GroupVersionResource{Group: "tripod.dev", Version: "v1alpha1", Resource: "recoveryplans"}
@@ -42,6 +43,9 @@ func testPlans(t *testing.T, h *hub) {
 		"hooks: [{name: a, at: AfterRoute, wait: {condition: 'true'}, grpc: {address: 'x:1'}}]": "a hook is exactly one of",
 		"hooks: [{name: a, at: Sometimes, wait: {condition: 'true'}}]":                          "supported values",
 		"hooks: [{name: a, at: AfterRun, wait: {condition: 'true'}, timeoutSeconds: 7200}]":     "less than or equal to 3600",
+		"hooks: [{name: a, at: AfterRun, wait: {condition: 'size(clusters) > '}}]":              "spec.hooks[0].wait.condition",
+		"hooks: [{name: a, at: AfterRun, wait: {condition: 'size(clusters)'}}]":                 "condition is a int, want a bool",
+		"hooks: [{name: a, at: AfterRun, wait: {condition: 'pods.size() > 0'}}]":                "undeclared reference to 'pods'",
 		"hooks: [{name: a, at: AfterRun, message: {url: 'ftp://x'}}]":                           "hooks[0].message.url",
 	} {
 		plan := object(t, "{apiVersion: tripod.dev/v1alpha1, kind: RecoveryPlan, metadata: {generateName: p-}, spec: {applications: {}, "+text+"}}")
@@ -54,6 +58,39 @@ func testPlans(t *testing.T, h *hub) {
 		}
 		if use, _, _ := unstructured.NestedString(made.Object, "spec", "use"); use == "" {
 			t.Errorf("%s: spec.use has no default", text)
+		}
+	}
+}
+
+// TestAConditionThatIsThereAlreadyIsLeftAlone: a plan that an older hub has taken can
+// still be changed.
+func TestAConditionThatIsThereAlreadyIsLeftAlone(t *testing.T) {
+	plan := func(conditions ...string) *unstructured.Unstructured {
+		p := object(t, "{apiVersion: tripod.dev/v1alpha1, kind: RecoveryPlan, metadata: {name: city}, spec: {applications: {}, hooks: []}}")
+		var hooks []any
+		for _, c := range conditions {
+			hooks = append(hooks, map[string]any{"name": "a", "at": "AfterRun", "wait": map[string]any{"condition": c}})
+		}
+		if err := unstructured.SetNestedSlice(p.Object, hooks, "spec", "hooks"); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	old := plan("size(", "true")
+	for text, c := range map[string]struct {
+		next *unstructured.Unstructured
+		want string
+	}{
+		"unchanged":       {plan("size(", "true"), ""},
+		"moved":           {plan("false", "size("), ""},
+		"another is bad":  {plan("size(", "sizes("), "spec.hooks[1].wait.condition"},
+		"it is made good": {plan("size(clusters) > 0"), ""},
+	} {
+		kind := schema.GroupVersionKind{Group: "tripod.dev", Version: "v1alpha1", Kind: "RecoveryPlan"}
+		a := admission.NewAttributesRecord(c.next, old, kind, "", "city", plansResource, "", admission.Update, &metav1.UpdateOptions{}, false, nil)
+		err := newPlanCheck().Validate(t.Context(), a, nil)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", text, err, c.want)
 		}
 	}
 }

@@ -1,0 +1,35 @@
+package controller
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+)
+
+// BenchmarkATurnOverAHealthyFleet is what a leader does each tick while nothing
+// happens, over a thousand applications and a plan of them all.
+func BenchmarkATurnOverAHealthyFleet(b *testing.B) {
+	m := newMany(b, 1000)
+	delete(m.lost, "north-1")
+	for at, o := range m.reports {
+		if at.Namespace == "north-1" {
+			o.Acknowledges, o.Streaming, o.CaughtUp = []string{"north-2"}, []string{"north-2"}, []string{"north-2"}
+		}
+	}
+	c := m.controller(b)
+	c.log = slog.New(slog.DiscardHandler)
+	ctx := context.Background()
+	for again := true; again; {
+		var err error
+		if again, err = c.turn(ctx); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := c.turn(ctx); err != nil {
+			b.Fatal(err)
+		}
+	}
+	c.sender.running.Wait()
+}
