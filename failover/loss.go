@@ -97,22 +97,31 @@ func (s *Snapshot) missing(d *v1alpha1.Dataset, target string) int64 {
 // both copies since it started: not for how long a primary goes on that outlives its
 // lease.
 func (s *Snapshot) lossByLag(d *v1alpha1.Dataset, target, goesOn string) v1alpha1.LossEstimate {
-	t, seen := s.Observed[Copy{key(d), target}]
-	if !seen || t.LagSeconds == nil {
-		ms := memberStatus(d, target)
-		if ms == nil || ms.LagSeconds == nil {
-			return unknown(fmt.Sprintf("%s does not tell how far it is behind, and this leader has not seen it level with %s", target, d.Status.Primary))
-		}
-		t.LagSeconds, t.Age = ms.LagSeconds, max(0, s.Now.Sub(ms.ObservedAt.Time))
+	behind, known := s.lag(d, target)
+	if !known {
+		return unknown(fmt.Sprintf("%s does not tell how far it is behind, and this leader has not seen it level with %s", target, d.Status.Primary))
 	}
 	// The lease counts also for a primary that is heard: it may fall silent in the moment
 	// in which somebody agrees, and the target follows it no longer then.
-	loss := v1alpha1.LossEstimate{Possible: true, Seconds: ceil(s.leaseBound()) + *t.LagSeconds + int64(math.Ceil(t.Age.Seconds())), Bytes: s.missing(d, target)}
+	loss := v1alpha1.LossEstimate{Possible: true, Seconds: ceil(s.leaseBound() + behind), Bytes: s.missing(d, target)}
 	loss.Message = fmt.Sprintf("dataset %s: %s was %d s and %d bytes behind at most when last observed", key(d), target, loss.Seconds, loss.Bytes)
 	if goesOn != "" {
 		return unknown(goesOn + "; " + loss.Message)
 	}
 	return loss
+}
+
+// lag is the time since the newest instant up to which a copy holds everything, by
+// its own word; false if it gives none.
+func (s *Snapshot) lag(d *v1alpha1.Dataset, target string) (time.Duration, bool) {
+	if t, seen := s.Observed[Copy{key(d), target}]; seen && t.LagSeconds != nil {
+		return time.Duration(*t.LagSeconds)*time.Second + t.Age, true
+	}
+	ms := memberStatus(d, target)
+	if ms == nil || ms.LagSeconds == nil {
+		return 0, false
+	}
+	return time.Duration(*ms.LagSeconds)*time.Second + max(0, s.Now.Sub(ms.ObservedAt.Time)), true
 }
 
 func unknown(why string) v1alpha1.LossEstimate {
@@ -160,22 +169,31 @@ func (x *step) lossGrown(d *v1alpha1.Dataset, cluster string, revision int64) fi
 		return x.moreLost(d, asked.Message)
 	}
 	since := x.sinceHeard(cluster, revision)
+	lacks, known := x.lag(d, target)
 	o, seen := x.Observed[Copy{key(d), target}]
+	trailed := seen && o.Held != nil
+	if trailed {
+		lacks, known = *o.Held+x.transit(), true
+	}
 	grown := v1alpha1.LossEstimate{Possible: true, Bytes: st.Loss.Bytes}
 	switch outlives := x.outlives(d, cluster); {
-	case (!seen || o.Held == nil) && (outlives == "" || since <= x.leaseBound()):
-		return finding{}
-	case !seen || o.Held == nil:
+	case !trailed && outlives != "" && since > x.leaseBound():
 		grown = unknown(outlives + fmt.Sprintf("; that was for %v after it was last heard with its role", since.Round(time.Second)))
+	case !known:
+		grown = unknown(fmt.Sprintf("%s may have gone on writing after that was accepted, and %s does not tell how far it is behind", cluster, target))
 	case outlives == "":
-		grown.Seconds = ceil(*o.Held - max(0, since-x.leaseBound()) + x.transit())
+		grown.Seconds = ceil(lacks - max(0, since-x.leaseBound()))
 	default:
-		grown.Seconds = ceil(*o.Held + x.transit())
+		grown.Seconds = ceil(lacks)
 	}
 	if grown.Seconds <= st.Loss.Seconds {
 		return finding{}
 	}
-	text := fmt.Sprintf("the loss at %s is %s, and not within the %s that were accepted: %s goes without what %s acknowledged until it stopped", target, extent(&grown), extent(st.Loss), target, cluster)
+	found := extent(&grown)
+	if grown.Message != "" {
+		found = grown.Message
+	}
+	text := fmt.Sprintf("the loss at %s is %s, and not within the %s that were accepted: %s goes without what %s acknowledged until it stopped", target, found, extent(st.Loss), target, cluster)
 	grown.Message = text
 	x.begin(stepLoss, target, d.Name)
 	journal(st, stepLoss, d.Name).Message = text

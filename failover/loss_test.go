@@ -125,6 +125,62 @@ func TestWhatASilentCityWritesIsNotMoreThanWasAccepted(t *testing.T) {
 	}
 }
 
+// A move to the remote copy is accepted while the primary is heard. Then the copy is
+// away, the primary goes on, and is lost: the leader that finds it stopped has seen
+// nothing of that itself.
+func TestWhatWasWrittenAfterAnApprovalIsNotMoreThanWasAccepted(t *testing.T) {
+	seconds := func(n int64) *int64 { return &n }
+	for name, tc := range map[string]struct {
+		lag  *int64 // that the copy tells, when it is back
+		want string
+	}{
+		"the copy says that it lacks little": {seconds(5), ""},
+		"the copy says that it lacks more":   {seconds(60), "is 6"},
+		"the copy says nothing":              {nil, "is unknown, because north-1 may have gone on"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t).steady()
+			answer := w.answer
+			w.answer = func(c Command) (Result, bool) {
+				if c.Verb == VerbFence {
+					return Result{Outcome: Unreachable}, true
+				}
+				return answer(c)
+			}
+			w.held("south-1", time.Second)
+			w.order("south-1")
+			w.turns(2)
+			shown := *w.run().Status.Loss
+			if shown.Seconds != 15 {
+				t.Fatalf("shown: %+v", shown)
+			}
+			w.approve("ben", shown.Seconds)
+			w.turns(2)
+			w.silence(30*time.Second, "south-1")
+			o := w.s.Observed[Copy{ledger, "south-1"}]
+			o.Held, o.LagSeconds, o.Age = nil, tc.lag, 0
+			w.s.Observed[Copy{ledger, "south-1"}] = o
+			d := w.db().DeepCopy()
+			memberStatus(d, "south-1").LagSeconds = nil
+			w.s.Datasets[0] = d
+			for range 100 {
+				w.pass(100*time.Millisecond, "north-1")
+				w.turn()
+			}
+			run := w.run()
+			if tc.want == "" {
+				if run.Status.Phase == v1alpha1.RunPaused || run.Status.Phase == v1alpha1.RunFencing {
+					t.Errorf("run is %s: %s", run.Status.Phase, run.Status.Message)
+				}
+				return
+			}
+			if run.Status.Reason != ReasonLossGrown || !strings.Contains(run.Status.Message, tc.want) || w.count(VerbPromote) != 0 {
+				t.Errorf("run is %s %s: %s", run.Status.Phase, run.Status.Reason, run.Status.Message)
+			}
+		})
+	}
+}
+
 func TestAnUnknownLossIsAcceptedInWords(t *testing.T) {
 	w := newWorld(t).steady()
 	w.livesOnPledges()
