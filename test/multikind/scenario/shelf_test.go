@@ -21,7 +21,7 @@ import (
 )
 
 // The shelf is an application on a state that Tripod has no guard for: a register
-// (image/register) in two centers of a city, which its driver beside the agents tells
+// (test/register) in two centers of a city, which its driver beside the agents tells
 // what to do, and nobody else can stop.
 const (
 	shelf        = "shelf"
@@ -311,8 +311,8 @@ func (f *Fleet) ask(ctx context.Context, center, line string) ([]string, error) 
 	return nil, fmt.Errorf("the register in %s ended the connection: %w", center, io.ErrUnexpectedEOF)
 }
 
-// audit judges what both copies acknowledged: the new primary holds all of it once, and
-// no line that the old one acknowledged was sent after the new one had acknowledged one.
+// audit fails the test when the new primary does not hold what both copies acknowledged,
+// or both accepted at once.
 func (w *writers) audit(t *testing.T, old, now string) {
 	t.Helper()
 	w.end()
@@ -320,32 +320,59 @@ func (w *writers) audit(t *testing.T, old, now string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	times := map[string]int{}
-	for line := range slices.Values(answer[1:]) {
-		times[line]++
-	}
-	lost, double := 0, 0
-	for _, c := range shelfCenters {
-		for _, a := range w.accepted[c] {
-			switch times[a.line] {
-			case 0:
-				lost++
-			case 1:
-			default:
-				double++
-			}
-		}
-	}
-	first := w.accepted[now][0].answered
-	late := 0
-	for _, a := range w.accepted[old] {
-		if a.sent > first {
-			late++
-		}
-	}
+	lost, double, late := judge(w.accepted[old], w.accepted[now], answer[1:])
 	t.Logf("audit: %d lines of %s and %d of %s were acknowledged; %d lost, %d double; %d by %s after %s had begun",
 		len(w.accepted[old]), old, len(w.accepted[now]), now, lost, double, late, old, now)
 	if lost+double+late != 0 {
 		t.Error("the register is not what its clients were told")
+	}
+}
+
+// judge counts the lines that were acknowledged and that the new primary does not hold,
+// or holds twice; and those that the old one acknowledged although they were sent after
+// the new one had acknowledged one. It is pure.
+func judge(old, now []written, held []string) (lost, double, late int) {
+	times := map[string]int{}
+	for _, line := range held {
+		times[line]++
+	}
+	for _, a := range slices.Concat(old, now) {
+		switch times[a.line] {
+		case 0:
+			lost++
+		case 1:
+		default:
+			double++
+		}
+	}
+	for _, a := range old {
+		if len(now) > 0 && a.sent > now[0].answered {
+			late++
+		}
+	}
+	return lost, double, late
+}
+
+func TestTheShelfIsJudged(t *testing.T) {
+	one, two, three := written{"one", 1, 2}, written{"two", 3, 6}, written{"three", 7, 8}
+	for name, tc := range map[string]struct {
+		old, now []written
+		held     []string
+		want     [3]int // lost, double, late
+	}{
+		"everything is there":                {[]written{one, two}, []written{three}, []string{"probe", "one", "two", "three"}, [3]int{}},
+		"nothing was moved":                  {[]written{one, two}, nil, []string{"one", "two"}, [3]int{}},
+		"the old one answered while it went": {[]written{one, {"two", 3, 9}}, []written{three}, []string{"one", "two", "three"}, [3]int{}},
+		"a line is lost":                     {[]written{one, two}, []written{three}, []string{"one", "three"}, [3]int{1, 0, 0}},
+		"the new one has lost its own":       {[]written{one}, []written{three}, []string{"one"}, [3]int{1, 0, 0}},
+		"a line is there twice":              {[]written{one}, []written{three}, []string{"one", "one", "three"}, [3]int{0, 1, 0}},
+		"both accept":                        {[]written{one, {"four", 9, 10}}, []written{three}, []string{"one", "three", "four"}, [3]int{0, 0, 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			lost, double, late := judge(tc.old, tc.now, tc.held)
+			if got := [3]int{lost, double, late}; got != tc.want {
+				t.Errorf("%d lost, %d double, %d late; want %v", lost, double, late, tc.want)
+			}
+		})
 	}
 }
