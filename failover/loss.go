@@ -168,27 +168,11 @@ func (x *step) lossGrown(d *v1alpha1.Dataset, cluster string, revision int64) fi
 		}
 		return x.moreLost(d, asked.Message)
 	}
-	since := x.sinceHeard(cluster, revision)
-	lacks, known := x.lag(d, target)
-	o, seen := x.Observed[Copy{key(d), target}]
-	trailed := seen && o.Held != nil
-	if trailed {
-		lacks, known = *o.Held+x.transit(), true
-	}
-	grown := v1alpha1.LossEstimate{Possible: true, Bytes: st.Loss.Bytes}
-	switch outlives := x.outlives(d, cluster); {
-	case !trailed && outlives != "" && since > x.leaseBound():
-		grown = unknown(outlives + fmt.Sprintf("; that was for %v after it was last heard with its role", since.Round(time.Second)))
-	case !known:
-		grown = unknown(fmt.Sprintf("%s may have gone on writing after that was accepted, and %s does not tell how far it is behind", cluster, target))
-	case outlives == "":
-		grown.Seconds = ceil(lacks - max(0, since-x.leaseBound()))
-	default:
-		grown.Seconds = ceil(lacks)
-	}
+	grown := x.lost(d, cluster, revision)
 	if grown.Seconds <= st.Loss.Seconds {
 		return finding{}
 	}
+	grown.Bytes = st.Loss.Bytes
 	found := extent(&grown)
 	if grown.Message != "" {
 		found = grown.Message
@@ -199,6 +183,66 @@ func (x *step) lossGrown(d *v1alpha1.Dataset, cluster string, revision int64) fi
 	journal(st, stepLoss, d.Name).Message = text
 	st.Loss = &grown
 	return x.moreLost(d, text)
+}
+
+// lost bounds what the coming primary lacks, when the old one, whose role ended with the
+// commit at revision, is proven stopped now.
+func (x *step) lost(d *v1alpha1.Dataset, cluster string, revision int64) v1alpha1.LossEstimate {
+	target := d.Status.Primary
+	since := x.sinceHeard(cluster, revision)
+	lacks, known := x.lag(d, target)
+	o, seen := x.Observed[Copy{key(d), target}]
+	trailed := seen && o.Held != nil
+	if trailed {
+		lacks, known = *o.Held+x.transit(), true
+	}
+	switch outlives := x.outlives(d, cluster); {
+	case !trailed && outlives != "" && since > x.leaseBound():
+		return unknown(outlives + fmt.Sprintf("; that was for %v after it was last heard with its role", since.Round(time.Second)))
+	case !known:
+		return unknown(fmt.Sprintf("%s may have gone on writing after that was accepted, and %s does not tell how far it is behind", cluster, target))
+	case outlives == "":
+		lacks -= max(0, since-x.leaseBound())
+	}
+	return v1alpha1.LossEstimate{Possible: true, Seconds: max(0, ceil(lacks))}
+}
+
+// found journals what the proof of the old primary's stop says about the loss, for RPO.
+func (x *step) found(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) {
+	if x.planned() || x.status().Loss == nil {
+		return
+	}
+	var l v1alpha1.LossEstimate
+	if !inSyncSet(d, rd.Target) {
+		l = x.lost(d, rd.PreviousPrimary, rd.FencingRevision)
+	}
+	if l.Extent == v1alpha1.LossUnknown {
+		return
+	}
+	rd.LossSeconds = &l.Seconds
+	x.note(NoteObservation, key(d).String(), fmt.Sprintf("%s lacks at most what %s acknowledged in %d s", rd.Target, rd.PreviousPrimary, l.Seconds), 0)
+}
+
+// rpo is the loss in words: what was found when the old primaries were proven stopped,
+// as far as that bounds it, and what was accepted before. A sync target holds every
+// acknowledged write.
+func rpo(st *v1alpha1.RecoveryRunStatus) string {
+	l := st.Loss
+	if l == nil || !l.Possible {
+		return "0"
+	}
+	worst := int64(0)
+	for _, rd := range st.Datasets {
+		if rd.LossSeconds == nil {
+			worst = l.Seconds
+			break
+		}
+		worst = max(worst, *rd.LossSeconds)
+	}
+	if worst >= unknownLoss {
+		return "unknown, accepted by approval"
+	}
+	return fmt.Sprintf("at most %d s (%d bytes when last observed); %s accepted by approval", worst, l.Bytes, extent(l))
 }
 
 func (x *step) moreLost(d *v1alpha1.Dataset, text string) finding {

@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -100,8 +101,13 @@ func TestWhatASilentCityWritesIsNotMoreThanWasAccepted(t *testing.T) {
 			w.attest("cat", "north-1")
 			w.silence(2*time.Second, city...)
 			if !tc.asks {
-				if w.run().Status.Phase != v1alpha1.RunCompleted {
-					t.Errorf("run is %s %s: %s", w.run().Status.Phase, w.run().Status.Reason, w.run().Status.Message)
+				run := w.run()
+				if run.Status.Phase != v1alpha1.RunCompleted {
+					t.Fatalf("run is %s %s: %s", run.Status.Phase, run.Status.Reason, run.Status.Message)
+				}
+				// 86 s without the city, one before it fell silent, and 5 s for a heartbeat.
+				if rpo := run.Status.Measured.RPO; !strings.HasPrefix(rpo, "at most 9") || !strings.Contains(rpo, fmt.Sprintf("; %d s accepted", shown.Seconds)) {
+					t.Errorf("the run reports RPO %q, %d s were accepted", rpo, shown.Seconds)
 				}
 				return
 			}

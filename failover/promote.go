@@ -159,7 +159,7 @@ func (x *step) routing() {
 	st.Timeline.RoutedAt = x.mark()
 	st.Measured.RouteSeconds = seconds(since - total(st.Measured.DetectSeconds, st.Measured.FenceSeconds, st.Measured.PromoteSeconds))
 	st.Measured.RTOSeconds = seconds(since)
-	st.Measured.RPO = rpo(st.Loss)
+	st.Measured.RPO = rpo(st)
 	x.milestone(MarkRouted, NoteResult, x.was.Run.Name, "routes are committed; RPO "+st.Measured.RPO, since)
 }
 
@@ -196,17 +196,6 @@ func (x *step) verifying() {
 		x.status().Timeline.FinishedAt = x.mark()
 		x.tooLate()
 	}
-}
-
-// rpo is the loss in words: a sync target holds every acknowledged write.
-func rpo(l *v1alpha1.LossEstimate) string {
-	if l == nil || !l.Possible {
-		return "0"
-	}
-	if l.Extent == v1alpha1.LossUnknown {
-		return "unknown, accepted by approval"
-	}
-	return fmt.Sprintf("at most %d s (%d bytes when last observed), accepted by approval", l.Seconds, l.Bytes)
 }
 
 func parseSeconds(s string) time.Duration {

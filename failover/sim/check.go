@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -102,6 +103,9 @@ func (c *checker) lost(s *site, when string) {
 		return
 	}
 	shown, approved := c.approved(s.db.epoch)
+	if span, told := newest-missing[0].at, c.told(s.db.epoch); span > told {
+		c.violate("RPO", "%s at epoch %d has not the acknowledged writes of %v %s, and its run reports %v", s.name(), s.db.epoch, span, when, told)
+	}
 	if span := newest - missing[0].at; approved && span <= shown {
 		for _, a := range missing {
 			c.excused[a.id] = true
@@ -116,7 +120,7 @@ func (c *checker) lost(s *site, when string) {
 func (c *checker) approved(epoch int64) (accepted time.Duration, approved bool) {
 	for _, r := range c.w.truth.runs {
 		for _, rd := range r.Status.Datasets {
-			if rd.Epoch != epoch || r.Status.Phase == v1alpha1.RunAborted {
+			if rd.Name != c.lane.dataset().Name || rd.Epoch != epoch || r.Status.Phase == v1alpha1.RunAborted {
 				continue
 			}
 			for _, a := range c.w.truth.approvals {
@@ -130,6 +134,18 @@ func (c *checker) approved(epoch int64) (accepted time.Duration, approved bool) 
 		}
 	}
 	return accepted, approved
+}
+
+// told is the loss that the run of an epoch reports.
+func (c *checker) told(epoch int64) time.Duration {
+	for _, r := range c.w.truth.runs {
+		for _, rd := range r.Status.Datasets {
+			if rd.Name == c.lane.dataset().Name && rd.Epoch == epoch && rd.LossSeconds != nil && r.Status.Phase != v1alpha1.RunAborted {
+				return time.Duration(*rd.LossSeconds) * time.Second
+			}
+		}
+	}
+	return math.MaxInt64
 }
 
 // agrees is true for an approval of a run, or of the plan's run that made it; also for

@@ -260,7 +260,11 @@ type RunDataset struct {
 	FencingRevision int64 `json:"fencingRevision,omitempty"`
 	// FenceProof is how the old primary was proven stopped.
 	FenceProof FenceProof `json:"fenceProof,omitempty"`
-	Promoted   bool       `json:"promoted,omitempty"`
+	// LossSeconds bounds what the target lacks of what was acknowledged, as it was found
+	// when the old primary was proven stopped; absent where nothing bounds it, and in a
+	// planned run, which waits for the target.
+	LossSeconds *int64 `json:"lossSeconds,omitempty"`
+	Promoted    bool   `json:"promoted,omitempty"`
 	// ReturnRevision is the store revision at which a switchover that returns
 	// took the role away from Target again.
 	ReturnRevision int64 `json:"returnRevision,omitempty"`
