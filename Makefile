@@ -45,6 +45,7 @@ build: ## Build every program into bin/ (the first time compiles Kubernetes: abo
 	$(GO) build -o bin/ ./test/multikind ./test/storemember
 	$(GO) build -ldflags '-s -w' -o bin/pause ./test/multikind/image/pause
 	$(GO) build -ldflags '-s -w' -o bin/ledger-api ./test/multikind/image/ledgerapi
+	$(GO) build -ldflags '-s -w' -o bin/register ./test/register
 	cd test/multikind/coredns && $(GO) build -ldflags '-s -w' -o ../../../bin/coredns .
 
 .PHONY: clients

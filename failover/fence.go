@@ -205,7 +205,18 @@ func (x *step) stopped(d *v1alpha1.Dataset, cluster string, revision int64, name
 	if done && result.Outcome == Refused {
 		return finding{reason: ReasonRefused, text: fmt.Sprintf("%s refused the fence of %s at epoch %d: %s%s", cluster, key(d), d.Status.Epoch, result.Message, x.resumeHint())}
 	}
-	return finding{}
+	return finding{text: x.unfenced(d, cluster, name)}
+}
+
+// unfenced says why a copy that is heard is not proven stopped yet, as its last
+// attempt did, and what else would prove it; empty while nothing has failed. It stays
+// through the attempts that follow: a person reads it between two of them.
+func (x *step) unfenced(d *v1alpha1.Dataset, cluster, name string) string {
+	j := journal(x.status(), name, d.Name)
+	if j == nil || j.State == v1alpha1.StepSucceeded || j.Message == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s is not proven stopped, and asked again: %s%s", cluster, j.Message, x.attestHint(cluster))
 }
 
 // proven commits, in one write, the proof and the permission that rests on it.

@@ -198,6 +198,22 @@ func (x *step) finish(name, cluster, dataset, message string) {
 	}
 }
 
+// A fence that fails is asked again at once this many times, and then less and less
+// often, up to slowFence times the usual pause.
+const (
+	quickFences = 10
+	slowFence   = 20
+)
+
+// pace is the pause before a failed step is tried again. A fence may fail until a
+// person has stopped the copy, and each attempt stays in the evidence.
+func (x *step) pace(failed *v1alpha1.RunStep) time.Duration {
+	if failed.Name != stepFence && failed.Name != stepFenceBack {
+		return x.Config.Retry
+	}
+	return x.Config.Retry * time.Duration(min(max(1, failed.Attempt-quickFences), slowFence))
+}
+
 // carry commands a journalled step and returns its result when there is one. A
 // failed attempt is counted in the journal and tried again after a pause.
 func (x *step) carry(name string, c Command) (Result, bool) {
@@ -207,7 +223,7 @@ func (x *step) carry(name string, c Command) (Result, bool) {
 		return Result{}, false
 	}
 	if committed.State == v1alpha1.StepFailed {
-		if committed.FinishedAt == nil || x.Now.Sub(committed.FinishedAt.Time) >= x.Config.Retry {
+		if committed.FinishedAt == nil || x.Now.Sub(committed.FinishedAt.Time) >= x.pace(committed) {
 			j := journal(x.status(), name, c.Dataset.Name)
 			j.State, j.Attempt, j.FinishedAt = v1alpha1.StepRunning, j.Attempt+1, nil
 		}

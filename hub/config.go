@@ -78,6 +78,10 @@ type Config struct {
 	Audit AuditConfig `json:"audit,omitempty,omitzero"`
 	// DirectAccess limits where clusters in mode Direct may be.
 	DirectAccess DirectAccessConfig `json:"directAccess,omitempty,omitzero"`
+	// Drivers are the dataset drivers that run beside the agents (their --drivers), by
+	// name; the same on every member. A dataset of any other driver than these and
+	// postgresql is refused.
+	Drivers []string `json:"drivers,omitempty"`
 }
 
 // MemberConfig is one hub member as everyone else reaches it.
@@ -195,6 +199,9 @@ func (c Config) Validate() error {
 		wrong = append(wrong, err)
 	}
 	if _, err := c.DirectAccess.prefixes(); err != nil {
+		wrong = append(wrong, err)
+	}
+	if err := c.validateDrivers(); err != nil {
 		wrong = append(wrong, err)
 	}
 	if c.DNS.Listen != "" {

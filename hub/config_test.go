@@ -74,6 +74,19 @@ func TestLoadConfig(t *testing.T) {
 			change: func(s string) string { return strings.Replace(s, "hubTokenFile: /etc/tripod/hub-token\n", "", 1) },
 			want:   "openssl rand",
 		},
+		"drivers beside the agents may be named": {change: func(s string) string { return s + "drivers: [register, shelf]\n" }},
+		"a driver that is built in is not named": {
+			change: func(s string) string { return s + "drivers: [shelf, postgresql]\n" },
+			want:   `drivers[1] is "postgresql", which is built in`,
+		},
+		"a driver that stands twice is refused": {
+			change: func(s string) string { return s + "drivers: [shelf, shelf]\n" },
+			want:   "drivers[1] (shelf) stands twice",
+		},
+		"a driver whose name is none is refused": {
+			change: func(s string) string { return s + "drivers: [My Shelf]\n" },
+			want:   "use lower-case letters",
+		},
 		"an unknown profile is refused": {
 			change: func(s string) string { return s + "profile: MOON\n" },
 			want:   "use LAN or WAN",

@@ -62,6 +62,7 @@ func (m *Member) openAPIServer(ctx context.Context) error {
 			ServiceAccountKey: files.ServiceAccountKey,
 		},
 		AuthenticationConfig: m.config.AuthenticationConfigFile,
+		Drivers:              m.config.datasetDrivers(),
 
 		Encryption: m.box,
 		Audit:      m.auditing(),

@@ -40,6 +40,7 @@ bootstrap and dns.listen:
   - {name: hub-c, region: south, center: south-1, address: 192.0.2.3}
   dns: {listen: "192.0.2.1:53", zones: [example.test]}
   # encryptionConfigFile: FILE   # your own instead of the hub's keys, e.g. a KMS
+  # drivers: [NAME]              # dataset drivers beside the agents; the same on every member
   storeQuota: 8Gi                # over it what grows is refused; the same on every member
 
 Ports: 6443 Kubernetes API and gateway, 6444 agents and automation, 6445 Raft,

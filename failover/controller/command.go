@@ -39,7 +39,7 @@ func directive(cmd failover.Command, d *v1alpha1.Dataset) *agentv1.Directive {
 		Primary: cmd.Primary, SyncSet: cmd.SyncSet, Protection: protections[d.Spec.Protection]}
 	for _, m := range d.Spec.Members {
 		if m.Cluster == cmd.Cluster {
-			role.Parameters = m.Parameters
+			role.Parameters, role.Address = m.Parameters, m.Address
 		}
 		if m.Cluster == cmd.Primary {
 			role.PrimaryAddress = m.Address

@@ -153,6 +153,9 @@ func TestADirectiveCarriesTermRevisionAndAddresses(t *testing.T) {
 		if d.GetIncarnation() != 1 || d.GetTerm() != 7 || d.GetRevision() == 0 || d.GetEpoch() != 1 {
 			t.Errorf("directive %v", d)
 		}
+		if d.GetVerb() == agentv1.Verb_VERB_PROMOTE && d.GetRole().GetAddress() != "10.0.0.1:5432" {
+			t.Errorf("a copy is not told where others reach it: %v", d)
+		}
 		if d.GetVerb() == agentv1.Verb_VERB_FOLLOW && d.GetRole().GetPrimaryAddress() != "10.0.0.1:5432" {
 			t.Errorf("a replica is not told where the primary is: %v", d)
 		}

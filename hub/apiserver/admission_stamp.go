@@ -207,5 +207,5 @@ func (d *datasetCheck) Validate(_ context.Context, a admission.Attributes, _ adm
 			return nil
 		}
 	}
-	return admission.NewForbidden(a, fmt.Errorf("spec.driver %q is unknown: the drivers of this hub are %q", driver, d.drivers))
+	return admission.NewForbidden(a, fmt.Errorf("spec.driver %q is unknown: the drivers of this hub are %q; one that runs beside the agents is named under drivers in the configuration of every hub member", driver, d.drivers))
 }

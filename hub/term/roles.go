@@ -31,6 +31,7 @@ func roleGrant(d *v1alpha1.Dataset, self *v1alpha1.DatasetMember) *agentv1.RoleG
 		Epoch:      d.Status.Epoch,
 		Role:       roleOf(d, self.Cluster),
 		Driver:     d.Spec.Driver,
+		Address:    self.Address,
 		Parameters: maps.Clone(self.Parameters),
 		Protection: protection(d.Spec.Protection),
 	}

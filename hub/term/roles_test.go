@@ -46,6 +46,11 @@ func TestAGrantOffersPledgesWhenThatIsCommitted(t *testing.T) {
 			if tc.want != nil && grant.GetPeers()[0].GetAgentAddress() != "192.0.2.2:7443" {
 				t.Errorf("the agent of %s is at %q", grant.GetPeers()[0].GetCluster(), grant.GetPeers()[0].GetAgentAddress())
 			}
+			for i, cluster := range []string{"north-1", "north-2", "south-1"} {
+				if want := d.Spec.Members[i].Address; table[cluster][0].GetAddress() != want {
+					t.Errorf("%s is told that its own copy is at %q, want %s", cluster, table[cluster][0].GetAddress(), want)
+				}
+			}
 			if table["north-2"][0].GetFailsafe() != nil {
 				t.Error("a replica is offered pledges")
 			}

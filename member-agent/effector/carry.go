@@ -82,8 +82,9 @@ func (e *Effector) carry(ctx context.Context, d *agentv1.Directive) (*driver.Obs
 	if d.GetVerb() == agentv1.Verb_VERB_FENCE {
 		// A fence does not wait for its turn: the guard interrupts, too.
 		s.preempt()
+		w := e.witness(ctx, s, drv, role)
 		o, err := drv.Fence(ctx, c)
-		return seen(o, err), "stopped, and a probe found nobody listening", err
+		return w.stopped(ctx, o, "stopped, and a probe found nobody listening", err)
 	}
 	switch d.GetVerb() {
 	case agentv1.Verb_VERB_PROMOTE:
@@ -160,8 +161,9 @@ func (e *Effector) perform(ctx context.Context, drv driver.Driver, d *agentv1.Di
 	case agentv1.Verb_VERB_PROMOTE:
 		return e.promote(ctx, drv, role, c)
 	case agentv1.Verb_VERB_CLOSE:
+		w := e.witness(ctx, e.site(keyOf(d.GetDataset())), drv, role)
 		o, err := drv.Demote(ctx, c)
-		return seen(o, err), "closed in order", err
+		return w.stopped(ctx, o, "closed in order", err)
 	case agentv1.Verb_VERB_SET_SYNC_SET:
 		o, err := drv.SetSyncSet(ctx, c)
 		return seen(o, err), "", err

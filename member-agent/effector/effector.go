@@ -26,6 +26,7 @@ type Effector struct {
 	drivers map[string]driver.Driver
 	grants  *grants
 	links   *links
+	probe   prober
 
 	listener net.Listener
 	answers  *answers
@@ -47,7 +48,7 @@ func New(cfg Config) (*Effector, error) {
 		return nil, fmt.Errorf("effector: listen for guards: %w", err)
 	}
 	e := &Effector{
-		cfg: cfg, grants: newGrants(), listener: listener,
+		cfg: cfg, grants: newGrants(), listener: listener, probe: newProber(),
 		sites: map[key]*site{}, answers: newAnswers(),
 	}
 	e.links = newLinks(e)

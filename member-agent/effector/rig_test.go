@@ -146,6 +146,11 @@ type center struct {
 	guard  *exec.Cmd
 }
 
+// besideName is a driver that a test may put beside the agent, at the path beside.
+const besideName = "aside"
+
+func (c *center) beside() string { return filepath.Join(c.dir, "s") }
+
 // fleet plays the hub: it grants what the committed state says.
 type fleet struct {
 	t       *testing.T
@@ -215,7 +220,7 @@ func (f *fleet) build(name string) *center {
 		Pledges: c.pledges, Serve: c.pledges.Register,
 		Cluster: name, Replica: "agent-" + name, Listen: "127.0.0.1:0", Identity: who, Certificates: f.ca,
 		Secrets: &secrets{data: map[string]map[string][]byte{"pay/ledger-db-credentials": data}, dir: filepath.Join(c.dir, "credentials")},
-		Active:  func() bool { return true }, Tick: tick,
+		Active:  func() bool { return true }, Tick: tick, Sockets: map[string]string{besideName: c.beside()},
 	})
 	must(f.t, err)
 	f.centers[name] = c

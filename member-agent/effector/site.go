@@ -35,6 +35,7 @@ type site struct {
 	followed    int64     // the epoch at which it was last seen to have the primary's history
 	certified   time.Time // the guard's certificate was good then
 	behind      string    // why the guard does not follow the hub's CAs yet
+	elsewhere   string    // where nobody accepted while the copy was said to run; see probe.go
 }
 
 func (e *Effector) site(k key) *site {

@@ -6,6 +6,8 @@ package drivertest
 import (
 	"context"
 	"errors"
+	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +21,9 @@ type Rig struct {
 	Name string
 	// Dataset is the copy's; its cluster is the one that the driver acts in.
 	Dataset driver.Dataset
+	// Address is HOST:PORT where others reach the copy. A driver out of process must
+	// give it: its stops are believed only if nobody listens there. Optional.
+	Address string
 	// Grant makes whoever enforces believe that the copy has, or has not, the
 	// primary role at epoch, as the hub's grants would. Optional.
 	Grant func(epoch int64, primary bool)
@@ -117,6 +122,22 @@ func (r Rig) fences(ctx context.Context, epoch, revision int64) func(*testing.T)
 		if p, err := r.Driver.Probe(ctx, r.call(epoch, 0)); err != nil || p.Writable || p.Listening {
 			t.Errorf("a write meets %+v %v", p, err)
 		}
+		r.refusedFromOutside(ctx, t)
+	}
+}
+
+// refusedFromOutside is the agent's own look at a copy that nobody of Tripod's guards.
+func (r Rig) refusedFromOutside(ctx context.Context, t *testing.T) {
+	t.Helper()
+	if r.Address == "" {
+		return
+	}
+	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", r.Address)
+	if err == nil {
+		_ = conn.Close()
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("stopped, it meets a connection with %v: it must be refused", err)
 	}
 }
 
@@ -145,6 +166,7 @@ func (r Rig) closes(ctx context.Context, epoch, revision int64) func(*testing.T)
 		if o.State != driver.StateClosed || o.Position.Bytes <= 0 {
 			t.Errorf("it is %+v", o)
 		}
+		r.refusedFromOutside(ctx, t)
 	}
 }
 

@@ -1230,7 +1230,11 @@ type RoleGrant struct {
 	Peers      []*DatasetPeer `protobuf:"bytes,10,rep,name=peers,proto3" json:"peers,omitempty"`
 	// failsafe is set with the primary role where pledges may keep it when no hub
 	// renews the lease (safety.md section 7). A role without it ends with the lease.
-	Failsafe      *Failsafe `protobuf:"bytes,11,opt,name=failsafe,proto3" json:"failsafe,omitempty"`
+	Failsafe *Failsafe `protobuf:"bytes,11,opt,name=failsafe,proto3" json:"failsafe,omitempty"`
+	// address is HOST:PORT of this cluster's own copy, as others reach it: where the
+	// agent looks for itself whether a copy that nobody of Tripod's guards has
+	// stopped. An older hub sends none.
+	Address       string `protobuf:"bytes,12,opt,name=address,proto3" json:"address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1340,6 +1344,13 @@ func (x *RoleGrant) GetFailsafe() *Failsafe {
 		return x.Failsafe
 	}
 	return nil
+}
+
+func (x *RoleGrant) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
 }
 
 // Failsafe are the terms under which pledges keep a primary role.
@@ -2815,7 +2826,7 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\n" +
 	"DatasetKey\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\xac\x04\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xc6\x04\n" +
 	"\tRoleGrant\x125\n" +
 	"\adataset\x18\x01 \x01(\v2\x1b.tripod.agent.v1.DatasetKeyR\adataset\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12)\n" +
@@ -2832,7 +2843,8 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"protection\x122\n" +
 	"\x05peers\x18\n" +
 	" \x03(\v2\x1c.tripod.agent.v1.DatasetPeerR\x05peers\x125\n" +
-	"\bfailsafe\x18\v \x01(\v2\x19.tripod.agent.v1.FailsafeR\bfailsafe\x1a=\n" +
+	"\bfailsafe\x18\v \x01(\v2\x19.tripod.agent.v1.FailsafeR\bfailsafe\x12\x18\n" +
+	"\aaddress\x18\f \x01(\tR\aaddress\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"&\n" +

@@ -22,6 +22,7 @@ type hubConfig struct {
 	HubTokenFile string      `json:"hubTokenFile"`
 	Members      []hubMember `json:"members"`
 	DNS          hubDNS      `json:"dns"`
+	Drivers      []string    `json:"drivers"`
 }
 
 type hubMember struct {
@@ -50,6 +51,7 @@ func (p Plan) PrepareHub(lib string, members []Plan, token []byte) error {
 		Bootstrap:    members[0].Name == p.Name,
 		HubTokenFile: inside + "/hub-token",
 		DNS:          hubDNS{Listen: p.Address.String() + ":53", Zones: []string{DNSZone}},
+		Drivers:      []string{"register"}, // test/register; it runs where a scenario puts it
 	}
 	for _, member := range members {
 		config.Members = append(config.Members, hubMember{

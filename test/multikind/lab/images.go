@@ -20,6 +20,7 @@ import (
 var programImages = map[string]string{
 	"pause":        "tripod.dev/pause:dev",
 	"ledger-api":   "tripod.dev/ledger-api:dev",
+	"register":     "tripod.dev/register:dev",
 	"coredns":      "tripod.dev/coredns:dev",
 	"tripod-agent": "tripod.dev/agent:dev",
 	"tripod-guard": "tripod.dev/guard:dev",

@@ -112,6 +112,7 @@ func programs() []program {
 		{name: "storemember", folder: "test/storemember", when: func(s state) bool { return s.Store == StoreTripod }},
 		{name: "pause", folder: "test/multikind/image/pause", ldflags: "-s -w", when: pods},
 		{name: "ledger-api", folder: "test/multikind/image/ledgerapi", ldflags: "-s -w", when: pods},
+		{name: "register", folder: "test/register", ldflags: "-s -w", when: agents},
 		{name: "coredns", folder: ".", module: "test/multikind/coredns", ldflags: "-s -w", when: pods},
 		{name: "tripod-hub", folder: "cmd/tripod-hub", when: hub},
 		{name: "tripodctl", folder: "cmd/tripodctl", when: hub},
