@@ -60,10 +60,10 @@ func (f *fleet) idle(address, replica string, config *tls.Config) net.Conn {
 	return conn
 }
 
-// A thousand idle tunnels may take 80 kB each of the process that holds both their
+// A thousand idle tunnels may take 55 kB each of the process that holds both their
 // ends: the member's, and bare TLS connections.
 func TestAThousandIdleTunnelsAreCheap(t *testing.T) {
-	const agents, most = 1000, 80_000
+	const agents, most = 1000, 55_000
 	f, address := quiet(t, nil)
 	config := f.ca.agent("north-1")
 	config.NextProtos = []string{session.ProtocolTunnel}
