@@ -102,12 +102,18 @@ bench-failover: deps build ## Failovers and switchovers under traffic, a JSON li
 noise: deps build ## Disturb a healthy fleet: no role may move; DURATION=2h SEED=7
 	@bin/multikind --name noise noise --duration $(DURATION) --seed $(SEED); code=$$?; bin/multikind --name noise down >/dev/null; exit $$code
 
+.PHONY: simulate
+simulate: ## Play schedules of the failover engine's simulation, a quarter of them more with plans and with pledges; SEEDS=100000 FIRST=1
+	$(GO) test ./failover/sim -run TheInvariantsHold -count 1 -timeout 0 -v -seeds $(SEEDS) -first $(FIRST)
+
 .PHONY: bench-engine
 bench-engine: ## Measure the failover engine in one process: the loss of a center with 1,000 applications
 	@$(GO) test ./failover/controller -run TestACenterWithManyApplicationsIsLost -count 1 -v -applications 1000 -driver 1s | grep '^{'
 
 DURATION ?= 10m
 SEED ?= 0
+SEEDS ?= 100000
+FIRST ?= 1
 
 .PHONY: robustness
 robustness: ## Faults against the store, checked; DURATION=1h SEED=7 (0: by chance) DAMAGE=200

@@ -3,11 +3,9 @@ package memberagent
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"math/big"
 	"testing"
 	"time"
 
@@ -37,9 +35,7 @@ func told(generation uint64, cas ...*x509.Certificate) *agentv1.HubAuthorities {
 // leaf is what a member of the hub shows.
 func (h *hub) leaf(t *testing.T) *x509.Certificate {
 	t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(7), DNSNames: []string{endpoint.ServerName}, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
-	}, h.ca, h.key.Public(), h.key)
+	der, err := h.ca.Sign(&x509.Certificate{DNSNames: []string{endpoint.ServerName}}, h.ca.Certificate.PublicKey)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,9 +74,9 @@ func TestTheAgentFollowsTheHubsCA(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	both := told(2, after.ca, before.ca)
+	both := told(2, after.ca.Certificate, before.ca.Certificate)
 	for _, e := range []*enrolment{active, passive} {
-		if !e.credentials.heed(both) || e.credentials.heed(told(1, before.ca)) {
+		if !e.credentials.heed(both) || e.credentials.heed(told(1, before.ca.Certificate)) {
 			t.Fatal("an older word was taken, or the newer one not")
 		}
 	}
@@ -113,7 +109,7 @@ func TestTheAgentFollowsTheHubsCA(t *testing.T) {
 	refresh(passive, false)
 	for _, e := range []*enrolment{active, passive} {
 		leaf := e.credentials.present.Load().certificate.Leaf
-		if outdated, due := e.credentials.Outdated(leaf); outdated || due || leaf.CheckSignatureFrom(after.ca) != nil {
+		if outdated, due := e.credentials.Outdated(leaf); outdated || due || leaf.CheckSignatureFrom(after.ca.Certificate) != nil {
 			t.Error("the certificate is not of the new CA")
 		}
 		if p := e.credentials.progress(nil); len(p.GetPending()) != 0 {
@@ -121,7 +117,7 @@ func TestTheAgentFollowsTheHubsCA(t *testing.T) {
 		}
 	}
 	for _, e := range []*enrolment{active, passive} {
-		e.credentials.heed(told(4, after.ca))
+		e.credentials.heed(told(4, after.ca.Certificate))
 	}
 	refresh(active, true)
 	if err := active.credentials.verifyHub([]*x509.Certificate{before.leaf(t)}); err == nil {
@@ -132,7 +128,7 @@ func TestTheAgentFollowsTheHubsCA(t *testing.T) {
 func TestTheAgentLooksAtOnceWhenTheHubsCAsChange(t *testing.T) {
 	h := newHub(t)
 	e := h.enrol(fake.NewClientset(), h.token.String())
-	e.credentials.heed(told(1, h.ca))
+	e.credentials.heed(told(1, h.ca.Certificate))
 	ctx, cancel := context.WithTimeout(t.Context(), lookForNewer/2)
 	defer cancel()
 	if err := e.untilNewer(ctx); err != nil {

@@ -3,14 +3,10 @@ package memberagent
 import (
 	"context"
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"log/slog"
-	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,13 +23,13 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"tripod.dev/tripod/hub/api/jointoken"
+	"tripod.dev/tripod/test/authority"
 )
 
 // hub plays the hub's signer.
 type hub struct {
 	t      *testing.T
-	ca     *x509.Certificate
-	key    *ecdsa.PrivateKey
+	ca     *authority.Authority
 	client *fake.Clientset
 	token  jointoken.Token
 
@@ -46,22 +42,9 @@ type hub struct {
 
 func newHub(t *testing.T) *hub {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "hub"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ca, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := &hub{t: t, ca: ca, key: key, requests: map[string]*x509.CertificateRequest{}, life: time.Hour}
-	if h.token, err = jointoken.New("north-1", ca); err != nil {
+	var err error
+	h := &hub{t: t, ca: authority.New(t, "hub"), requests: map[string]*x509.CertificateRequest{}, life: time.Hour}
+	if h.token, err = jointoken.New("north-1", h.ca.Certificate); err != nil {
 		t.Fatal(err)
 	}
 	h.client = fake.NewClientset()
@@ -89,10 +72,9 @@ func (h *hub) create(action clienttesting.Action) (bool, runtime.Object, error) 
 		posted.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateDenied, Message: h.deny}}
 		return false, nil, nil
 	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(int64(len(h.requests)) + 1), Subject: request.Subject, DNSNames: request.DNSNames,
-		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(h.life),
-	}, h.ca, request.PublicKey, h.key)
+	der, err := h.ca.Sign(&x509.Certificate{
+		Subject: request.Subject, DNSNames: request.DNSNames, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(h.life),
+	}, request.PublicKey)
 	if err != nil {
 		return true, nil, err
 	}
@@ -117,7 +99,7 @@ func (h *hub) enrol(local kubernetes.Interface, token string) *enrolment {
 		cluster: "north-1", namespace: "tripod-system", tokenFile: file, local: local, credentials: newCredentials(0),
 		now: time.Now, log: slog.New(slog.DiscardHandler),
 		withToken: func(_ jointoken.Token, found func(*x509.Certificate)) (kubernetes.Interface, error) {
-			found(h.ca)
+			found(h.ca.Certificate)
 			return h.client, nil
 		},
 		withCertificate: func() (kubernetes.Interface, error) { return h.client, nil },
@@ -218,7 +200,7 @@ func TestARefusedTokenIsFollowedByANewOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.deny = ""
-	next, err := jointoken.New("north-1", h.ca)
+	next, err := jointoken.New("north-1", h.ca.Certificate)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,7 +265,7 @@ func TestAnAgentThatWasAwayForTooLongJoinsAgain(t *testing.T) {
 		t.Errorf("without a new token: %v", err)
 	}
 	h.reject, h.life = false, 4*time.Hour
-	token, err := jointoken.New("north-1", h.ca)
+	token, err := jointoken.New("north-1", h.ca.Certificate)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,16 +2,9 @@ package main
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"io"
 	"maps"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -20,13 +13,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
-	"tripod.dev/tripod/hub/api/endpoint"
+	hubca "tripod.dev/tripod/test/authority"
 	"tripod.dev/tripod/test/multikind/kubeapi"
 )
 
@@ -34,29 +26,19 @@ import (
 // they were asked.
 func standIns(t *testing.T, names ...string) (members []fleetMember, ca []byte, servers []*httptest.Server) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "hub"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		DNSNames: []string{endpoint.ServerName}, IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	own := hubca.New(t, "hub")
+	certificate := own.Issue(t, "hub")
 	for _, name := range names {
 		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.WriteString(w, name+" "+r.URL.Path+" "+r.Header.Get("Authorization"))
 		}))
-		server.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+		server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
 		server.StartTLS()
 		t.Cleanup(server.Close)
 		members = append(members, fleetMember{Name: name, Server: server.Listener.Addr().String()})
 		servers = append(servers, server)
 	}
-	return members, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), servers
+	return members, own.PEM(), servers
 }
 
 func writeFleetConfig(t *testing.T, members []fleetMember, ca []byte) string {

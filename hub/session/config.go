@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
@@ -144,6 +145,10 @@ type Config struct {
 	// for services of Register that authenticate their callers themselves; the
 	// sessions' own ask for one at each call.
 	WithoutCertificate bool
+	// StreamLinger is how long a stream of a tunnel whose client has left waits for the
+	// agent's end of it; default 30 s. An agent that waits for a window does not see that
+	// the client left, and until then the member holds what it received, and the agent what it serves.
+	StreamLinger time.Duration
 	// ServerOptions are added to the gRPC server, for instance interceptors.
 	ServerOptions []grpc.ServerOption
 
@@ -158,6 +163,9 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
+	}
+	if c.StreamLinger == 0 {
+		c.StreamLinger = 30 * time.Second
 	}
 	if c.View == nil {
 		c.View = discard{}

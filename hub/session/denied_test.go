@@ -62,6 +62,19 @@ func TestADeniedAgentLosesWhatIsOpen(t *testing.T) {
 	f.reachable("north-2")
 }
 
+// TestADeniedAgentThatReadsNothingLosesItsSession: what the member cannot send must not
+// keep the session.
+func TestADeniedAgentThatReadsNothingLosesItsSession(t *testing.T) {
+	f := newFleet(t)
+	f.stuck("north-9")
+	a := f.members["a"].server
+	if p := a.Presence(); len(p) != 1 {
+		t.Fatalf("sessions before it is denied: %v", p)
+	}
+	f.deny("tripod:agent:north-9")
+	eventually(t, "an end of the session", func() bool { return len(a.Presence()) == 0 })
+}
+
 // TestADeniedGuardGetsNoProof: neither on the stream that it has nor on another.
 func TestADeniedGuardGetsNoProof(t *testing.T) {
 	const name = "tripod:guard:north-1:pay:ledger"

@@ -48,7 +48,7 @@ func (g guardService) Attach(stream agentv1.Guards_AttachServer) error {
 func (s *Server) proveTo(id Identity, stream agentv1.Guards_AttachServer) error {
 	asks := make(chan uint64, 1)
 	received := make(chan error, 1)
-	s.receivers.Go(func() { received <- receiveAsks(stream, asks) })
+	s.talkers.Go(func() { received <- receiveAsks(stream, asks) })
 	group, ctx := errgroup.WithContext(stream.Context())
 	group.Go(func() error {
 		select {

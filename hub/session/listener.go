@@ -9,6 +9,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,9 +38,16 @@ func newSplitter(listener net.Listener, base *tls.Config, roots func() *x509.Cer
 	config.DynamicRecordSizingDisabled = true
 	config.NextProtos = nil
 	if roots != nil {
+		// Connections keep their configuration: one for all that came while these were the CAs.
+		var shared atomic.Pointer[tls.Config]
 		config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			trusted := roots()
+			if last := shared.Load(); last != nil && last.ClientCAs == trusted {
+				return last, nil
+			}
 			now := config.Clone() // with the protocols that were routed meanwhile
-			now.ClientCAs = roots()
+			now.ClientCAs = trusted
+			shared.Store(now)
 			return now, nil
 		}
 	}
@@ -77,11 +85,18 @@ func (s *splitter) run(ctx context.Context) error {
 			}
 			continue
 		}
-		handlers.Go(func() { s.serve(ctx, conn) })
+		handlers.Go(func() {
+			// A handshake leaves a stack four times as large as what comes after needs.
+			if serve := s.shake(ctx, conn); serve != nil {
+				handlers.Go(serve)
+			}
+		})
 	}
 }
 
-func (s *splitter) serve(ctx context.Context, raw net.Conn) {
+// shake makes the handshake and returns what serves the connection, nil if it was
+// refused.
+func (s *splitter) shake(ctx context.Context, raw net.Conn) (serve func()) {
 	setUserTimeout(raw, s.userTimeout)
 	handshake, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	waiting := &inTurn{Conn: raw, turns: s.turns, ctx: handshake}
@@ -95,18 +110,18 @@ func (s *splitter) serve(ctx context.Context, raw net.Conn) {
 	if err != nil {
 		s.log.Info("session client failed the TLS handshake", "remote", raw.RemoteAddr().String(), "error", err)
 		_ = raw.Close()
-		return
+		return nil
 	}
 	state := conn.ConnectionState()
 	protocol := state.NegotiatedProtocol
-	serve, ok := s.routes[protocol]
+	route, ok := s.routes[protocol]
 	if !ok || (s.needsCertificate[protocol] && len(state.VerifiedChains) == 0) {
 		s.log.Info("session client refused: no known protocol, or no certificate of this hub's CA",
 			"remote", raw.RemoteAddr().String(), "protocol", protocol)
 		_ = conn.Close()
-		return
+		return nil
 	}
-	serve(conn)
+	return func() { route(conn) }
 }
 
 // setUserTimeout makes the kernel give up a connection whose data stay

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"context"
 	"sync"
 
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
@@ -81,25 +80,20 @@ func (o *outbox) putDirective(d *agentv1.Directive) bool {
 	return !full
 }
 
-// putDesired waits until the desired state before it has been taken.
-func (o *outbox) putDesired(ctx context.Context, d *agentv1.DesiredState) error {
-	for {
-		o.mu.Lock()
-		free := o.desired == nil
-		if free {
-			o.desired = d
-		}
-		o.mu.Unlock()
-		if free {
-			o.signal(o.wake)
-			return nil
-		}
-		select {
-		case <-o.drained:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+// free is whether the desired state before has been taken; drained says when that
+// changes.
+func (o *outbox) free() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.desired == nil
+}
+
+// putDesired may be called only while free.
+func (o *outbox) putDesired(d *agentv1.DesiredState) {
+	o.mu.Lock()
+	o.desired = d
+	o.mu.Unlock()
+	o.signal(o.wake)
 }
 
 // take returns what goes out next, nil when nothing waits.
@@ -136,18 +130,12 @@ func (o *outbox) take() *agentv1.HubMessage {
 	return nil
 }
 
-// run sends until ctx ends or send fails. One call at a time.
-func (o *outbox) run(ctx context.Context, send func(*agentv1.HubMessage) error) error {
-	for {
-		for m := o.take(); m != nil; m = o.take() {
-			if err := send(m); err != nil {
-				return err
-			}
-		}
-		select {
-		case <-o.wake:
-		case <-ctx.Done():
-			return ctx.Err()
+// drain sends until nothing waits or send fails. One call at a time.
+func (o *outbox) drain(send func(*agentv1.HubMessage) error) error {
+	for m := o.take(); m != nil; m = o.take() {
+		if err := send(m); err != nil {
+			return err
 		}
 	}
+	return nil
 }

@@ -38,8 +38,8 @@ type Server struct {
 	uplink   *uplink
 	peers    *peers
 	metrics  *metrics
-	// receivers are the goroutines that read streams; they end with them.
-	receivers sync.WaitGroup
+	// talkers are the goroutines that read and write streams; they end with them.
+	talkers sync.WaitGroup
 }
 
 // New checks the configuration. Nothing is served before Run.
@@ -66,7 +66,7 @@ func (s *Server) Address() net.Addr { return s.config.Listener.Addr() }
 // Run serves until ctx ends, and returns when every connection is closed and
 // every goroutine has ended.
 func (s *Server) Run(ctx context.Context) error {
-	defer s.receivers.Wait()
+	defer s.talkers.Wait()
 	defer s.peers.close()
 	// Handlers live by the group's context: one part that fails ends them all.
 	group, ctx := errgroup.WithContext(ctx)
@@ -102,9 +102,9 @@ func (s *Server) grpcServer() *grpc.Server {
 		// Members relay a heartbeat for each cluster, an agent has one session.
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(handshakeTimeout),
-		// A thousand idle agents need no buffers: what is large is read past the one, and
-		// the other is taken only to write.
-		grpc.ReadBufferSize(4 << 10),
+		// A thousand idle agents need no buffers: TLS has one to read from, and the other is
+		// taken only to write.
+		grpc.ReadBufferSize(0),
 		grpc.SharedWriteBuffer(true),
 		grpc.WaitForHandlers(true),
 		// A dead agent is noticed by its missing heartbeats; this is for

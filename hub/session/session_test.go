@@ -144,7 +144,7 @@ func open(t *testing.T, f *fleet, cluster, name string) (agentv1.Sessions_Sessio
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*patience) // what waits for an end waits less
 	t.Cleanup(cancel)
 	stream, err := agentv1.NewSessionsClient(conn).Session(ctx)
 	if err != nil {
@@ -295,22 +295,27 @@ func TestDesiredStateGoesToEverySession(t *testing.T) {
 
 func TestAnAgentThatDoesNotReadHoldsUpNobody(t *testing.T) {
 	f := newFleet(t)
-	f.desired["north-9"] = make(chan *agentv1.DesiredState)
-	if _, err := open(t, f, "north-9", "stuck"); err != nil { // and never reads again
-		t.Fatal(err)
+	f.stuck("north-9")
+	r := f.join("north-1", "r1", nil)
+	eventually(t, "grants for the other cluster", func() bool { return r.granted() > 3 })
+}
+
+// stuck is an agent of which member a waits to send more.
+func (f *fleet) stuck(cluster string) {
+	f.t.Helper()
+	f.desired[cluster] = make(chan *agentv1.DesiredState)
+	if _, err := open(f.t, f, cluster, "stuck"); err != nil { // and never reads again
+		f.t.Fatal(err)
 	}
 	// Fill its window, its outbox and its source.
 	big := &agentv1.DesiredState{Incarnation: 1, Objects: []*agentv1.DesiredObject{{Manifest: make([]byte, 1<<20)}}}
-	full := false
-	for !full {
+	for {
 		select {
-		case f.desired["north-9"] <- big:
+		case f.desired[cluster] <- big:
 		case <-time.After(500 * time.Millisecond):
-			full = true
+			return
 		}
 	}
-	r := f.join("north-1", "r1", nil)
-	eventually(t, "grants for the other cluster", func() bool { return r.granted() > 3 })
 }
 
 func TestASilentSessionEnds(t *testing.T) {

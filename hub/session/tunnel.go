@@ -22,8 +22,8 @@ import (
 // this member: wait for it, or ask another member.
 var ErrNoTunnel = errors.New("no tunnel")
 
-// StreamWindow is how much of one stream may be on its way unread. A stalled
-// stream holds this much memory and stops nobody else.
+// StreamWindow is how much of one stream may be on its way unread: enough for 1 Gbit/s
+// and a round trip of 134 ms. A stalled stream holds this much memory and stops nobody else.
 const StreamWindow = 16 << 20
 
 const (
@@ -31,47 +31,97 @@ const (
 	prefaceTimeout = 5 * time.Second
 )
 
-// serveTunnel takes an agent's tunnel connection. The agent sends its replica's
-// name and a newline; the member answers "OK\n" or "NO reason\n", and then opens
-// yamux streams.
+// agentTunnel is the tunnel of one replica.
+type agentTunnel struct {
+	*yamux.Session
+	id      Identity
+	replica string
+}
+
+// serveTunnel takes an agent's tunnel connection and keeps it until it ends, or ctx.
 func (s *Server) serveTunnel(ctx context.Context, conn *tls.Conn) {
 	defer func() { _ = conn.Close() }()
+	tunnel := s.takeTunnel(conn)
+	if tunnel == nil {
+		return
+	}
+	defer s.registry.removeTunnel(tunnel.id.Cluster, tunnel.replica, tunnel.Session)
+	err := s.keepTunnel(ctx, tunnel)
+	s.config.Logger.Info("tunnel closed", "cluster", tunnel.id.Cluster, "replica", tunnel.replica, "error", err)
+}
+
+// takeTunnel makes a tunnel of conn: the agent sends its replica's name and a
+// newline; the member answers "OK\n" or "NO reason\n", and then opens yamux streams.
+// It is nil if the agent is refused. The stack that all of this needs is not kept for
+// as long as the tunnel is.
+func (s *Server) takeTunnel(conn *tls.Conn) *agentTunnel {
 	id, err := s.agentOf(s.identifyState(conn.ConnectionState()))
 	if err != nil {
 		s.metrics.refused.Inc()
 		_, _ = fmt.Fprintf(conn, "NO %s\n", status.Convert(err).Message())
-		return
+		return nil
 	}
 	cluster := id.Cluster
 	replica, err := readPreface(conn)
 	if err != nil {
 		s.config.Logger.Info("tunnel refused", "cluster", cluster, "error", err)
-		return
+		return nil
 	}
-	tunnel, err := yamux.Client(frames.Joined(conn), s.tunnelConfig())
+	session, err := yamux.Client(frames.Joined(conn), s.tunnelConfig())
 	if err != nil {
 		s.config.Logger.Error("tunnel cannot start", "cluster", cluster, "error", err)
-		return
+		return nil
 	}
-	if old := s.registry.addTunnel(cluster, replica, tunnel); old != nil {
+	if old := s.registry.addTunnel(cluster, replica, session); old != nil {
 		_ = old.Close()
 	}
-	defer s.registry.removeTunnel(cluster, replica, tunnel)
-	defer func() { _ = tunnel.Close() }()
 	s.config.Logger.Info("tunnel opened", "cluster", cluster, "replica", replica)
+	return &agentTunnel{session, id, replica}
+}
+
+// keepTunnel asks at every tick whether the agent is still believed, at every second
+// one whether it is there, and says why the tunnel has ended.
+func (s *Server) keepTunnel(ctx context.Context, tunnel *agentTunnel) error {
+	var answered chan error // nil while nothing is asked
+	defer func() {
+		_ = tunnel.Close()
+		if answered != nil {
+			<-answered //nolint:errcheck // the tunnel has ended
+		}
+	}()
 	ticker := time.NewTicker(s.config.Lease.Tick)
 	defer ticker.Stop()
-	for err == nil {
+	for ticks := 1; ; {
 		select {
 		case <-ctx.Done():
-			err = ctx.Err()
+			return ctx.Err()
 		case <-tunnel.CloseChan():
-			err = net.ErrClosed
+			return net.ErrClosed
 		case <-ticker.C:
-			err = s.admitted(id, cluster)
+			if err := s.admitted(tunnel.id, tunnel.id.Cluster); err != nil {
+				return err
+			}
+			if ticks++; ticks%2 == 0 && answered == nil {
+				answer := make(chan error, 1)
+				answered = answer
+				go func() { answer <- answers(tunnel.Session) }()
+			}
+		case err := <-answered:
+			answered = nil
+			if err != nil {
+				return err
+			}
 		}
 	}
-	s.config.Logger.Info("tunnel closed", "cluster", cluster, "replica", replica, "error", err)
+}
+
+// answers returns when the other end has answered; the tunnel's configuration says how
+// long that may take.
+func answers(tunnel *yamux.Session) error {
+	if _, err := tunnel.Ping(); err != nil {
+		return fmt.Errorf("ask whether the agent is there: %w", err)
+	}
+	return nil
 }
 
 func readPreface(conn net.Conn) (string, error) {
@@ -94,10 +144,11 @@ func (s *Server) tunnelConfig() *yamux.Config {
 	config := yamux.DefaultConfig()
 	// Here it only bounds the streams that the agent has not accepted yet, and costs
 	// memory for each agent.
-	config.AcceptBacklog = 256
-	config.KeepAliveInterval = 2 * s.config.Lease.Tick
+	config.AcceptBacklog = 128
+	config.EnableKeepAlive = false // keepTunnel asks, without a goroutine that waits to
 	config.ConnectionWriteTimeout = s.config.Lease.TTL
 	config.MaxStreamWindowSize = StreamWindow
+	config.StreamCloseTimeout = s.config.StreamLinger
 	config.LogOutput = nil
 	config.Logger = yamuxLog{s.config.Logger}
 	return config

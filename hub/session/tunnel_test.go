@@ -3,6 +3,8 @@ package session_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -210,6 +213,54 @@ func TestAStalledStreamHoldsUpNobody(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// TestATunnelWhoseAgentDoesNotAnswerEnds: its connection stands, as that of a process
+// that is stopped does.
+func TestATunnelWhoseAgentDoesNotAnswerEnds(t *testing.T) {
+	f := newFleet(t)
+	config := f.ca.agent("north-1")
+	config.NextProtos = []string{session.ProtocolTunnel}
+	conn := f.idle(f.address("a"), "r1", config)
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	if _, err := io.Copy(io.Discard, conn); err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the tunnel is open after %v", patience)
+	}
+	eventually(t, "no tunnel", func() bool {
+		_, err := f.members["a"].server.Dial(context.Background(), "north-1")
+		return errors.Is(err, session.ErrNoTunnel)
+	})
+}
+
+// TestThePortFollowsTheAuthorities: whom it believes is asked at each handshake, although
+// connections share what they are configured by.
+func TestThePortFollowsTheAuthorities(t *testing.T) {
+	one, two := newPKI(t), newPKI(t)
+	var roots atomic.Pointer[x509.CertPool]
+	roots.Store(one.Pool())
+	_, address := quiet(t, func(c *session.Config) { c.TLS, c.Roots = one.server("a"), roots.Load })
+	believed := func(of *pki) bool {
+		config := of.agent("north-1")
+		config.NextProtos, config.RootCAs = []string{session.ProtocolTunnel}, one.Pool()
+		conn, err := tls.Dial("tcp", address, config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		_, _ = io.WriteString(conn, "r1\n")
+		answer, _ := bufio.NewReader(conn).ReadString('\n')
+		return answer == "OK\n"
+	}
+	for range 2 {
+		if !believed(one) || believed(two) {
+			t.Error("the port does not believe the first authority and no other")
+		}
+	}
+	roots.Store(two.Pool())
+	if believed(one) || !believed(two) {
+		t.Error("the port does not believe the second authority and no other")
+	}
 }
 
 func TestDialSaysThatThereIsNoTunnel(t *testing.T) {

@@ -234,6 +234,10 @@ func (t *Tunnel) yamuxConfig() *yamux.Config {
 	config.KeepAliveInterval = t.config.KeepAlive
 	config.ConnectionWriteTimeout = 3 * t.config.KeepAlive
 	config.MaxStreamWindowSize = streamWindow
+	// A stream that the agent has ended is the hub's until its client has read it all,
+	// however long that takes: it would lose what it has not read (`kubectl exec … | less`).
+	// The hub ends it when the client leaves.
+	config.StreamCloseTimeout = 0
 	config.LogOutput = nil
 	config.Logger = yamuxLog{t.config.Logger}
 	return config

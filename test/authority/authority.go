@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"tripod.dev/tripod/hub/api/endpoint"
 )
 
 // Authority signs what it is asked for. It is safe for concurrent use.
@@ -56,14 +58,14 @@ func (a *Authority) Sign(template *x509.Certificate, public any) (der []byte, er
 }
 
 // Issue makes a certificate with a key of its own, for a client or for a server
-// that is called 127.0.0.1, localhost or hub.
+// that is called 127.0.0.1, localhost, hub, or as all members of the hub are.
 func (a *Authority) Issue(tb testing.TB, name string, groups ...string) tls.Certificate {
 	tb.Helper()
 	key := newKey(tb)
 	der, err := a.Sign(&x509.Certificate{
 		Subject: pkix.Name{CommonName: name, Organization: groups}, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-		DNSNames:    []string{"localhost", "hub"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		DNSNames:    []string{"localhost", "hub", endpoint.ServerName}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 	}, key.Public())
 	if err != nil {
 		tb.Fatal(err)
