@@ -116,7 +116,7 @@ func (x *step) stopAutomatic() bool {
 }
 
 // adopt rebuilds the plan of a run whose leader died between the commit of the
-// epoch and that of the journal.
+// epoch and that of the journal. One that had needed an approval has a journal.
 func (x *step) adopt() {
 	for _, d := range x.was.Datasets {
 		if d.Status.Run == x.was.Run.Name {
@@ -131,9 +131,11 @@ func (x *step) adopt() {
 	if x.status().Measured == nil {
 		x.status().Measured = &v1alpha1.Measured{}
 	}
+	x.status().Automatic = x.unasked()
 	if x.planned() {
 		x.adoptOthers()
 	}
+	x.decided()
 }
 
 // fence looks for a proof for one dataset. It is false when the run paused.

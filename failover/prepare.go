@@ -158,7 +158,7 @@ func (x *step) parentPaused() bool {
 
 // plan journals which dataset moves from where to where.
 func (x *step) plan(moving []*v1alpha1.Dataset, target Target) {
-	st, run := x.status(), x.was.Run
+	st := x.status()
 	st.Datasets = nil
 	for _, d := range moving {
 		st.Datasets = append(st.Datasets, v1alpha1.RunDataset{Name: d.Name, PreviousPrimary: d.Status.Primary,
@@ -167,18 +167,25 @@ func (x *step) plan(moving []*v1alpha1.Dataset, target Target) {
 		x.note(NoteObservation, d.Status.Primary, fmt.Sprintf("%s is %s: %s; sync set of %s is [%s] at epoch %d", d.Status.Primary,
 			x.det.Classes[d.Status.Primary], x.det.Reasons[d.Status.Primary], key(d), strings.Join(d.Status.SyncSet, " "), d.Status.Epoch), since)
 	}
-	if st.Timeline.DetectedAt == nil {
-		since := x.sinceHeard(moving[0].Status.Primary, 0)
-		if x.anyIs(Healthy, moving) {
-			since = 0 // nothing had to be detected; the source is heard again and again until it is fenced
-		}
-		st.Timeline.DetectedAt = x.mark()
-		heard := metav1.NewMicroTime(x.Now.Add(-since))
-		st.Timeline.LastHeard = &heard
-		st.Measured = &v1alpha1.Measured{DetectSeconds: seconds(since)}
-		x.milestone(MarkDetected, NoteDecision, run.Spec.From.Cluster, "the run is decided upon", since)
-	}
+	x.decided()
 	x.note(NoteDecision, target.Cluster, fmt.Sprintf("target %s; approval: %s; possible loss: %v", target.Cluster, orNone(target.NeedsApproval), target.Loss.Possible), 0)
+}
+
+// decided marks that the run is decided upon, once: what it moves is in its journal.
+func (x *step) decided() {
+	st := x.status()
+	if st.Timeline.DetectedAt != nil || len(st.Datasets) == 0 {
+		return
+	}
+	since := x.sinceHeard(st.Datasets[0].PreviousPrimary, 0)
+	if slices.ContainsFunc(st.Datasets, func(rd v1alpha1.RunDataset) bool { return x.det.Classes[rd.PreviousPrimary] == Healthy }) {
+		since = 0 // nothing had to be detected; the source is heard again and again until it is fenced
+	}
+	st.Timeline.DetectedAt = x.mark()
+	heard := metav1.NewMicroTime(x.Now.Add(-since))
+	st.Timeline.LastHeard = &heard
+	st.Measured = &v1alpha1.Measured{DetectSeconds: seconds(since)}
+	x.milestone(MarkDetected, NoteDecision, x.was.Run.Spec.From.Cluster, "the run is decided upon", since)
 }
 
 func orNone(s string) string {

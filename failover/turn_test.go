@@ -346,6 +346,10 @@ func TestEveryLostWriteIsMadeUp(t *testing.T) {
 		if w.db().Status.Epoch != 2 {
 			t.Fatalf("without writes %d and %d the epoch is %d", n+1, n+2, w.db().Status.Epoch)
 		}
+		// The decision may have been lost with the journal: the run has it all the same.
+		if st := w.run().Status; st.Timeline.DetectedAt == nil || st.Measured.DetectSeconds == "" || !st.Automatic {
+			t.Fatalf("without writes %d and %d the run does not say when it was decided upon, by whom, and after how long: %+v", n+1, n+2, st)
+		}
 	}
 }
 
