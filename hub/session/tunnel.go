@@ -89,6 +89,11 @@ func (s *Server) keepTunnel(ctx context.Context, tunnel *agentTunnel) error {
 			<-answered //nolint:errcheck // the tunnel has ended
 		}
 	}()
+	// Only members open streams. What an agent opened would wait here with its window,
+	// for somebody to accept it.
+	if err := tunnel.GoAway(); err != nil {
+		return fmt.Errorf("refuse streams that the agent opens: %w", err)
+	}
 	ticker := time.NewTicker(s.config.Lease.Tick)
 	defer ticker.Stop()
 	for ticks := 1; ; {

@@ -3,6 +3,7 @@ package session_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -36,10 +37,11 @@ func TestAStreamHasItsWholeWindowAndHoldsNobodyElse(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = agent.Close() })
 	dial := func() (hub, far net.Conn) {
-		hub, err := server.Dial(context.Background(), "north-1")
-		if err != nil {
-			t.Fatal(err)
-		}
+		eventually(t, "a stream to the agent", func() bool { // the member takes the tunnel after it has said so
+			var err error
+			hub, err = server.Dial(context.Background(), "north-1")
+			return err == nil
+		})
 		if far, err = agent.Accept(); err != nil {
 			t.Fatal(err)
 		}
@@ -47,6 +49,13 @@ func TestAStreamHasItsWholeWindowAndHoldsNobodyElse(t *testing.T) {
 	}
 
 	unread, flood := dial()
+	eventually(t, "an agent may open no stream towards the member", func() bool {
+		stream, err := agent.Open()
+		if err == nil {
+			_ = stream.Close()
+		}
+		return errors.Is(err, yamux.ErrRemoteGoAway)
+	})
 	var sent atomic.Int64
 	ended := make(chan error, 1)
 	go func() {
