@@ -416,6 +416,7 @@ func (c *checker) atEnd() {
 		switch {
 		case asks, c.w.until-r.CreationTimestamp.Sub(epochZero) < 15*time.Second: // it has just begun
 			return
+		case r.Status.Reason == failover.ReasonNoTarget && c.othersDiverged(d.Status.Primary):
 		case !failover.Finished(r.Status.Phase):
 			c.violate("liveness", "run %s is still %s at the end: %s %s", name, r.Status.Phase, r.Status.Reason, r.Status.Message)
 			return
@@ -437,4 +438,15 @@ func (c *checker) atEnd() {
 	if got := c.unit().service.Status.Active; len(got) != 1 || got[0] != p.name() {
 		c.violate("liveness", "the route leads to %v, the primary is %s", got, p.name())
 	}
+}
+
+// othersDiverged: nobody can take over until a person has approved a DISCARD, which
+// nobody does here.
+func (c *checker) othersDiverged(primary string) bool {
+	for _, s := range c.lane.sites {
+		if s.name() != primary && !s.db.diverged {
+			return false
+		}
+	}
+	return true
 }
