@@ -202,7 +202,10 @@ func (x *step) lost(d *v1alpha1.Dataset, cluster string, revision int64) v1alpha
 	case !known:
 		return unknown(fmt.Sprintf("%s may have gone on writing after that was accepted, and %s does not tell how far it is behind", cluster, target))
 	case outlives == "":
-		lacks -= max(0, since-x.leaseBound())
+		// Its newest renewal, whatever that named: the book forgets the older ones of a
+		// cluster that is heard again, and then says that they are older than they are.
+		_, silent := x.Fence(cluster, 0)
+		lacks -= max(0, silent-x.leaseBound())
 	}
 	return v1alpha1.LossEstimate{Possible: true, Seconds: max(0, ceil(lacks))}
 }
