@@ -240,7 +240,10 @@ func (x *step) carry(name string, c Command) (Result, bool) {
 		x.commands = append(x.commands, c)
 		return Result{}, false
 	}
-	if result.Outcome == Failed || result.Outcome == Unreachable {
+	// On the way back there is nothing else to go to: who refuses is asked again. A
+	// directive of a leader that is none any more may have overtaken this one.
+	back := name == stepFenceBack || name == stepPromoteBack
+	if result.Outcome == Failed || result.Outcome == Unreachable || result.Outcome == Refused && back {
 		j := journal(x.status(), name, c.Dataset.Name)
 		j.State, j.Message, j.FinishedAt = v1alpha1.StepFailed, string(result.Outcome)+": "+result.Message, x.mark()
 		x.note(NoteResult, c.Cluster, c.ID+" "+j.Message, 0)

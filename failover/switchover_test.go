@@ -182,6 +182,30 @@ func TestAnAbortReturnsToTheSourceAtEveryStep(t *testing.T) {
 	}
 }
 
+// On the way back a directive may be refused, because one that a deposed leader sent
+// has overtaken it: nobody else would open the writes again.
+func TestARefusalOnTheWayBackIsAskedAgain(t *testing.T) {
+	w := newWorld(t).steady()
+	w.plan("north-2", 0)
+	w.answer = unanswered(VerbPromote)
+	w.at(v1alpha1.DatasetPromoting, 2)
+	w.beats(3)
+	w.abort("ann")
+	refused := map[Verb]bool{}
+	w.answer = func(c Command) (Result, bool) {
+		if c.Epoch == 3 && !refused[c.Verb] {
+			refused[c.Verb] = true
+			return Result{Outcome: Refused, Message: "overtaken while in work"}, true
+		}
+		return inOrder(c)
+	}
+	w.beats(30)
+	if !refused[VerbFence] || !refused[VerbPromote] {
+		t.Fatalf("refused were %v", refused)
+	}
+	w.atSource(ReasonAborted, 3)
+}
+
 func TestALostTargetReturnsToTheSource(t *testing.T) {
 	for name, tc := range interruptions {
 		t.Run(name, func(t *testing.T) {
