@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"iter"
 	"math"
 	"slices"
 	"strings"
@@ -118,18 +119,13 @@ func (c *checker) lost(s *site, when string) {
 
 // approved is the loss that a person has accepted for an epoch.
 func (c *checker) approved(epoch int64) (accepted time.Duration, approved bool) {
-	for _, r := range c.w.truth.runs {
-		for _, rd := range r.Status.Datasets {
-			if rd.Name != c.lane.dataset().Name || rd.Epoch != epoch || r.Status.Phase == v1alpha1.RunAborted {
-				continue
-			}
-			for _, a := range c.w.truth.approvals {
-				if agrees(a, r) && a.Spec.AcceptLoss != nil && (a.Spec.Run == r.Name || c.w.plans.shows(a.Spec.Run, r, epoch)) {
-					if a.Spec.AcceptLoss.Extent == "" {
-						c.result.Bounded++
-					}
-					accepted, approved = max(accepted, time.Duration(a.Spec.AcceptLoss.Seconds)*time.Second), true
+	for r := range c.movers(epoch) {
+		for _, a := range c.w.truth.approvals {
+			if agrees(a, r) && a.Spec.AcceptLoss != nil && (a.Spec.Run == r.Name || c.w.plans.shows(a.Spec.Run, r, epoch)) {
+				if a.Spec.AcceptLoss.Extent == "" {
+					c.result.Bounded++
 				}
+				accepted, approved = max(accepted, time.Duration(a.Spec.AcceptLoss.Seconds)*time.Second), true
 			}
 		}
 	}
@@ -138,14 +134,27 @@ func (c *checker) approved(epoch int64) (accepted time.Duration, approved bool) 
 
 // told is the loss that the run of an epoch reports.
 func (c *checker) told(epoch int64) time.Duration {
-	for _, r := range c.w.truth.runs {
-		for _, rd := range r.Status.Datasets {
-			if rd.Name == c.lane.dataset().Name && rd.Epoch == epoch && rd.LossSeconds != nil && r.Status.Phase != v1alpha1.RunAborted {
-				return time.Duration(*rd.LossSeconds) * time.Second
-			}
+	for _, rd := range c.movers(epoch) {
+		if rd.LossSeconds != nil {
+			return time.Duration(*rd.LossSeconds) * time.Second
 		}
 	}
 	return math.MaxInt64
+}
+
+// movers are the runs that move this lane's dataset to an epoch, aborted ones left out,
+// with what each says of it.
+func (c *checker) movers(epoch int64) iter.Seq2[*v1alpha1.RecoveryRun, v1alpha1.RunDataset] {
+	return func(yield func(*v1alpha1.RecoveryRun, v1alpha1.RunDataset) bool) {
+		for _, r := range c.w.truth.runs {
+			for _, rd := range r.Status.Datasets {
+				moves := rd.Name == c.lane.dataset().Name && rd.Epoch == epoch && r.Status.Phase != v1alpha1.RunAborted
+				if moves && !yield(r, rd) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // agrees is true for an approval of a run, or of the plan's run that made it; also for
