@@ -134,28 +134,29 @@ func (r relay) Observe(ctx context.Context, d driver.Dataset) driver.Observation
 	return out.Observation
 }
 
+func (r relay) change(ctx context.Context, verb string, c driver.Call) (driver.Observation, error) {
+	out, err := r.ask(ctx, verb, order{Call: c})
+	return out.Observation, err
+}
+
 // Promote implements driver.Driver.
 func (r relay) Promote(ctx context.Context, c driver.Call) (driver.Observation, error) {
-	out, err := r.ask(ctx, "promote", order{Call: c})
-	return out.Observation, err
+	return r.change(ctx, "promote", c)
 }
 
 // Demote implements driver.Driver.
 func (r relay) Demote(ctx context.Context, c driver.Call) (driver.Observation, error) {
-	out, err := r.ask(ctx, "demote", order{Call: c})
-	return out.Observation, err
+	return r.change(ctx, "demote", c)
 }
 
 // Fence implements driver.Driver.
 func (r relay) Fence(ctx context.Context, c driver.Call) (driver.Observation, error) {
-	out, err := r.ask(ctx, "fence", order{Call: c})
-	return out.Observation, err
+	return r.change(ctx, "fence", c)
 }
 
 // SetSyncSet implements driver.Driver.
 func (r relay) SetSyncSet(ctx context.Context, c driver.Call) (driver.Observation, error) {
-	out, err := r.ask(ctx, "syncset", order{Call: c})
-	return out.Observation, err
+	return r.change(ctx, "syncset", c)
 }
 
 // Probe implements driver.Driver.
