@@ -202,3 +202,13 @@ func (f *Fleet) LeadFrom(ctx context.Context, center string) error {
 		return "it is led from " + leader, nil
 	})
 }
+
+// address is where the hub's member of a center is, and its nodes; empty of an unknown center.
+func (f *Fleet) address(center string) string {
+	for _, c := range f.Lab.Centers() {
+		if c.Name == center {
+			return c.Address.String()
+		}
+	}
+	return ""
+}
