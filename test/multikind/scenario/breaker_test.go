@@ -66,6 +66,61 @@ func TestS12MostClustersAreSilentAtOnce(t *testing.T) {
 	audit(t, b)
 }
 
+// S12, over two leaders: a cluster falls silent and is heard again under one, and the
+// primary's falls silent under the next within the minute. That one knows it from its
+// book of leases, and does not act.
+func TestS12ALossThatHealedUnderTheLeaderBefore(t *testing.T) {
+	f := fleet(t)
+	primary, standby, before := f.pair(t)
+	if err := f.LeadFrom(t.Context(), standby); err != nil {
+		t.Fatal(err)
+	}
+	b := business(t, f)
+	if err := b.AwaitTransfers(t.Context(), 50, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	f.silence(t, remoteCenter)
+	if err := f.await(t.Context(), 30*time.Second, remoteCenter+" counts as lost", f.lost(standby, remoteCenter)); err != nil {
+		t.Fatal(err)
+	}
+	f.unsilence(t.Context(), t, remoteCenter)
+	if err := f.AwaitClusters(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.LeadFrom(t.Context(), remoteCenter); err != nil {
+		t.Fatal(err)
+	}
+	f.silence(t, primary)
+	if err := f.awaitBreaker(t.Context(), 1); err != nil {
+		t.Error(err)
+	}
+	if err := f.Throughout(t.Context(), 10*time.Second, "nothing moves and the alarm stays", func(ctx context.Context) (string, error) {
+		return firstWrong(ctx, unmoved(f, before), f.breaker(1), f.lost(remoteCenter, remoteCenter))
+	}); err != nil {
+		t.Error(err)
+	}
+	f.unsilence(t.Context(), t, primary)
+	if err := f.AwaitClusters(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := f.awaitBreaker(t.Context(), 0); err != nil {
+		t.Errorf("after all clusters were heard again: %v", err)
+	}
+	audit(t, b)
+}
+
+// lost says that the member of a center, which leads, does not count a cluster of
+// another as lost.
+func (f *Fleet) lost(member, center string) look {
+	return func(ctx context.Context) (string, error) {
+		n, err := f.gauge(ctx, member, recentLosses(center))
+		if err == nil && n == 0 {
+			return "no cluster of " + center + " counts as lost", nil
+		}
+		return "", err
+	}
+}
+
 // breaker says what is wrong when no member, or one when none should, has the alarm.
 func (f *Fleet) breaker(want float64) look {
 	return func(ctx context.Context) (string, error) {

@@ -70,7 +70,7 @@ func losses() []Scenario {
 		{ID: "S11", Disaster: "hub restored from an old backup", Passes: "read-only; the difference is shown; nothing is deleted; works once approved",
 			Proofs: []Proof{sometimes("TestS11TheHubIsRestoredFromAnOldBackup")}},
 		{ID: "S12", Disaster: "most clusters silent at once, in several centers", Passes: "the breaker opens; alarm; nothing moves; a person may decide",
-			Proofs: []Proof{sometimes("TestS12MostClustersAreSilentAtOnce")}},
+			Proofs: []Proof{sometimes("TestS12MostClustersAreSilentAtOnce"), sometimes("TestS12ALossThatHealedUnderTheLeaderBefore")}},
 		{ID: "S13", Disaster: "a member was away while placements changed, then returns", Passes: "nothing is deleted but what a committed tombstone lists; no role by itself",
 			Proofs: []Proof{sometimes("TestS13AMemberWasAwayWhilePlacementsChanged")}},
 		{ID: "S14", Disaster: "the agent crash-loops in a healthy cluster", Passes: "no deletion, no failover; the primary goes on without a pause",
