@@ -39,12 +39,17 @@ func (a *account) applied(r Renewal, wait time.Duration) {
 // told notes, before it is applied at now, that a renewal says that the hub has been
 // renewing for steady. The lease has run out if that is longer than a lease after the
 // one before: whoever is not renewed while the hub itself is out has not fallen
-// silent. The counts of two proposers differ a little, so this member's own clock must
-// say so too, if it has been prompt for as long.
-func (a *account) told(steady, wait, prompt, now time.Duration) {
+// silent. The counts of two proposers differ by late at most, so this member's own
+// clock must say so too; if it has not been prompt for as long, what may be a lapse is
+// taken for one: then people decide.
+func (a *account) told(steady, wait, late, prompt, now time.Duration) {
 	gap := steady - a.steady
 	last, _ := a.last(0)
-	if a.steady > 0 && gap > wait && (gap > prompt || now-last.AppliedAt > wait) {
+	lapsed := gap > wait && now-last.AppliedAt > wait
+	if gap > prompt {
+		lapsed = gap > wait-late
+	}
+	if a.steady > 0 && lapsed {
 		a.lapsed, a.ever = now-gap, true
 	}
 	a.steady = steady

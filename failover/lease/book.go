@@ -54,7 +54,7 @@ func (b *Book) Applied(clusters []string, revision int64, steady, now time.Durat
 			a = &account{}
 			b.accounts[name] = a
 		}
-		a.told(steady, b.wait, b.Prompt(now), now)
+		a.told(steady, b.wait, b.late(), b.Prompt(now), now)
 		a.applied(Renewal{Revision: revision, AppliedAt: now}, b.wait)
 	}
 }

@@ -353,6 +353,10 @@ func TestABookKnowsWhoseLeaseRanOut(t *testing.T) {
 		"a gap as long as a lease may be is none": {feed{gap: 5, applied: intime, told: steady}, false},
 		"a longer one is":                         {feed{gap: 7, applied: intime, told: steady}, true},
 		"it is seen if it is applied all at once": {feed{gap: 7, applied: func(p time.Duration) time.Duration { return max(p, 40*second) }, told: steady}, true},
+		"a leader's count may lack what the last one's log took": {feed{gap: 6, applied: func(p time.Duration) time.Duration { return max(p, 25*second) },
+			told: func(p time.Duration) time.Duration {
+				return steady(p) - map[bool]time.Duration{true: 0, false: 2 * second}[p < 22*second]
+			}}, true},
 		"the hub's own outage is no cluster's": {feed{gap: 9, applied: intime, told: func(p time.Duration) time.Duration {
 			return map[bool]time.Duration{true: steady(p), false: p - 29*second}[p < 25*second]
 		}, pause: true}, false},

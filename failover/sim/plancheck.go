@@ -201,8 +201,14 @@ func (p *planCheck) wave(parent *v1alpha1.RecoveryRun, a *v1alpha1.RunApplicatio
 	}
 }
 
-// free is true for an application that nothing but its turn has kept from a run.
+// free is true for an application that nothing but its turn has kept from a run, also
+// when the write that is judged was decided upon.
 func (p *planCheck) free(a *v1alpha1.RunApplication) bool {
+	for name, r := range p.w.truth.runs {
+		if r.Spec.Application.Name == a.Name && failover.Finished(r.Status.Phase) && p.w.now-p.since[name] < onItsWay {
+			return false
+		}
+	}
 	other := p.w.busyWith(func(r *v1alpha1.RecoveryRun) bool { return r.Spec.Application.Name == a.Name })
 	return a.NeedsApproval == "" && a.State == v1alpha1.ApplicationWaiting && len(a.After) == 0 && !other
 }
