@@ -12,7 +12,7 @@ import (
 
 // see sets what the agent of a cluster reports of its copy.
 func (w *world) see(cluster string, role v1alpha1.Role, state v1alpha1.MemberState, epoch int64) {
-	w.s.Observed[Copy{ledger, cluster}] = Observed{Role: role, State: state, Epoch: epoch, Guarded: v1alpha1.Guarded}
+	w.s.Observed[Copy{ledger, cluster}] = Observed{Role: role, State: state, Epoch: epoch, Guarded: v1alpha1.Guarded, Runs: time.Minute}
 }
 
 // A metro failover while the remote leg is being copied anew: neither then, nor
@@ -50,6 +50,40 @@ func TestALegThatIsBeingCopiedIsNoTarget(t *testing.T) {
 	}
 }
 
+// A heartbeat from before a copy was made anew comes late, when the copy is torn: a word
+// that it runs makes a part of a copy whole only when it was surely said after that.
+func TestALateWordDoesNotMakeAPartOfACopyWhole(t *testing.T) {
+	streams := func(runs, age time.Duration) Observed {
+		return Observed{Role: v1alpha1.RoleReplica, State: v1alpha1.StateStreaming, Epoch: 1, Guarded: v1alpha1.Guarded, Runs: runs, Age: age}
+	}
+	for name, tc := range map[string]struct {
+		word     Observed
+		watching time.Duration
+		part     bool
+	}{
+		"one word":                         {streams(0, 0), time.Hour, true},
+		"words of less than a lease's TTL": {streams(ttl-tick, 0), time.Hour, true},
+		"words of a TTL":                   {streams(ttl, 0), time.Hour, false},
+		"and this leader is new":           {streams(time.Minute, 0), ttl - tick, true},
+		"and it has heard none itself":     {streams(time.Minute, ttl), ttl + tick, true},
+	} {
+		for _, made := range []Observed{{State: v1alpha1.StateCopying, Epoch: 1}, {State: v1alpha1.StateStopped, Copy: v1alpha1.CopyEmpty}} {
+			w := newWorld(t).steady()
+			w.s.Observed[Copy{ledger, "north-2"}] = made
+			w.turn()
+			w.s.Fleet.Watching = tc.watching
+			w.s.Observed[Copy{ledger, "north-2"}] = tc.word
+			w.turn()
+			w.s.Fleet.Watching = time.Hour
+			w.see("north-2", v1alpha1.RoleNone, v1alpha1.StateStopped, 1) // it is torn, and says nothing of that
+			w.turn()
+			if _, why := weigh(&w.s, w.det, w.app(), w.s.Datasets, "north-2"); (why != "") != tc.part {
+				t.Errorf("%s after %s%s: %q", name, made.State, made.Copy, why)
+			}
+		}
+	}
+}
+
 // The third leg follows the new primary as soon as that is proven by a write, and is
 // a target again when its copy runs. It never is in the sync set.
 func TestTheThirdLegIsProtectedAnewInOrder(t *testing.T) {
@@ -72,7 +106,7 @@ func TestTheThirdLegIsProtectedAnewInOrder(t *testing.T) {
 		t.Errorf("the third leg was told to follow %d times", w.count(VerbFollow))
 	}
 	zero := int64(0)
-	w.s.Observed[Copy{ledger, "south-1"}] = Observed{Role: v1alpha1.RoleReplica, State: v1alpha1.StateStreaming, Epoch: 2, LagBytes: &zero, LagSeconds: &zero}
+	w.s.Observed[Copy{ledger, "south-1"}] = Observed{Role: v1alpha1.RoleReplica, State: v1alpha1.StateStreaming, Epoch: 2, LagBytes: &zero, LagSeconds: &zero, Runs: time.Minute}
 	w.s.Observed[Copy{ledger, "north-2"}] = Observed{Role: v1alpha1.RolePrimary, State: v1alpha1.StateRunning, Epoch: 2, Guarded: v1alpha1.Guarded,
 		Streaming: []string{"south-1"}, CaughtUp: []string{"south-1"}}
 	w.turns(2)
@@ -140,7 +174,7 @@ func TestBothLegsAreProtectedAnewEachByItself(t *testing.T) {
 	w.lose("north-1")
 	w.turns(4)
 	zero := int64(0)
-	whole := Observed{Role: v1alpha1.RoleReplica, State: v1alpha1.StateStreaming, Epoch: 2, LagBytes: &zero, LagSeconds: &zero, Guarded: v1alpha1.Guarded}
+	whole := Observed{Role: v1alpha1.RoleReplica, State: v1alpha1.StateStreaming, Epoch: 2, LagBytes: &zero, LagSeconds: &zero, Guarded: v1alpha1.Guarded, Runs: time.Minute}
 	primary := func(streams ...string) {
 		w.s.Observed[Copy{ledger, "north-2"}] = Observed{Role: v1alpha1.RolePrimary, State: v1alpha1.StateRunning, Epoch: 2,
 			Guarded: v1alpha1.Guarded, Streaming: streams, CaughtUp: streams}

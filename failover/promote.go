@@ -91,8 +91,18 @@ func (x *step) promote(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) bool {
 		text := fmt.Sprintf("proven by a write at %s, timeline %d, in %v", result.Position, result.Timeline, result.Elapsed)
 		x.finish(stepPromote, rd.Target, d.Name, text)
 		x.milestone(MarkPromoted, NoteResult, rd.Target, text, x.sinceHeard(rd.PreviousPrimary, rd.FencingRevision))
+	case catchUp == nil:
+		x.unpromoted(d, rd)
 	}
 	return true
+}
+
+// unpromoted tells people why a promotion that is asked again was none: what its last
+// attempt found. Nothing while none has failed.
+func (x *step) unpromoted(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) {
+	if j := journal(x.status(), stepPromote, d.Name); j != nil && j.State != v1alpha1.StepSucceeded && j.Message != "" {
+		x.wait("", fmt.Sprintf("%s is not the primary of %s yet, and asked again: %s", rd.Target, key(d), j.Message))
+	}
 }
 
 // promoted writes the routes and the account of the promotion.

@@ -24,7 +24,7 @@ func (p *protection) members() {
 			ms.Role = p.roleOf(m.Cluster)
 		}
 		if o, ok := p.Observed[Copy{key(p.was), m.Cluster}]; ok && o.Age <= p.Config.Fresh {
-			ms = observed(ms, o, p.Now)
+			ms = p.observed(ms, o)
 		} else if ms.State != v1alpha1.StateUnknown && p.det.Classes[m.Cluster] != Healthy {
 			// The guard's coverage stays as last known: it is needed to fence.
 			ms.State, ms.Message = v1alpha1.StateUnknown, "not observed: the cluster is "+string(p.det.Classes[m.Cluster])
@@ -47,11 +47,11 @@ func (p *protection) former() {
 	}
 }
 
-func observed(ms v1alpha1.DatasetMemberStatus, o Observed, now time.Time) v1alpha1.DatasetMemberStatus {
+func (s *Snapshot) observed(ms v1alpha1.DatasetMemberStatus, o Observed) v1alpha1.DatasetMemberStatus {
 	old := ms
-	ms.State, ms.Epoch, ms.Guarded, ms.Copy = o.State, o.Epoch, o.Guarded, copyState(ms.Copy, o)
+	ms.State, ms.Epoch, ms.Guarded, ms.Copy = o.State, o.Epoch, o.Guarded, s.copyState(ms.Copy, o)
 	ms.Acknowledges, ms.Message, ms.Timeline = slices.Clone(o.Acknowledges), o.Message, o.Timeline
-	at := metav1.NewMicroTime(now.Add(-o.Age).Truncate(time.Microsecond))
+	at := metav1.NewMicroTime(s.Now.Add(-o.Age).Truncate(time.Microsecond))
 	changed := differ(&ms, &old)
 	if !changed && at.Sub(old.ObservedAt.Time) < reportEvery {
 		return old
@@ -65,18 +65,21 @@ func observed(ms v1alpha1.DatasetMemberStatus, o Observed, now time.Time) v1alph
 
 // copyState is what an observation says of a volume. A copy that does not run
 // says nothing by that: it may be a torn one. Its guard knows a volume that is
-// empty now, whatever was on it before.
-func copyState(was v1alpha1.CopyState, o Observed) v1alpha1.CopyState {
-	if o.Copy == v1alpha1.CopyEmpty || o.Copy == v1alpha1.CopyPartial {
+// empty now, whatever was on it before. That a copy runs which was known to be none
+// counts when it was said after that: a heartbeat from before it was made anew may
+// come late, to this leader or from before its term, and a copy that is torn then
+// says nothing any more.
+func (s *Snapshot) copyState(was v1alpha1.CopyState, o Observed) v1alpha1.CopyState {
+	none := was == v1alpha1.CopyPartial || was == v1alpha1.CopyEmpty
+	switch {
+	case o.Copy == v1alpha1.CopyEmpty || o.Copy == v1alpha1.CopyPartial:
 		return o.Copy
-	}
-	switch o.State {
-	case v1alpha1.StateCopying:
+	case o.State == v1alpha1.StateCopying:
 		return v1alpha1.CopyPartial
-	case v1alpha1.StateRunning, v1alpha1.StateStreaming, v1alpha1.StateCatchingUp, v1alpha1.StateDetached:
-		return v1alpha1.CopyWhole
+	case !o.State.Runs(), none && min(o.Runs, s.Fleet.Watching-o.Age) < s.transit():
+		return was
 	}
-	return was
+	return v1alpha1.CopyWhole
 }
 
 // incomplete says why the copy of d at cluster is none to promote, or is empty. The
@@ -88,7 +91,7 @@ func (s *Snapshot) incomplete(d *v1alpha1.Dataset, cluster string) string {
 		state = ms.Copy
 	}
 	if o, ok := s.Observed[Copy{key(d), cluster}]; ok {
-		state = copyState(state, o)
+		state = s.copyState(state, o)
 	}
 	switch {
 	case state == v1alpha1.CopyEmpty:

@@ -35,6 +35,9 @@ type Observed struct {
 	Message                           string
 	// Age is the time since the agent saw it, on the leader's clock.
 	Age time.Duration
+	// Runs is for how long before it came nothing else was heard of the copy than that
+	// it runs; 0 if it does not.
+	Runs time.Duration
 	// Held is the time since the newest instant up to which the copy surely holds
 	// everything that was acknowledged (failover/trail), but for how long a heartbeat
 	// may be under way; nil if none is known.

@@ -138,7 +138,7 @@ func (r reports) Reports() []controller.Report {
 	all := r.observations.All()
 	list := make([]controller.Report, 0, len(all))
 	for key, o := range all {
-		list = append(list, controller.Report{Cluster: key.Cluster, Age: o.Age, Held: o.Held, Dataset: o.DatasetObservation})
+		list = append(list, controller.Report{Cluster: key.Cluster, Age: o.Age, Held: o.Held, Runs: o.Runs, Dataset: o.DatasetObservation})
 	}
 	return list
 }

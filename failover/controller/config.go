@@ -67,7 +67,10 @@ type Report struct {
 	Age time.Duration
 	// Held is the time since the newest instant up to which the copy surely holds
 	// everything that was acknowledged, on this member's clock; nil if none is known.
-	Held    *time.Duration
+	Held *time.Duration
+	// Runs is for how long before it came nothing else was heard of the copy than that
+	// it runs; 0 if it does not.
+	Runs    time.Duration
 	Dataset *agentv1.DatasetObservation
 }
 

@@ -153,7 +153,7 @@ func (c *Controller) observed() map[failover.Copy]failover.Observed {
 	for _, r := range c.cfg.Observations.Reports() {
 		name := types.NamespacedName{Namespace: r.Dataset.GetDataset().GetNamespace(), Name: r.Dataset.GetDataset().GetName()}
 		o := fromWire(r.Dataset, r.Age)
-		o.Held = r.Held
+		o.Held, o.Runs = r.Held, r.Runs
 		out[failover.Copy{Dataset: name, Cluster: r.Cluster}] = o
 	}
 	return out

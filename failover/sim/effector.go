@@ -176,7 +176,7 @@ func (s *site) promote(c failover.Command) failover.Result {
 	case !s.proven(c.Epoch) && s.w.opt.Bug != EffectorIgnoresEpoch:
 		return failover.Result{Outcome: failover.Failed, Message: "no proof of the primary role"}
 	case !db.formed && c.Epoch > 1:
-		return failover.Result{Outcome: failover.Failed, Message: "no copy to promote"}
+		return failover.Result{Outcome: failover.Refused, Message: "no whole copy to promote"} // as the guard does
 	case s.promised():
 		return failover.Result{Outcome: failover.Failed, Message: "a pledge is not over"}
 	}

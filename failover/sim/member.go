@@ -59,8 +59,8 @@ type leading struct {
 }
 
 type seen struct {
-	o  failover.Observed
-	at time.Duration
+	o         failover.Observed
+	at, since time.Duration // it came, and the first in a row that say that it runs
 }
 
 // beat is a heartbeat that waits for its renewal.
@@ -188,10 +188,19 @@ func (m *member) heartbeat(b beat, o failover.Observed) {
 		}
 		l.heard[name][places[m.id]] = l.now()
 		l.reported[m.id], l.spoke[m.id] = l.now(), true
-		l.observed[failover.Copy{Dataset: b.lane.dataset(), Cluster: name}] = seen{o, l.now()}
+		l.note(failover.Copy{Dataset: b.lane.dataset(), Cluster: name}, o)
 		l.trace(b.lane.id, name, o)
 		l.waiting = append(l.waiting, b)
 	})
+}
+
+// note takes the newest that came, which may be older than another one.
+func (m *member) note(c failover.Copy, o failover.Observed) {
+	next := seen{o, m.now(), m.now()}
+	if old, ok := m.observed[c]; ok && old.o.State.Runs() {
+		next.since = old.since
+	}
+	m.observed[c] = next
 }
 
 // trace follows how far each copy is.
@@ -262,6 +271,9 @@ func (m *member) snapshot() *failover.Snapshot {
 	}
 	for c, o := range m.observed {
 		o.o.Age = m.now() - o.at
+		if o.o.State.Runs() {
+			o.o.Runs = o.at - o.since
+		}
 		if book := m.trails[laneOf(c.Dataset.Name)]; book != nil {
 			if at, known := book.Held(c.Cluster); known {
 				since := m.now() - at

@@ -23,6 +23,9 @@ type Observation struct {
 	// Age is the time since the agent saw it, as far as the leader can tell: the
 	// age that the agent gave plus the time since the heartbeat came.
 	Age time.Duration
+	// Runs is for how long before it came nothing else was heard of the copy than that
+	// it runs; 0 if it does not.
+	Runs time.Duration
 	// Held is the time since the newest instant up to which the copy surely holds
 	// everything that was acknowledged, nil if none is known.
 	Held *time.Duration
@@ -48,7 +51,10 @@ type noted struct {
 	seq         uint64
 	came        time.Duration
 	seen        time.Duration
+	since       time.Duration // came, of the first in a row that say that it runs
 }
+
+func (n noted) runs() bool { return v1alpha1.MemberState(n.observation.GetState()).Runs() }
 
 // NewObservations knows none yet.
 func NewObservations(late time.Duration, clock Clock) *Observations {
@@ -71,8 +77,12 @@ func (o *Observations) Note(cluster string, heartbeat *agentv1.Heartbeat) {
 		if ok && old.replica == heartbeat.GetReplica() && heartbeat.GetSeq() <= old.seq && now-old.came < o.late {
 			continue
 		}
-		o.copies[key] = noted{d, heartbeat.GetReplica(), heartbeat.GetSeq(), now, now - time.Duration(d.GetAgeMillis())*time.Millisecond}
-		o.follow(key, o.copies[key])
+		next := noted{d, heartbeat.GetReplica(), heartbeat.GetSeq(), now, now - time.Duration(d.GetAgeMillis())*time.Millisecond, now}
+		if ok && old.runs() {
+			next.since = old.since
+		}
+		o.copies[key] = next
+		o.follow(key, next)
 	}
 }
 
@@ -97,6 +107,9 @@ func (o *Observations) follow(key CopyKey, n noted) {
 // observation of a copy at now. The caller holds mu.
 func (o *Observations) observationLocked(key CopyKey, n noted, now time.Duration) Observation {
 	out := Observation{DatasetObservation: n.observation, Age: now - n.seen}
+	if n.runs() {
+		out.Runs = n.came - n.since
+	}
 	if book := o.trails[key.Dataset]; book != nil {
 		if at, known := book.Held(key.Cluster); known {
 			since := now - at

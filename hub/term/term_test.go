@@ -407,6 +407,27 @@ func TestObservationsAreTheNewest(t *testing.T) {
 	})
 }
 
+// For how long a copy runs is counted from the first word in a row, to the newest.
+func TestObservationsTellForHowLongACopyRuns(t *testing.T) {
+	now := time.Duration(0)
+	o := NewObservations(3*time.Second, func() time.Duration { return now })
+	key := CopyKey{types.NamespacedName{Namespace: "pay", Name: "ledger"}, "north-1"}
+	for i, tc := range []struct {
+		state string
+		want  time.Duration
+	}{
+		{"Streaming", 0}, {"CatchingUp", time.Second}, {"Streaming", 2 * time.Second}, {"Copying", 0}, {"Stopped", 0},
+		{"Detached", 0}, {"Running", time.Second},
+	} {
+		now += time.Second
+		o.Note("north-1", &agentv1.Heartbeat{Seq: uint64(i + 1), Replica: "r1", Active: true, Datasets: []*agentv1.DatasetObservation{
+			{Dataset: &agentv1.DatasetKey{Namespace: "pay", Name: "ledger"}, State: tc.state}}})
+		if got, _ := o.Get(key); got.Runs != tc.want {
+			t.Errorf("word %d, %s: %v, want %v", i, tc.state, got.Runs, tc.want)
+		}
+	}
+}
+
 func TestWhatDidNotChangeIsNotDecodedAgain(t *testing.T) {
 	s := &store{}
 	c := NewCommitted(s, DefaultPrefix, Monotonic(), nil)

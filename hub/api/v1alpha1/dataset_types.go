@@ -219,6 +219,11 @@ const (
 	StateUnknown    MemberState = "Unknown"
 )
 
+// Runs is true for a copy whose database runs, as a primary or as a replica.
+func (s MemberState) Runs() bool {
+	return s == StateRunning || s == StateStreaming || s == StateCatchingUp || s == StateDetached
+}
+
 // CopyState is Whole, Partial or Empty; empty if the copy was never seen.
 type CopyState string
 
