@@ -202,8 +202,11 @@ func (b Bug) blindTo(s *failover.Snapshot) {
 		}
 	}
 	for c, o := range s.Observed {
-		if b == PartLooksWhole && o.State == v1alpha1.StateCopying {
-			o.State = v1alpha1.StateStopped
+		if b == PartLooksWhole && o.Copy == v1alpha1.CopyPartial {
+			o.Copy = ""
+			if o.State == v1alpha1.StateCopying {
+				o.State = v1alpha1.StateStopped
+			}
 			s.Observed[c] = o
 		}
 	}

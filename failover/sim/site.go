@@ -203,6 +203,9 @@ func (s *site) observe() failover.Observed {
 	if s.guarded {
 		o.Guarded = v1alpha1.Guarded
 	}
+	if db.partial { // every driver says so (docs/checklists/new-driver.md)
+		o.Copy = v1alpha1.CopyPartial
+	}
 	switch {
 	case db.diverged:
 		o.State = v1alpha1.StateDiverged
