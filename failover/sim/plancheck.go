@@ -166,7 +166,9 @@ func (p *planCheck) settled(parent *v1alpha1.RecoveryRun, a *v1alpha1.RunApplica
 		return d.Status.Phase == v1alpha1.DatasetSteady && at == d.Home()
 	}
 	left := at != from.Cluster && at != from.Center && (from.Region == "" || !within(at, from.Region))
-	return d.Status.Phase == v1alpha1.DatasetSteady && left || at == parent.Spec.To.Center
+	// A switchover that has begun since, and closes it, has not moved it yet.
+	there := d.Status.Phase == v1alpha1.DatasetSteady || d.Status.Phase == v1alpha1.DatasetClosing
+	return there && left || at == parent.Spec.To.Center
 }
 
 // runOf is the newest run of an application that a plan's run has made.
