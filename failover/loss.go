@@ -208,8 +208,8 @@ func (x *step) lost(d *v1alpha1.Dataset, cluster string, revision int64) v1alpha
 	case !known:
 		return unknown(fmt.Sprintf("%s may have gone on writing after that was accepted, and %s does not tell how far it is behind", cluster, target))
 	case outlives == "":
-		// Its newest renewal, whatever that named: the book forgets the older ones of a
-		// cluster that is heard again, and then says that they are older than they are.
+		// Its newest renewal, whatever that named: of the older ones of a cluster that is
+		// heard again the book may say that they are a little older than they are.
 		_, silent := x.Fence(cluster, 0)
 		lacks -= max(0, silent-x.leaseBound())
 	}

@@ -213,7 +213,8 @@ func (s *Snapshot) fresh(d *v1alpha1.Dataset, cluster string) (Observed, bool) {
 	return o, ok && o.Age <= s.Config.Fresh
 }
 
-// sinceHeard is the age of the last renewal that could have named the role.
+// sinceHeard is the age of the last renewal that could have named the role. Of a lease
+// that is over it may be a second or a thirty-second too much: never too little.
 func (s *Snapshot) sinceHeard(cluster string, revision int64) time.Duration {
 	_, age := s.Fence(cluster, revision)
 	return age
