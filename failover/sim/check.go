@@ -181,7 +181,9 @@ func (c *checker) renewed(clusters []string) {
 		}
 		if last, ever := c.lastRenewal[name]; ever && c.w.now-last > c.w.lease.OverAfter() {
 			c.back[name] = c.w.now
-			if c.w.now-last > c.w.lease.OverAfter()+500*time.Millisecond && last > c.steady {
+			// A member counts from when it applied the last renewal, which may be that much
+			// later: the last ones of a dead leader are committed by the next.
+			if c.w.now-last > c.w.lease.OverAfter()+c.w.lease.TTL/2 && last > c.steady {
 				c.lapsed[name] = last
 			}
 		}
