@@ -40,7 +40,9 @@ type Detection struct {
 	Waiting string
 }
 
-// Detect classifies the fleet at uptime (the leader's monotonic clock).
+// Detect classifies the fleet at uptime (the leader's monotonic clock). Losses that
+// healed within the window are known from prev, and from the book of leases if
+// another member led then.
 func Detect(c Config, prev Detection, f Fleet, uptime time.Duration) Detection {
 	d := Detection{Classes: map[string]Class{}, Reasons: map[string]string{}}
 	silent := map[string][]string{} // center -> clusters
@@ -59,6 +61,12 @@ func Detect(c Config, prev Detection, f Fleet, uptime time.Duration) Detection {
 	for _, l := range prev.Losses {
 		if !d.counts(l.Cluster) && uptime-l.At < c.BreakerWindow {
 			d.Losses = append(d.Losses, l)
+		}
+	}
+	for _, cl := range f.Clusters {
+		s := f.Sightings[cl.Name]
+		if s.Lapsed > 0 && s.Lapsed < c.BreakerWindow && !d.counts(cl.Name) {
+			d.Losses = append(d.Losses, Loss{Cluster: cl.Name, Center: cl.Center, At: uptime - s.Lapsed})
 		}
 	}
 	d.Breaker = breaker(c, d.Losses)
@@ -93,7 +101,7 @@ func classify(c Config, f Fleet, cl Cluster) (Class, string) {
 		return Silent, fmt.Sprintf("not heard for %v; its lease still runs", s.Silent.Round(100*time.Millisecond))
 	}
 	if !f.watched(c) {
-		return Silent, "its lease is over, but this leader has not watched for long enough to tell a loss from an outage of the hub"
+		return Silent, "its lease is over, but this leader has not watched for long enough to tell a loss from an outage of the hub, or who else is silent"
 	}
 	if len(missing) < c.VantageCenters {
 		return Silent, fmt.Sprintf("its lease is over, but only %d of %d centers other than %s can confirm that it is gone",

@@ -228,7 +228,6 @@ func (x *step) proven(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset, proof v1alph
 	next.Status.Phase = v1alpha1.DatasetPromoting
 	next.Status.FenceProof, next.Status.Failsafe, next.Status.FormerMembers = proof, false, nil
 	rd.FenceProof = proof
-	x.found(d, rd)
 	st := x.status()
 	st.Timeline.FencedAt = x.mark()
 	st.Measured.FenceSeconds = seconds(since - parseSeconds(st.Measured.DetectSeconds))

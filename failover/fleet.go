@@ -100,6 +100,9 @@ type Sighting struct {
 	LeaseOver bool
 	// Silent is the time since the last renewal was applied.
 	Silent time.Duration
+	// Lapsed is the time since the newest renewal after which its lease ran out and it
+	// was heard again, while the hub heard others; 0 if no such time is known.
+	Lapsed time.Duration
 	// HeardBy holds, for each hub member that ever heard the cluster, the age
 	// of the last heartbeat.
 	HeardBy map[string]time.Duration
@@ -119,14 +122,19 @@ type Fleet struct {
 	// AfterOutage is true when the term began after a time in which the hub
 	// renewed nobody, so that silence says nothing about the clusters yet.
 	AfterOutage bool
+	// Prompt is for how long this leader has applied renewals about when they were
+	// proposed. Those before may be older than they seem: of a member that lagged, or
+	// has just started, all leases seem to end together.
+	Prompt time.Duration
 }
 
-// watched is how long a leader must have watched before a silence counts.
+// watched is how long a leader must have watched before a silence counts. One whose
+// account is young must have seen who else is silent after a whole lease of it.
 func (f Fleet) watched(c Config) bool {
 	if f.AfterOutage {
 		return f.Watching >= c.Grace
 	}
-	return f.Watching >= c.Suspect
+	return f.Watching >= c.Suspect && f.Prompt >= 3*c.Suspect
 }
 
 // says is true when the silence of a cluster says something about the cluster: a

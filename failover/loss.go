@@ -21,8 +21,8 @@ const unknownLoss = v1alpha1.UnknownLossSeconds
 // leaseBound is how long after its last renewal a primary may still write.
 func (s *Snapshot) leaseBound() time.Duration { return 3 * s.Config.Suspect }
 
-// transit is how long a heartbeat may be under way: a session that is silent for as
-// long has ended.
+// transit is how long a heartbeat, or what a copy is sent of the log, may be under way: a
+// session that is silent for as long has ended.
 func (s *Snapshot) transit() time.Duration { return 2 * s.Config.Suspect }
 
 // EstimateLoss bounds what promoting target would lose of d, for people to accept.
@@ -111,17 +111,18 @@ func (s *Snapshot) lossByLag(d *v1alpha1.Dataset, target, goesOn string) v1alpha
 	return loss
 }
 
-// lag is the time since the newest instant up to which a copy holds everything, by
-// its own word; false if it gives none.
+// lag bounds the time since the newest instant up to which a copy holds everything, by
+// its own word; false if it gives none. That it lacks nothing means nothing of what has
+// reached it: what is under way to it, and its word to the leader, count on top.
 func (s *Snapshot) lag(d *v1alpha1.Dataset, target string) (time.Duration, bool) {
 	if t, seen := s.Observed[Copy{key(d), target}]; seen && t.LagSeconds != nil {
-		return time.Duration(*t.LagSeconds)*time.Second + t.Age, true
+		return time.Duration(*t.LagSeconds)*time.Second + t.Age + s.transit(), true
 	}
 	ms := memberStatus(d, target)
 	if ms == nil || ms.LagSeconds == nil {
 		return 0, false
 	}
-	return time.Duration(*ms.LagSeconds)*time.Second + max(0, s.Now.Sub(ms.ObservedAt.Time)), true
+	return time.Duration(*ms.LagSeconds)*time.Second + max(0, s.Now.Sub(ms.ObservedAt.Time)) + s.transit(), true
 }
 
 func unknown(why string) v1alpha1.LossEstimate {
@@ -154,22 +155,24 @@ func extent(l *v1alpha1.LossEstimate) string {
 const stepLoss = "loss"
 
 // lossGrown holds back a promotion that would lose more than was accepted (invariant
-// I2). It is asked when the old primary is proven stopped: what was acknowledged by now
-// is all that ever will be. revision is that of the fence.
+// I2), and journals what is lost, for RPO. It is asked when the old primary is proven
+// stopped: what was acknowledged by now is all that ever will be. revision is that of
+// the fence.
 func (x *step) lossGrown(d *v1alpha1.Dataset, cluster string, revision int64) finding {
 	st, run, target := x.status(), x.was.Run, d.Status.Primary
-	if x.planned() || inSyncSet(d, target) || st.Loss == nil || st.Loss.Extent == v1alpha1.LossUnknown {
+	if x.planned() || st.Loss == nil {
 		return finding{}
 	}
-	if asked := journal(&run.Status, stepLoss, d.Name); asked != nil { // it is what it was: the old primary had stopped
-		if CountApprovals(x.Snapshot, x.policyOf(run), run.Name, stepResume, run.Spec.Requester, asked.StartedAt.Time, run.Status.Loss).Enough {
+	if asked := journal(st, stepLoss, d.Name); asked != nil { // it is what it was: the old primary had stopped
+		if CountApprovals(x.Snapshot, x.policyOf(run), run.Name, stepResume, run.Spec.Requester, asked.StartedAt.Time, st.Loss).Enough {
 			x.finish(stepLoss, target, d.Name, asked.Message+"; accepted")
 			return finding{}
 		}
 		return x.moreLost(d, asked.Message)
 	}
 	grown := x.lost(d, cluster, revision)
-	if grown.Seconds <= st.Loss.Seconds {
+	x.found(d, grown)
+	if st.Loss.Extent == v1alpha1.LossUnknown || grown.Seconds <= st.Loss.Seconds {
 		return finding{}
 	}
 	grown.Bytes = st.Loss.Bytes
@@ -189,6 +192,9 @@ func (x *step) lossGrown(d *v1alpha1.Dataset, cluster string, revision int64) fi
 // commit at revision, is proven stopped now.
 func (x *step) lost(d *v1alpha1.Dataset, cluster string, revision int64) v1alpha1.LossEstimate {
 	target := d.Status.Primary
+	if inSyncSet(d, target) {
+		return v1alpha1.LossEstimate{}
+	}
 	since := x.sinceHeard(cluster, revision)
 	lacks, known := x.lag(d, target)
 	o, seen := x.Observed[Copy{key(d), target}]
@@ -210,20 +216,18 @@ func (x *step) lost(d *v1alpha1.Dataset, cluster string, revision int64) v1alpha
 	return v1alpha1.LossEstimate{Possible: true, Seconds: max(0, ceil(lacks))}
 }
 
-// found journals what the proof of the old primary's stop says about the loss, for RPO.
-func (x *step) found(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) {
-	if x.planned() || x.status().Loss == nil {
-		return
-	}
-	var l v1alpha1.LossEstimate
-	if !inSyncSet(d, rd.Target) {
-		l = x.lost(d, rd.PreviousPrimary, rd.FencingRevision)
-	}
+// found journals what the proof of the old primary's stop says about the loss, as far as
+// that bounds it.
+func (x *step) found(d *v1alpha1.Dataset, l v1alpha1.LossEstimate) {
 	if l.Extent == v1alpha1.LossUnknown {
 		return
 	}
-	rd.LossSeconds = &l.Seconds
-	x.note(NoteObservation, key(d).String(), fmt.Sprintf("%s lacks at most what %s acknowledged in %d s", rd.Target, rd.PreviousPrimary, l.Seconds), 0)
+	for i := range x.status().Datasets {
+		if rd := &x.status().Datasets[i]; rd.Name == d.Name {
+			rd.LossSeconds = &l.Seconds
+			x.note(NoteObservation, key(d).String(), fmt.Sprintf("%s lacks at most what %s acknowledged in %d s", rd.Target, rd.PreviousPrimary, l.Seconds), 0)
+		}
+	}
 }
 
 // rpo is the loss in words: what was found when the old primaries were proven stopped,

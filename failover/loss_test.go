@@ -137,12 +137,15 @@ func TestWhatASilentCityWritesIsNotMoreThanWasAccepted(t *testing.T) {
 func TestWhatWasWrittenAfterAnApprovalIsNotMoreThanWasAccepted(t *testing.T) {
 	seconds := func(n int64) *int64 { return &n }
 	for name, tc := range map[string]struct {
-		lag  *int64 // that the copy tells, when it is back
-		want string
+		lag   *int64 // that the copy tells, when it is back
+		sworn bool   // that the primary is off, when its lease is over: two proofs at once
+		want  string
 	}{
-		"the copy says that it lacks little": {seconds(5), ""},
-		"the copy says that it lacks more":   {seconds(60), "is 6"},
-		"the copy says nothing":              {nil, "is unknown, because north-1 may have gone on"},
+		"the copy says that it lacks little":            {seconds(5), false, ""},
+		"the copy says that it lacks more":              {seconds(60), false, "is 6"},
+		"the copy says nothing":                         {nil, false, "is unknown, because north-1 may have gone on"},
+		"the copy says that it lacks more, two proofs":  {seconds(60), true, "is 6"},
+		"the copy says nothing, and there are two, too": {nil, true, "is unknown, because north-1 may have gone on"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t).steady()
@@ -169,6 +172,10 @@ func TestWhatWasWrittenAfterAnApprovalIsNotMoreThanWasAccepted(t *testing.T) {
 			d := w.db().DeepCopy()
 			memberStatus(d, "south-1").LagSeconds = nil
 			w.s.Datasets[0] = d
+			if tc.sworn {
+				w.attest("ben", "north-1")
+				w.attest("cat", "north-1")
+			}
 			for range 100 {
 				w.pass(100*time.Millisecond, "north-1")
 				w.turn()
@@ -184,6 +191,39 @@ func TestWhatWasWrittenAfterAnApprovalIsNotMoreThanWasAccepted(t *testing.T) {
 				t.Errorf("run is %s %s: %s", run.Status.Phase, run.Status.Reason, run.Status.Message)
 			}
 		})
+	}
+}
+
+// A copy that says that it lacks nothing lacks what is under way to it. People are shown
+// that, and the run reports it; what is reported is covered by what was shown.
+func TestWhatACopySaysOfItselfIsNotTheWholeLoss(t *testing.T) {
+	w := newWorld(t).steady()
+	w.lose("north-1", "north-2") // nobody has seen the copies level
+	w.order("south-1")
+	w.turns(3)
+	if l := w.run().Status.Loss; l == nil || l.Seconds != 14 { // a lease bound of 7.5 s and 5 s under way
+		t.Fatalf("shown: %+v", l)
+	}
+	w.approve("ben", 14)
+	for range 40 {
+		w.pass(100*time.Millisecond, "north-1", "north-2")
+		w.turn()
+	}
+	run := w.run()
+	if run.Status.Phase != v1alpha1.RunCompleted {
+		t.Fatalf("run is %s %s: %s", run.Status.Phase, run.Status.Reason, run.Status.Message)
+	}
+	if rpo := run.Status.Measured.RPO; !strings.HasPrefix(rpo, "at most 6 s") {
+		t.Errorf("the run reports RPO %q", rpo)
+	}
+	told := 0
+	for _, n := range w.notes {
+		if strings.Contains(n.Text, "lacks at most what north-1 acknowledged in 6 s") {
+			told++
+		}
+	}
+	if told != 1 {
+		t.Errorf("the evidence says %d times what is lost", told)
 	}
 }
 

@@ -202,7 +202,7 @@ func TestOneRoundOfApprovalsCoversTheApplications(t *testing.T) {
 	w.start("out", v1alpha1.RecoveryRunSpec{Plan: "region", Action: v1alpha1.ActionFailover, From: v1alpha1.Place{Region: "north"}, To: v1alpha1.Place{Region: "south"}})
 	run := w.until("out", v1alpha1.RunAwaitingApproval)
 	if l := run.Status.Loss; !l.Possible || l.Seconds < 7 || l.Bytes != 0 && l.Bytes < 1000 ||
-		!strings.Contains(l.Message, "2 applications may lose writes") || !strings.Contains(l.Message, "pay/core 16 s") {
+		!strings.Contains(l.Message, "2 applications may lose writes") || !strings.Contains(l.Message, "pay/core 21 s") {
 		t.Errorf("loss %+v", run.Status.Loss)
 	}
 	if a := w.entry("out", "core"); a.Loss == nil || !a.Loss.Possible || a.Target != "south-1" {

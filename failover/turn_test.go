@@ -181,6 +181,42 @@ func TestANewLeaderKnowsOfLossesThatHealBeforeItMayAct(t *testing.T) {
 	}
 }
 
+// What the leader before has seen healed is in every member's book.
+func TestANewLeaderKnowsOfLossesThatHealedBeforeItsTerm(t *testing.T) {
+	for name, tc := range map[string]struct {
+		ago  time.Duration
+		open bool
+	}{"within the window": {40 * time.Second, true}, "long ago": {2 * time.Minute, false}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t).steady()
+			for range 60 {
+				w.pass(100*time.Millisecond, "north-1")
+				s := w.s.Fleet.Sightings["south-1"]
+				s.Lapsed = tc.ago
+				w.s.Fleet.Sightings["south-1"] = s
+				w.turn()
+			}
+			if open := w.det.Breaker != ""; open != tc.open || len(w.s.Runs) > 0 == tc.open {
+				t.Fatalf("breaker %q, runs %d", w.det.Breaker, len(w.s.Runs))
+			}
+		})
+	}
+}
+
+func TestALeaderWithAYoungAccountWaitsUntilItKnowsWhoElseIsSilent(t *testing.T) {
+	w := newWorld(t).steady()
+	w.s.Fleet.Prompt = 7 * time.Second
+	w.lose("north-1")
+	if len(w.s.Runs) > 0 {
+		t.Fatalf("a leader that has known the leases for %v acts", w.s.Fleet.Prompt)
+	}
+	w.s.Fleet.Prompt = 8 * time.Second
+	w.turns(5)
+	if len(w.s.Runs) == 0 {
+		t.Fatalf("one that has known them for %v does not", w.s.Fleet.Prompt)
+	}
+}
+
 func TestALossLongAgoDoesNotOpenTheBreaker(t *testing.T) {
 	w := newWorld(t).steady()
 	w.lose("south-1")

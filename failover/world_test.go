@@ -36,7 +36,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, renewed: map[string]time.Duration{}, since: map[string]time.Duration{}}
 	w.s = Snapshot{Config: DefaultConfig(tick, ttl), Now: time.Unix(1_800_000_000, 0), Uptime: time.Hour,
 		Observed: map[Copy]Observed{}, Results: map[string]Result{}}
-	w.s.Fleet.Sightings, w.s.Fleet.Watching = map[string]Sighting{}, time.Hour
+	w.s.Fleet.Sightings, w.s.Fleet.Watching, w.s.Fleet.Prompt = map[string]Sighting{}, time.Hour, time.Hour
 	for _, place := range []string{"north-1", "north-2", "south-1"} {
 		w.s.Fleet.Clusters = append(w.s.Fleet.Clusters, Cluster{Name: place, Region: place[:5], Center: place})
 		w.s.Fleet.Members = append(w.s.Fleet.Members, HubMember{Name: "hub-" + place, Center: place})

@@ -32,6 +32,12 @@ type Leases interface {
 	// Steady is for how long the hub has been renewing leases without a pause of
 	// a lease's length, as far as this member knows.
 	Steady() time.Duration
+	// Prompt is for how long this member has applied every renewal about when it was
+	// proposed: of the time before it knows too little to judge by.
+	Prompt() time.Duration
+	// Lapsed is the age of the newest renewal of cluster after which its lease ran out
+	// and was renewed again while the hub renewed others; 0 if none is known.
+	Lapsed(cluster string) time.Duration
 }
 
 // Sight is what the leader knows of who hears one cluster.

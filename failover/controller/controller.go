@@ -158,6 +158,8 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.prober.reset()
 	c.readiness.begin()
 	defer c.readiness.begin() // a follower says nothing about readiness
+	c.metrics.begin()
+	defer c.metrics.begin()
 	c.detection, c.since, c.afterOutage = failover.Detection{}, c.uptime(), nil
 	if err := c.prepare(ctx); err != nil {
 		return err
@@ -224,6 +226,7 @@ func (c *Controller) turn(ctx context.Context) (again bool, err error) {
 	e := failover.Turn(s)
 	c.metrics.turns.Observe(time.Since(begin).Seconds())
 	c.report(e)
+	c.metrics.lost(s.Fleet.Clusters, e.Detection.Losses)
 	c.readiness.tell(ctx, s.Applications, e.Applications)
 	c.readiness.tellPlans(ctx, s.Plans, e.Plans)
 	if round, due := c.prober.due(s); due {

@@ -70,6 +70,10 @@ func (f *fleet) FenceIn(cluster string, _ int64) time.Duration {
 
 // Steady: this hub was never out.
 func (f *fleet) Steady() time.Duration { return time.Hour }
+func (f *fleet) Prompt() time.Duration { return time.Hour }
+
+// Lapsed: no cluster was lost before.
+func (f *fleet) Lapsed(string) time.Duration { return 0 }
 
 func (f *fleet) Members() []failover.HubMember {
 	f.mu.Lock()

@@ -12,6 +12,7 @@ type metrics struct {
 	phases       *prometheus.CounterVec
 	classes      *prometheus.GaugeVec
 	breaker      prometheus.Gauge
+	losses       *prometheus.GaugeVec
 	failedWrites prometheus.Counter
 	ready        *prometheus.GaugeVec
 	preflight    *prometheus.GaugeVec
@@ -32,6 +33,8 @@ func newMetrics() *metrics {
 			Help: "1 for the class that each cluster is in."}, []string{"cluster", "class"}),
 		breaker: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tripod_failover_breaker_open",
 			Help: "1 while losses in several centers stop every automatic action."}),
+		losses: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tripod_failover_recent_losses",
+			Help: "Clusters of a center that are lost, or were within the last minute: a loss in another center now opens the breaker. Told by the leader."}, []string{"center"}),
 		failedWrites: prometheus.NewCounter(prometheus.CounterOpts{Name: "tripod_failover_failed_writes_total",
 			Help: "Writes of the engine that failed other than by a conflict."}),
 		ready: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tripod_application_ready",
@@ -46,7 +49,28 @@ func newMetrics() *metrics {
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.turns, m.directives, m.phases, m.classes, m.breaker, m.failedWrites, m.ready, m.preflight, m.planReady, m.planPreflight}
+	return []prometheus.Collector{m.turns, m.directives, m.phases, m.classes, m.breaker, m.losses, m.failedWrites, m.ready, m.preflight, m.planReady, m.planPreflight}
+}
+
+// begin forgets what was told of the fleet: a follower says nothing about it.
+func (m *metrics) begin() {
+	m.classes.Reset()
+	m.losses.Reset()
+	m.breaker.Set(0)
+}
+
+// lost tells of every center of the fleet how many of its clusters count for the breaker.
+func (m *metrics) lost(clusters []failover.Cluster, losses []failover.Loss) {
+	count := map[string]float64{}
+	for _, cl := range clusters {
+		count[cl.Center] += 0
+	}
+	for _, l := range losses {
+		count[l.Center]++
+	}
+	for center, n := range count {
+		m.losses.WithLabelValues(center).Set(n)
+	}
 }
 
 func (m *metrics) class(cluster string, was, is failover.Class) {

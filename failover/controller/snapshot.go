@@ -87,7 +87,8 @@ func byName[T client.Object](objects []T) {
 }
 
 func (c *Controller) fleet(clusters []*v1alpha1.Cluster, now time.Time) failover.Fleet {
-	f := failover.Fleet{Members: c.cfg.Vantages.Members(), Sightings: map[string]failover.Sighting{}, Watching: c.uptime() - c.since}
+	f := failover.Fleet{Members: c.cfg.Vantages.Members(), Sightings: map[string]failover.Sighting{}, Watching: c.uptime() - c.since,
+		Prompt: c.cfg.Leases.Prompt()}
 	youngest := c.uptime()
 	for _, cl := range clusters {
 		// A hub whose clusters are still to join must not open the breaker
@@ -103,7 +104,8 @@ func (c *Controller) fleet(clusters []*v1alpha1.Cluster, now time.Time) failover
 		sight := c.cfg.Vantages.Sight(cl.Name)
 		f.Clusters = append(f.Clusters, failover.Cluster{Name: cl.Name, Region: cl.Spec.Region, Center: cl.Spec.Center,
 			AgentAddress: c.agentAddress(cl, sight), Hold: hold(cl.Spec.Hold, now)})
-		f.Sightings[cl.Name] = failover.Sighting{LeaseOver: over, Silent: silent, HeardBy: sight.HeardBy, Unobservable: sight.Unobservable, Stable: sight.Stable}
+		f.Sightings[cl.Name] = failover.Sighting{LeaseOver: over, Silent: silent, Lapsed: c.cfg.Leases.Lapsed(cl.Name),
+			HeardBy: sight.HeardBy, Unobservable: sight.Unobservable, Stable: sight.Stable}
 	}
 	f.AfterOutage = c.outage(youngest)
 	return f

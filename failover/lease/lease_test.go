@@ -262,13 +262,145 @@ func TestABookTellsHowSteadilyTheHubRenews(t *testing.T) {
 	}
 }
 
-func TestABookForgetsWhatIsOver(t *testing.T) {
+func TestABookForgetsAllButAFewOfWhatIsOver(t *testing.T) {
+	const day = 24 * 60 * 60
 	b := NewBook(LAN(), 0)
-	for i := range 10000 {
+	for i := range day {
 		b.Applied([]string{"a"}, int64(i), 0, time.Duration(i)*time.Second)
 	}
-	if n := len(b.renewals["a"]); n > 7 {
-		t.Fatalf("the book keeps %d renewals of one cluster", n)
+	a := b.accounts["a"]
+	if len(a.recent) > 7 || len(a.past) > 2000 {
+		t.Fatalf("after a day the book keeps %d renewals that may run and %d that are over", len(a.recent), len(a.past))
+	}
+	for _, ago := range []int{1, 7, 60, 600, 3600, day / 2} {
+		asked := time.Duration(ago) * time.Second
+		said := time.Duration(day)*time.Second - b.Counted("a", int64(day-ago+1))
+		if said < asked || said > asked+max(time.Second, asked/32) {
+			t.Errorf("a renewal %v ago is said to be %v old", asked, said)
+		}
+	}
+}
+
+// TestABookKnowsForHowLongItWasPrompt feeds a renewal each second, whose proposer
+// began an hour before the member, and looks two seconds after the last.
+func TestABookKnowsForHowLongItWasPrompt(t *testing.T) {
+	const second = time.Second
+	feed := func(b *Book, from, to int, at func(proposed time.Duration) time.Duration) {
+		for i := from; i < to; i++ {
+			proposed := time.Duration(i) * second
+			b.Applied([]string{"a"}, int64(i), time.Hour+proposed, at(proposed))
+		}
+	}
+	intime := func(p time.Duration) time.Duration { return p }
+	for name, tc := range map[string]struct {
+		feed func(*Book)
+		want time.Duration
+	}{
+		"a member that was told nothing knows its own time": {func(*Book) {}, 62 * second},
+		"a young member knows nothing of the time before":   {func(b *Book) { feed(b, 40, 61, intime) }, 22 * second},
+		"a little late is prompt": {func(b *Book) {
+			feed(b, 1, 61, func(p time.Duration) time.Duration { return p + (p/second)%3*second })
+		}, 60 * second},
+		"another drift is prompt": {func(b *Book) {
+			feed(b, 1, 61, func(p time.Duration) time.Duration { return second + p*97/100 })
+		}, 60030 * time.Millisecond},
+		"all at once is late": {func(b *Book) {
+			feed(b, 1, 20, intime)
+			feed(b, 20, 61, func(time.Duration) time.Duration { return 60 * second })
+		}, 2 * second},
+		"one that comes late": {func(b *Book) {
+			feed(b, 1, 40, intime)
+			feed(b, 40, 41, func(time.Duration) time.Duration { return 60 * second })
+		}, 2 * second},
+		"ever later": {func(b *Book) {
+			feed(b, 1, 41, intime)
+			feed(b, 41, 50, func(p time.Duration) time.Duration { return p + (p-40*second)/2 })
+		}, 13 * second}, // the sixth, applied at 49 s, is more than 2.5 s late
+		"nearer and nearer after that": {func(b *Book) {
+			feed(b, 1, 20, intime)
+			feed(b, 20, 61, func(p time.Duration) time.Duration { return 40*second + (p-20*second)/2 })
+		}, 4 * second}, // late by 2.5 s until then
+		"what came before a restored snapshot is not known": {func(b *Book) { feed(b, 1, 61, intime); b.Restored(60 * second) }, 2 * second},
+		"a replayed one says nothing":                       {func(b *Book) { feed(b, 1, 60, intime); b.Applied(nil, 61, 0, 60*second) }, 2 * second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := NewBook(LAN(), 0)
+			tc.feed(b)
+			if got := b.Prompt(62 * second); got != tc.want {
+				t.Errorf("Prompt is %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
+// TestABookKnowsWhoseLeaseRanOut feeds renewals of b each second, and of a but for the
+// time from 20 s on.
+func TestABookKnowsWhoseLeaseRanOut(t *testing.T) {
+	const second = time.Second
+	type feed struct {
+		gap     int                               // seconds that a is silent
+		applied func(time.Duration) time.Duration // when, of what was proposed then
+		told    func(time.Duration) time.Duration // what the renewal says of the hub
+		pause   bool                              // b is silent, too
+		restore bool                              // in the middle of it
+	}
+	intime := func(p time.Duration) time.Duration { return p }
+	steady := func(p time.Duration) time.Duration { return time.Hour + p }
+	for name, tc := range map[string]struct {
+		feed feed
+		want bool
+	}{
+		"a gap as long as a lease may be is none": {feed{gap: 5, applied: intime, told: steady}, false},
+		"a longer one is":                         {feed{gap: 7, applied: intime, told: steady}, true},
+		"it is seen if it is applied all at once": {feed{gap: 7, applied: func(p time.Duration) time.Duration { return max(p, 40*second) }, told: steady}, true},
+		"the hub's own outage is no cluster's": {feed{gap: 9, applied: intime, told: func(p time.Duration) time.Duration {
+			return map[bool]time.Duration{true: steady(p), false: p - 29*second}[p < 25*second]
+		}, pause: true}, false},
+		"what is replayed says nothing": {feed{gap: 9, applied: intime, told: func(time.Duration) time.Duration { return 0 }}, false},
+		"a snapshot may hide renewals":  {feed{gap: 9, applied: intime, told: steady, restore: true}, false},
+		"another leader's count may be a bit more": {feed{gap: 4, applied: intime, told: func(p time.Duration) time.Duration {
+			return steady(p) + map[bool]time.Duration{true: 0, false: 2 * second}[p < 22*second]
+		}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := NewBook(LAN(), 0)
+			for i := 1; i < 45; i++ {
+				p := time.Duration(i) * second
+				silent := i > 20 && i < 20+tc.feed.gap
+				if tc.feed.restore && i == 23 {
+					b.Restored(p)
+				}
+				switch {
+				case !silent:
+					b.Applied([]string{"a", "b"}, int64(i), tc.feed.told(p), tc.feed.applied(p))
+				case !tc.feed.pause:
+					b.Applied([]string{"b"}, int64(i), tc.feed.told(p), tc.feed.applied(p))
+				}
+			}
+			at, ever := b.Lapsed("a")
+			if ever != tc.want {
+				t.Fatalf("Lapsed is %v, %t, want %t", at, ever, tc.want)
+			}
+			if _, others := b.Lapsed("b"); others {
+				t.Error("b, which was renewed all the time or when the hub was, has lapsed")
+			}
+		})
+	}
+}
+
+// TestTheWayThroughTheLogIsNotLostFromTheCount plays an hour of a leader whose
+// renewals take 300 ms of each second to be applied.
+func TestTheWayThroughTheLogIsNotLostFromTheCount(t *testing.T) {
+	b := NewBook(LAN(), 0)
+	const way = 300 * time.Millisecond
+	for now := time.Second; now < time.Hour; now += time.Second {
+		b.Applied(nil, 1, b.Steady(now), now+way)
+	}
+	if got := b.Steady(time.Hour); got < 57*time.Minute {
+		t.Errorf("after an hour the hub is said to be steady for %v", got)
+	}
+	if got := b.Prompt(time.Hour); got < 59*time.Minute {
+		t.Errorf("after an hour the leader is said to be prompt for %v", got)
 	}
 }
 

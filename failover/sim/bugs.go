@@ -30,6 +30,8 @@ const (
 	EffectorIgnoresEpoch
 	// BreakerDisabled: losses in several centers are acted upon one by one.
 	BreakerDisabled
+	// BreakerForgets: a new leader does not ask which losses healed before its term.
+	BreakerForgets
 	// StepHasItsEffectTwice: a repeated promotion is done again.
 	StepHasItsEffectTwice
 	// DeadlineFromAnswer: the agent counts its lease from the answer.
@@ -140,7 +142,7 @@ func (b Bug) String() string {
 			"StartNotCounted", "PledgesIgnored", "WaitsForgotten", "EpochForgotten", "AloneIsAskedByNobody", "OfferedBeforeCommit", "LossForgotten", "LossNotKept"}[b-firstOfPledges-1]
 	}
 	return [...]string{"None", "LeaseNotWaitedFor", "CoverageIgnored", "ShrinkBeforeCommit", "GrowWithoutConfirmation", "EffectorIgnoresEpoch",
-		"BreakerDisabled", "StepHasItsEffectTwice", "DeadlineFromAnswer", "NoConcurrencyControl", "AsynchronousIsSafe", "GuardDoesNotKill", "PromoteWithoutFencing",
+		"BreakerDisabled", "BreakerForgets", "StepHasItsEffectTwice", "DeadlineFromAnswer", "NoConcurrencyControl", "AsynchronousIsSafe", "GuardDoesNotKill", "PromoteWithoutFencing",
 		"CatchUpNotProven", "ClosedRestarts", "CloseAtOlderEpoch", "ReturnWithinEpoch", "ReturnWithoutFence", "PromotedOpen", "ReturnAfterOpen", "HoldIgnored", "PartLooksWhole"}[b]
 }
 

@@ -36,8 +36,14 @@ type checker struct {
 	// have known of, if lastRenewal came while it was on its way.
 	renewedBefore map[string]time.Duration
 	back          map[string]time.Duration // the end of a cluster's last loss
-	highest       [centers]int64           // epoch that each effector has seen
-	lastAck       time.Duration
+	// anyRenewal is when somebody was renewed last, and steady since when that never
+	// paused for long.
+	anyRenewal, steady time.Duration
+	// lapsed is the last renewal before a cluster's last loss that healed while the hub
+	// was steady.
+	lapsed  map[string]time.Duration
+	highest [centers]int64 // epoch that each effector has seen
+	lastAck time.Duration
 	// steadfast is the primary that must not stop: I9.
 	steadfast *site
 }
@@ -165,12 +171,19 @@ func agrees(a *v1alpha1.Approval, r *v1alpha1.RecoveryRun) bool {
 }
 
 func (c *checker) renewed(clusters []string) {
+	if c.w.now-c.anyRenewal > c.w.lease.TTL/2 {
+		c.steady = c.w.now
+	}
+	c.anyRenewal = c.w.now
 	for _, name := range clusters {
 		if c.w.now-c.lastRenewal[name] > onItsWay {
 			c.renewedBefore[name] = c.lastRenewal[name]
 		}
 		if last, ever := c.lastRenewal[name]; ever && c.w.now-last > c.w.lease.OverAfter() {
 			c.back[name] = c.w.now
+			if c.w.now-last > c.w.lease.OverAfter()+500*time.Millisecond && last > c.steady {
+				c.lapsed[name] = last
+			}
 		}
 		c.lastRenewal[name] = c.w.now
 	}
@@ -313,7 +326,16 @@ func (c *checker) automatic(a, b v1alpha1.DatasetStatus) {
 		if name != a.Primary && other > 500*time.Millisecond && absolute(other-from) < c.w.breakerWindow()-time.Second {
 			c.violate("I4", "%s is replaced automatically although %s was lost within a minute too", a.Primary, name)
 		}
+		if at, ever := c.lapsed[name]; ever && name != a.Primary && c.known(at) &&
+			absolute(c.renewal(a.Primary)-at) < c.w.breakerWindow()-time.Second {
+			c.violate("I4", "%s is replaced automatically although %s was lost from %.3fs to %.3fs", a.Primary, name, at.Seconds(), c.back[name].Seconds())
+		}
 	}
+}
+
+// known is true if every member that believes to lead has been up since at.
+func (c *checker) known(at time.Duration) bool {
+	return !slices.ContainsFunc(c.w.members[:], func(m *member) bool { return m.believes && m.started > at })
 }
 
 func (w *world) breakerWindow() time.Duration { return time.Minute }

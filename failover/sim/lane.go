@@ -23,7 +23,8 @@ type lane struct {
 func newLane(w *world, id int) *lane {
 	l := &lane{id: id}
 	l.check = &checker{w: w, lane: l, result: &w.result, promoted: map[int64]int{}, lossy: map[int64]bool{}, excused: map[int]bool{}, took: map[string]bool{},
-		lastRenewal: map[string]time.Duration{}, renewedBefore: map[string]time.Duration{}, back: map[string]time.Duration{}}
+		lastRenewal: map[string]time.Duration{}, renewedBefore: map[string]time.Duration{}, back: map[string]time.Duration{},
+		lapsed: map[string]time.Duration{}}
 	return l
 }
 

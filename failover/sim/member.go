@@ -19,13 +19,15 @@ var (
 
 // member is one hub member.
 type member struct {
-	w      *world
-	id     int
-	clock  clock
-	up     bool
-	boot   int
-	paused bool
-	held   []func() // events that came while it was paused
+	w     *world
+	id    int
+	clock clock
+	up    bool
+	boot  int
+	// started is the real time of its start.
+	started time.Duration
+	paused  bool
+	held    []func() // events that came while it was paused
 
 	applied int
 	state   objects
@@ -101,7 +103,7 @@ func (m *member) start() {
 	m.boot++
 	m.up, m.paused, m.held = true, false, nil
 	m.believes, m.term, m.leading = false, 0, leading{}
-	m.book = lease.NewBook(m.w.lease, m.now())
+	m.book, m.started = lease.NewBook(m.w.lease, m.now()), m.w.now
 	// What was applied before is on disk; the renewals in it are not replayed.
 	m.every(m.w.lease.Tick, m.report)
 	m.every(200*time.Millisecond, m.renew)
@@ -276,7 +278,7 @@ func (m *member) snapshot() *failover.Snapshot {
 }
 
 func (m *member) fleet() failover.Fleet {
-	f := failover.Fleet{Sightings: map[string]failover.Sighting{}, Watching: m.now() - m.since}
+	f := failover.Fleet{Sightings: map[string]failover.Sighting{}, Watching: m.now() - m.since, Prompt: m.book.Prompt(m.now())}
 	youngest := time.Hour
 	for i, name := range places {
 		f.Clusters = append(f.Clusters, failover.Cluster{Name: name, Region: regions[i], Center: name, AgentAddress: m.w.agentAddress(name)})
@@ -293,6 +295,9 @@ func (m *member) fleet() failover.Fleet {
 		}
 		if newest <= 3*m.w.lease.Tick {
 			s.Stable = m.now() - m.gapless[name]
+		}
+		if at, ever := m.book.Lapsed(name); ever && m.w.opt.Bug != BreakerForgets {
+			s.Lapsed = m.now() - at
 		}
 		f.Sightings[name] = s
 	}

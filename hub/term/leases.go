@@ -79,6 +79,26 @@ func (l *Leases) Steady() time.Duration {
 	return l.book.Steady(l.clock())
 }
 
+// Prompt is for how long this member has applied every renewal about when it was
+// proposed.
+func (l *Leases) Prompt() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.book.Prompt(l.clock())
+}
+
+// Lapsed is the age of the newest renewal of cluster after which its lease ran out
+// and was renewed again while the hub renewed others; 0 if none is known.
+func (l *Leases) Lapsed(cluster string) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at, ever := l.book.Lapsed(cluster)
+	if !ever {
+		return 0
+	}
+	return l.clock() - at
+}
+
 // Last returns the newest renewal of cluster and its age; false when this member
 // has applied none since it started.
 func (l *Leases) Last(cluster string) (revision int64, age time.Duration, ok bool) {

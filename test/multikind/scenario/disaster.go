@@ -41,6 +41,9 @@ func (b *Business) LosePrimary(ctx context.Context, leader bool) (Result, error)
 		return Result{}, err
 	}
 	result := Result{Lost: before.Status.Primary, LeaderLost: leader}
+	if err := f.AwaitNoLossBeside(ctx, result.Lost); err != nil {
+		return result, err
+	}
 	if leader {
 		if err := f.LeadFrom(ctx, result.Lost); err != nil {
 			return result, err

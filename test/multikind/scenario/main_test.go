@@ -115,6 +115,13 @@ func fleet(t *testing.T) *Fleet {
 	if err := f.AwaitApplication(t.Context(), 3*time.Minute); err != nil {
 		t.Fatal(err)
 	}
+	d, err := f.Dataset(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.AwaitNoLossBeside(t.Context(), d.Status.Primary); err != nil {
+		t.Fatal(err)
+	}
 	return f
 }
 

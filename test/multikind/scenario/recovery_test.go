@@ -260,15 +260,6 @@ func (f *Fleet) hubStatus(t *testing.T) hubStatus {
 	return status
 }
 
-func (f *Fleet) address(center string) string {
-	for _, c := range f.Lab.Centers() {
-		if c.Name == center {
-			return c.Address.String()
-		}
-	}
-	return ""
-}
-
 func (f *Fleet) inject(t *testing.T, what fault.Fault) {
 	t.Helper()
 	if _, err := f.Inject(t.Context(), what); err != nil {

@@ -3,10 +3,7 @@ package scenario
 import (
 	"context"
 	"fmt"
-	"net"
 	"slices"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -160,19 +157,4 @@ func (f *Fleet) newRuns(t *testing.T, before map[string]v1alpha1.RecoveryRunStat
 		delete(now, name)
 	}
 	return now
-}
-
-// gauge reads one of the metrics of a center's hub member.
-func (f *Fleet) gauge(ctx context.Context, center, name string) (float64, error) {
-	server := "https://" + net.JoinHostPort(f.address(center), "6443")
-	text, err := f.Kubectl(ctx, nil, "--context", "hub", "--server", server, "--request-timeout", "3s", "get", "--raw", "/metrics")
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(text) {
-		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
-			return strconv.ParseFloat(value, 64)
-		}
-	}
-	return 0, fmt.Errorf("the member of %s has no metric %s", center, name)
 }
