@@ -133,7 +133,7 @@ func closeIdleConnections(t http.RoundTripper) {
 }
 
 const (
-	briefBytes   = 128 << 10
+	briefBytes   = 64 << 10
 	lastingBytes = 32 << 10
 )
 
