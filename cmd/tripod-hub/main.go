@@ -17,6 +17,7 @@ import (
 
 	"tripod.dev/tripod/hub"
 	"tripod.dev/tripod/hub/api/statement"
+	"tripod.dev/tripod/hub/headroom"
 )
 
 const usage = `tripod-hub runs one member of a Tripod hub.
@@ -94,6 +95,9 @@ func run(path, level string) error {
 	config, err := hub.LoadConfig(path)
 	if err != nil {
 		return err
+	}
+	if os.Getenv("GOGC") == "" { // whoever sets it wants that
+		defer headroom.Follow(headroom.Least)()
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -2,11 +2,9 @@ package apiserver
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"math/big"
 	"net/http"
 	"sync"
 	"testing"
@@ -89,7 +87,7 @@ func TestWhatWasAllowedIsJudgedAgain(t *testing.T) {
 	}
 	impersonating := h.as("ann")
 	impersonating.Impersonate.UserName = "bob"
-	robot := &rest.Config{Host: "https://" + h.server.Address(), BearerToken: token.Status.Token, TLSClientConfig: rest.TLSClientConfig{CAData: h.authority.pem()}}
+	robot := &rest.Config{Host: "https://" + h.server.Address(), BearerToken: token.Status.Token, TLSClientConfig: rest.TLSClientConfig{CAData: h.authority.PEM()}}
 
 	unbound, asBob, denied, deleted, staying := k.hold(t, "ann", h.as("ann")), k.hold(t, "ann as bob", impersonating), k.hold(t, "dan", h.as("dan")), k.hold(t, "robot", robot), k.hold(t, "eve", h.as("eve"))
 	expiring := k.hold(t, "cat", h.shortLived(t, "cat"))
@@ -124,10 +122,9 @@ func (h *hub) shortLived(t *testing.T, name string) *rest.Config {
 	t.Helper()
 	key := newKey(t)
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(8 * time.Second), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(8 * time.Second), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, h.authority.cert, key.Public(), h.authority.key)
+	der, err := h.authority.Sign(template, key.Public())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -370,7 +370,7 @@ func testServiceAccountTokens(t *testing.T, h *hub) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := &rest.Config{Host: "https://" + h.server.Address(), BearerToken: token.Status.Token, TLSClientConfig: rest.TLSClientConfig{CAData: h.authority.pem()}}
+	config := &rest.Config{Host: "https://" + h.server.Address(), BearerToken: token.Status.Token, TLSClientConfig: rest.TLSClientConfig{CAData: h.authority.PEM()}}
 	review, err := kubernetes.NewForConfigOrDie(config).AuthenticationV1().SelfSubjectReviews().Create(context.Background(), selfReview(), metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)

@@ -6,11 +6,8 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"log/slog"
-	"math/big"
-	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -25,14 +22,14 @@ import (
 
 	"tripod.dev/tripod/hub/audit"
 	"tripod.dev/tripod/hub/identity"
+	ca "tripod.dev/tripod/test/authority"
 	"tripod.dev/tripod/test/freeport"
 )
 
 // authority is the hub's CA, to make certificates that the hub would not.
 type authority struct {
-	t    testing.TB
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	*ca.Authority
+	t testing.TB
 }
 
 // openAuthority reads the CA that identity has written.
@@ -47,7 +44,7 @@ func openAuthority(t testing.TB, i *identity.Identity) *authority {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &authority{t: t, cert: i.Authority().Certificate(), key: key.(*ecdsa.PrivateKey)}
+	return &authority{ca.Of(i.Authority().Certificate(), key.(*ecdsa.PrivateKey)), t}
 }
 
 func newKey(t testing.TB) *ecdsa.PrivateKey {
@@ -61,18 +58,8 @@ func newKey(t testing.TB) *ecdsa.PrivateKey {
 
 func (a *authority) issue(name string, groups ...string) (cert, key []byte) {
 	a.t.Helper()
-	private := newKey(a.t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name, Organization: groups},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, private.Public(), a.key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), encodeKey(a.t, private)
+	pair := a.Issue(a.t, name, groups...)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}), encodeKey(a.t, pair.PrivateKey.(*ecdsa.PrivateKey))
 }
 
 func encodeKey(t testing.TB, key *ecdsa.PrivateKey) []byte {
@@ -82,10 +69,6 @@ func encodeKey(t testing.TB, key *ecdsa.PrivateKey) []byte {
 		t.Fatal(err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
-}
-
-func (a *authority) pem() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
 }
 
 // hub is an API server on an etcd of its own.
@@ -102,7 +85,7 @@ func (h *hub) as(name string, groups ...string) *rest.Config {
 	cert, key := h.authority.issue(name, groups...)
 	return &rest.Config{
 		Host:            "https://" + h.server.Address(),
-		TLSClientConfig: rest.TLSClientConfig{CAData: h.authority.pem(), CertData: cert, KeyData: key},
+		TLSClientConfig: rest.TLSClientConfig{CAData: h.authority.PEM(), CertData: cert, KeyData: key},
 		QPS:             -1,
 	}
 }

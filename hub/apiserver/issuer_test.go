@@ -74,7 +74,7 @@ func unsigned(t *testing.T, header string, claims map[string]any) string {
 }
 
 func (h *hub) whoIs(ctx context.Context, token string) (authenticationv1.UserInfo, error) {
-	config := &rest.Config{Host: "https://" + h.server.Address(), BearerToken: token, QPS: -1, TLSClientConfig: rest.TLSClientConfig{CAData: h.authority.pem()}}
+	config := &rest.Config{Host: "https://" + h.server.Address(), BearerToken: token, QPS: -1, TLSClientConfig: rest.TLSClientConfig{CAData: h.authority.PEM()}}
 	review, err := kubernetes.NewForConfigOrDie(config).AuthenticationV1().SelfSubjectReviews().Create(ctx, selfReview(), metav1.CreateOptions{})
 	if err != nil {
 		return authenticationv1.UserInfo{}, err

@@ -97,7 +97,7 @@ func agentSubject(cluster string) pkix.Name {
 
 func (h *hub) joinToken(t *testing.T, cluster string, rejoin bool) jointoken.Token {
 	t.Helper()
-	token, err := jointoken.New(cluster, h.authority.cert)
+	token, err := jointoken.New(cluster, h.authority.Certificate)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func (h *hub) withCertificate(t *testing.T, certificate []byte, key *ecdsa.Priva
 	t.Helper()
 	return &rest.Config{
 		Host: "https://" + h.server.Address(), QPS: -1,
-		TLSClientConfig: rest.TLSClientConfig{CAData: h.authority.pem(), CertData: certificate, KeyData: encodeKey(t, key)},
+		TLSClientConfig: rest.TLSClientConfig{CAData: h.authority.PEM(), CertData: certificate, KeyData: encodeKey(t, key)},
 	}
 }
 

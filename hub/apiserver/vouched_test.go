@@ -1,14 +1,8 @@
 package apiserver
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"net/http"
 	"testing"
 	"time"
@@ -17,46 +11,18 @@ import (
 	x509request "k8s.io/apiserver/pkg/authentication/request/x509"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
+
+	ca "tripod.dev/tripod/test/authority"
 )
-
-// issuedPair is a certificate and its key.
-type issuedPair struct {
-	*x509.Certificate
-	key *ecdsa.PrivateKey
-}
-
-func issuePair(t *testing.T, name string, notAfter time.Time, by *issuedPair) *issuedPair {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: notAfter, BasicConstraintsValid: true, IsCA: name != "ann",
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
-	parent, signer := template, key
-	if by != nil {
-		parent, signer = by.Certificate, by.key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &issuedPair{certificate, key}
-}
 
 // provider gives the same pool until the roots are set anew, as hub/identity does.
 type provider struct {
 	clientAuthorities
-	roots []*issuedPair
+	roots []*ca.Authority
 	pool  *x509.CertPool
 }
 
-func (p *provider) set(roots ...*issuedPair) {
+func (p *provider) set(roots ...*ca.Authority) {
 	p.roots, p.pool = roots, x509.NewCertPool()
 	for _, root := range roots {
 		p.pool.AddCert(root.Certificate)
@@ -65,7 +31,7 @@ func (p *provider) set(roots ...*issuedPair) {
 
 func (p *provider) CurrentCABundleContent() (all []byte) {
 	for _, root := range p.roots {
-		all = append(all, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})...)
+		all = append(all, root.PEM()...)
 	}
 	return all
 }
@@ -79,32 +45,31 @@ var _ dynamiccertificates.CAContentProvider = &provider{}
 // TestAVerifiedCertificateIsRememberedAndNoLonger than the verification would hold.
 func TestAVerifiedCertificateIsRememberedAndNoLonger(t *testing.T) {
 	start := time.Now()
-	later := start.Add(24 * time.Hour)
-	root, other := issuePair(t, "root", later, nil), issuePair(t, "other", later, nil)
-	between := issuePair(t, "between", later, root)
-	ann, annBetween := issuePair(t, "ann", later, root), issuePair(t, "ann", later, between)
-	annShort := issuePair(t, "ann", start.Add(1500*time.Millisecond), root)
-	rootShort := issuePair(t, "root of a moment", start.Add(1500*time.Millisecond), nil)
-	annOfShort := issuePair(t, "ann", later, rootShort)
+	later, soon := start.Add(time.Hour), start.Add(1500*time.Millisecond)
+	root, other, rootShort := ca.New(t, "root"), ca.New(t, "other"), ca.NewUntil(t, "root of a moment", soon)
+	middle := root.Between(t, "between")
+	between := middle.Certificate
+	ann, annBetween := root.Client(t, "ann", later), middle.Client(t, "ann", later)
+	annShort, annOfShort := root.Client(t, "ann", soon), rootShort.Client(t, "ann", later)
 
 	for name, one := range map[string]struct {
-		first, second []*issuedPair
-		roots         []*issuedPair
+		first, second []*x509.Certificate
+		roots         []*ca.Authority
 		then          func(p *provider)
 		after         time.Duration
 		// known: the second request is answered from memory. allowed: it is let in.
 		known, allowed bool
 	}{
-		"the same, at once":             {first: []*issuedPair{ann}, roots: []*issuedPair{root}, known: true, allowed: true},
-		"the same, 1.9 s later":         {first: []*issuedPair{ann}, roots: []*issuedPair{root}, after: 1900 * time.Millisecond, known: true, allowed: true},
-		"the same, 2 s later":           {first: []*issuedPair{ann}, roots: []*issuedPair{root}, after: 2 * time.Second, allowed: true},
-		"its CA is not in force":        {first: []*issuedPair{ann}, roots: []*issuedPair{root}, then: func(p *provider) { p.set(other) }},
-		"CAs renewed, its own among it": {first: []*issuedPair{ann}, roots: []*issuedPair{root}, then: func(p *provider) { p.set(other, root) }, allowed: true},
-		"it has expired":                {first: []*issuedPair{annShort}, roots: []*issuedPair{root}, after: 1500 * time.Millisecond},
-		"its CA has expired":            {first: []*issuedPair{annOfShort}, roots: []*issuedPair{root, rootShort}, after: 1500 * time.Millisecond},
-		"with what is between":          {first: []*issuedPair{annBetween, between}, roots: []*issuedPair{root}, known: true, allowed: true},
-		"without what is between":       {first: []*issuedPair{annBetween, between}, second: []*issuedPair{annBetween}, roots: []*issuedPair{root}},
-		"another certificate":           {first: []*issuedPair{ann}, second: []*issuedPair{annOfShort}, roots: []*issuedPair{root}},
+		"the same, at once":             {first: []*x509.Certificate{ann}, roots: []*ca.Authority{root}, known: true, allowed: true},
+		"the same, 1.9 s later":         {first: []*x509.Certificate{ann}, roots: []*ca.Authority{root}, after: 1900 * time.Millisecond, known: true, allowed: true},
+		"the same, 2 s later":           {first: []*x509.Certificate{ann}, roots: []*ca.Authority{root}, after: 2 * time.Second, allowed: true},
+		"its CA is not in force":        {first: []*x509.Certificate{ann}, roots: []*ca.Authority{root}, then: func(p *provider) { p.set(other) }},
+		"CAs renewed, its own among it": {first: []*x509.Certificate{ann}, roots: []*ca.Authority{root}, then: func(p *provider) { p.set(other, root) }, allowed: true},
+		"it has expired":                {first: []*x509.Certificate{annShort}, roots: []*ca.Authority{root}, after: 1500 * time.Millisecond},
+		"its CA has expired":            {first: []*x509.Certificate{annOfShort}, roots: []*ca.Authority{root, rootShort}, after: 1500 * time.Millisecond},
+		"with what is between":          {first: []*x509.Certificate{annBetween, between}, roots: []*ca.Authority{root}, known: true, allowed: true},
+		"without what is between":       {first: []*x509.Certificate{annBetween, between}, second: []*x509.Certificate{annBetween}, roots: []*ca.Authority{root}},
+		"another certificate":           {first: []*x509.Certificate{ann}, second: []*x509.Certificate{annOfShort}, roots: []*ca.Authority{root}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			authorities, asked, clock := &provider{}, 0, start
@@ -139,29 +104,25 @@ func TestAVerifiedCertificateIsRememberedAndNoLonger(t *testing.T) {
 	}
 }
 
-func shown(chain []*issuedPair) *http.Request {
-	state := &tls.ConnectionState{}
-	for _, c := range chain {
-		state.PeerCertificates = append(state.PeerCertificates, c.Certificate)
-	}
-	return &http.Request{TLS: state, Header: http.Header{}}
+func shown(chain []*x509.Certificate) *http.Request {
+	return &http.Request{TLS: &tls.ConnectionState{PeerCertificates: chain}, Header: http.Header{}}
 }
 
 // TestOnlyWhatACertificateSaidIsRemembered: a token beside a certificate that says
 // nothing is judged each time.
 func TestOnlyWhatACertificateSaidIsRemembered(t *testing.T) {
-	ann := issuePair(t, "ann", time.Now().Add(time.Hour), nil)
+	ann := ca.New(t, "another").Client(t, "ann", time.Now().Add(time.Hour))
 	authorities := &provider{}
-	authorities.set(issuePair(t, "root", time.Now().Add(time.Hour), nil))
+	authorities.set(ca.New(t, "root"))
 	good := true
 	v := newVouched(authenticator.RequestFunc(func(*http.Request) (*authenticator.Response, bool, error) {
 		return &authenticator.Response{User: &user.DefaultInfo{Name: "by a token"}}, good, nil
 	}), authorities)
-	if _, ok, _ := v.AuthenticateRequest(shown([]*issuedPair{ann})); !ok {
+	if _, ok, _ := v.AuthenticateRequest(shown([]*x509.Certificate{ann})); !ok {
 		t.Fatal("the token is refused")
 	}
 	good = false
-	if _, ok, _ := v.AuthenticateRequest(shown([]*issuedPair{ann})); ok {
+	if _, ok, _ := v.AuthenticateRequest(shown([]*x509.Certificate{ann})); ok {
 		t.Fatal("what a token said is remembered for the certificate beside it")
 	}
 }

@@ -1,8 +1,8 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -52,10 +52,11 @@ type transports struct {
 // directTransport reaches one cluster in mode Direct, as its Cluster said when
 // it was made.
 type directTransport struct {
-	fingerprint [sha256.Size]byte
-	base        *url.URL
-	normal      *http.Transport
-	upgrade     *http.Transport
+	server   string
+	caBundle []byte
+	base     *url.URL
+	normal   *http.Transport
+	upgrade  *http.Transport
 }
 
 func newTransports(config Config) *transports {
@@ -128,18 +129,17 @@ func (t *transports) roundTripDirect(r *http.Request, p *passage) (*http.Respons
 // address or authority has changed.
 func (t *transports) directTo(cluster *v1alpha1.Cluster) (*directTransport, error) {
 	access := cluster.Spec.Access
-	fingerprint := sha256.Sum256(append([]byte(access.Server+"\n"), access.CABundle...))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	old := t.direct[cluster.Name]
-	if old != nil && old.fingerprint == fingerprint {
+	if old != nil && old.server == access.Server && bytes.Equal(old.caBundle, access.CABundle) {
 		return old, nil
 	}
 	made, err := t.newDirect(access)
 	if err != nil {
 		return nil, err
 	}
-	made.fingerprint = fingerprint
+	made.server, made.caBundle = access.Server, bytes.Clone(access.CABundle)
 	if old != nil {
 		old.close()
 	}

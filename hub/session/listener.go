@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/credentials"
+
+	"tripod.dev/tripod/proto/agent/frames"
 )
 
 const handshakeTimeout = 5 * time.Second
@@ -100,7 +102,7 @@ func (s *splitter) shake(ctx context.Context, raw net.Conn) (serve func()) {
 	setUserTimeout(raw, s.userTimeout)
 	handshake, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	waiting := &inTurn{Conn: raw, turns: s.turns, ctx: handshake}
-	conn := tls.Server(waiting, s.tls)
+	conn := tls.Server(frames.Under(waiting), s.tls)
 	err := conn.HandshakeContext(handshake)
 	waiting.finish()
 	cancel()

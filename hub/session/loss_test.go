@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"k8s.io/client-go/rest"
+
+	agentsession "tripod.dev/tripod/member-agent/session"
+	"tripod.dev/tripod/member-agent/tunnel"
 )
 
 // beats asks the member for /echo again and again until stop, which returns how many
@@ -73,7 +76,7 @@ func TestTheLossOfAMemberIsSeenOnlyByWhatWentThroughIt(t *testing.T) {
 	sessions := f.join("north-1", "r1", nil).sessions
 	tunnels := f.tunnel("north-1", "r1", &rest.Config{Host: api.URL, TLSClientConfig: rest.TLSClientConfig{Insecure: true}})
 	f.reachable("north-1")
-	eventually(t, "sessions with all", func() bool { return sessions.Connected() == 3 })
+	eventually(t, "sessions with and tunnels to all", func() bool { return sessions.Connected() == 3 && tunnels.Connected() == 3 })
 	if missing := append(sessions.Missing(), tunnels.Missing()...); len(missing) > 0 {
 		t.Errorf("a whole agent lacks %q", missing)
 	}
@@ -123,20 +126,37 @@ func TestTheLossOfAMemberIsSeenOnlyByWhatWentThroughIt(t *testing.T) {
 }
 
 // A member that takes connections and says nothing, as one whose processor is taken
-// away does, must not slow the agent's way to the others.
+// away does, must not slow the agent's way to the others: here they come back while
+// session and tunnel wait for it, and nobody gives up waiting.
 func TestASilentMemberHoldsUpNoOther(t *testing.T) {
 	f := newFleet(t)
-	f.members["c"].stop()
-	listener, err := net.Listen("tcp", f.address("c"))
+	for _, member := range f.members {
+		member.stop()
+	}
+	silent, err := net.Listen("tcp", f.address("c"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = listener.Close() }()
+	defer func() { _ = silent.Close() }()
 	api := apiServer(t, nil)
-	sessions := f.join("north-1", "r1", nil).sessions
-	tunnels := f.tunnel("north-1", "r1", &rest.Config{Host: api.URL, TLSClientConfig: rest.TLSClientConfig{Insecure: true}})
+	sessions := f.join("north-1", "r1", func(c *agentsession.Config, _ *replica) { c.ConnectTimeout = time.Hour }).sessions
+	tunnels := f.tunnel("north-1", "r1", &rest.Config{Host: api.URL, TLSClientConfig: rest.TLSClientConfig{Insecure: true}},
+		func(c *tunnel.Config) { c.ConnectTimeout = time.Hour })
+	for range 2 {
+		conn, err := silent.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+	}
+	f.restart("a")
+	f.restart("b")
 	eventually(t, "a session with and a tunnel to the two others", func() bool { return sessions.Connected() == 2 && tunnels.Connected() == 2 })
-	if missing := tunnels.Missing(); !slices.Equal(missing, []string{f.address("c")}) {
-		t.Errorf("the agent lacks %q", missing)
+	lacks := []string{f.address("c")}
+	if missing := sessions.Missing(); !slices.Equal(missing, lacks) {
+		t.Errorf("the agent lacks sessions with %q, want %q", missing, lacks)
+	}
+	if missing := tunnels.Missing(); !slices.Equal(missing, lacks) {
+		t.Errorf("the agent lacks tunnels to %q, want %q", missing, lacks)
 	}
 }

@@ -64,12 +64,16 @@ func apiServer(t *testing.T, release <-chan struct{}) *httptest.Server {
 	return server
 }
 
-func (f *fleet) tunnel(cluster, name string, backend *rest.Config) *tunnel.Tunnel {
+func (f *fleet) tunnel(cluster, name string, backend *rest.Config, changes ...func(*tunnel.Config)) *tunnel.Tunnel {
 	f.t.Helper()
-	tunnels, err := tunnel.New(tunnel.Config{
+	config := tunnel.Config{
 		Members: f.addresses(), Replica: name, TLS: f.ca.agent(cluster), RESTConfig: backend,
 		RedialMin: 10 * time.Millisecond, RedialMax: 100 * time.Millisecond, Logger: f.log(name),
-	})
+	}
+	for _, change := range changes {
+		change(&config)
+	}
+	tunnels, err := tunnel.New(config)
 	if err != nil {
 		f.t.Fatal(err)
 	}

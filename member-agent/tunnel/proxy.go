@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"strings"
 	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,12 +20,13 @@ import (
 // proxy forwards to the API server and changes nothing but the credentials: it
 // replaces Authorization by the agent's own.
 type proxy struct {
-	forward *httputil.ReverseProxy
-	plain   http.RoundTripper // HTTP/2, many requests on one connection
-	upgrade http.RoundTripper // HTTP/1.1, because SPDY and WebSocket take over a connection
-	target  *url.URL
-	log     *slog.Logger
-	buffers buffers
+	// brief copies bodies through large buffers, for few system calls and frames; lasting,
+	// of which there are many that wait, through smaller ones.
+	brief, lasting *httputil.ReverseProxy
+	plain          http.RoundTripper // HTTP/2, many requests on one connection
+	upgrade        http.RoundTripper // HTTP/1.1, because SPDY and WebSocket take over a connection
+	target         *url.URL
+	log            *slog.Logger
 }
 
 func newProxy(config *rest.Config, log *slog.Logger) (*proxy, error) {
@@ -43,19 +45,35 @@ func newProxy(config *rest.Config, log *slog.Logger) (*proxy, error) {
 		return nil, fmt.Errorf("tunnel: transport to the cluster's API server: %w", err)
 	}
 	p := &proxy{plain: plain, upgrade: upgrade, target: target, log: log}
-	p.forward = &httputil.ReverseProxy{
-		Rewrite:       p.rewrite,
-		Transport:     p,
-		FlushInterval: -1, // a watch event is sent when it comes
-		BufferPool:    &p.buffers,
-		ErrorHandler:  p.unreachable,
-		ErrorLog:      errorLog(log),
-	}
+	p.brief, p.lasting = p.through(briefBytes), p.through(lastingBytes)
 	return p, nil
 }
 
+// through copies bodies through buffers of that many bytes.
+func (p *proxy) through(bytes int) *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
+		Rewrite:       p.rewrite,
+		Transport:     p,
+		FlushInterval: -1, // a watch event is sent when it comes
+		BufferPool:    &buffers{bytes: bytes},
+		ErrorHandler:  p.unreachable,
+		ErrorLog:      errorLog(p.log),
+	}
+}
+
 // ServeHTTP implements http.Handler.
-func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.forward.ServeHTTP(w, r) }
+func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if lasts(r.URL) {
+		p.lasting.ServeHTTP(w, r)
+		return
+	}
+	p.brief.ServeHTTP(w, r)
+}
+
+// lasts is a guess of what waits for what comes: a wrong one costs memory or time.
+func lasts(u *url.URL) bool {
+	return strings.Contains(u.RawQuery, "watch=") || strings.Contains(u.RawQuery, "follow=") || strings.Contains(u.Path, "/watch/")
+}
 
 // RoundTrip implements http.RoundTripper.
 func (p *proxy) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -114,21 +132,27 @@ func closeIdleConnections(t http.RoundTripper) {
 	}
 }
 
-// buffers are what bodies are copied through; ReverseProxy makes one for each request.
-type buffers struct{ free sync.Pool }
+const (
+	briefBytes   = 64 << 10
+	lastingBytes = 32 << 10
+)
 
-const bufferBytes = 32 << 10
+// buffers are what bodies are copied through; ReverseProxy makes one for each request.
+type buffers struct {
+	bytes int
+	free  sync.Pool // *[]byte
+}
 
 // Get implements httputil.BufferPool.
 func (b *buffers) Get() []byte {
-	if free, ok := b.free.Get().(*[bufferBytes]byte); ok {
-		return free[:]
+	if free, ok := b.free.Get().(*[]byte); ok {
+		return *free
 	}
-	return make([]byte, bufferBytes)
+	return make([]byte, b.bytes)
 }
 
 // Put implements httputil.BufferPool.
-func (b *buffers) Put(buffer []byte) { b.free.Put((*[bufferBytes]byte)(buffer)) }
+func (b *buffers) Put(buffer []byte) { b.free.Put(&buffer) }
 
 func errorLog(l *slog.Logger) *log.Logger { return slog.NewLogLogger(l.Handler(), slog.LevelDebug) }
 

@@ -173,7 +173,7 @@ func (t *Tunnel) dial(ctx context.Context, address string) (net.Conn, redial.Out
 		return nil, redial.Unreachable, fmt.Errorf("dial hub member %q: %w", address, err)
 	}
 	host, _, _ := net.SplitHostPort(address) // validated
-	conn := tls.Client(raw, tunnelTLS(t.config.TLS, host))
+	conn := tls.Client(frames.Under(raw), tunnelTLS(t.config.TLS, host))
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	defer stop()
 	if err := conn.HandshakeContext(ctx); err != nil {

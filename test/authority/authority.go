@@ -30,17 +30,54 @@ type Authority struct {
 // New makes an authority that lives for an hour.
 func New(tb testing.TB, name string) *Authority {
 	tb.Helper()
+	return NewUntil(tb, name, time.Now().Add(time.Hour))
+}
+
+// NewUntil makes an authority that lives until then, to the second.
+func NewUntil(tb testing.TB, name string, end time.Time) *Authority {
+	tb.Helper()
 	a := &Authority{key: newKey(tb)}
-	template := &x509.Certificate{Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	a.Certificate = template
-	der, err := a.Sign(template, a.key.Public())
+	a.Certificate = template(name, end)
+	a.Certificate = a.vouch(tb, a.Certificate, a.key)
+	return a
+}
+
+// Of is the authority that has a certificate and its key already.
+func Of(certificate *x509.Certificate, key *ecdsa.PrivateKey) *Authority {
+	return &Authority{Certificate: certificate, key: key}
+}
+
+// Between makes an authority for which this one vouches.
+func (a *Authority) Between(tb testing.TB, name string) *Authority {
+	tb.Helper()
+	between := &Authority{key: newKey(tb)}
+	between.Certificate = a.vouch(tb, template(name, a.Certificate.NotAfter), between.key)
+	return between
+}
+
+func template(name string, end time.Time) *x509.Certificate {
+	return &x509.Certificate{Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Minute), NotAfter: end,
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+}
+
+func (a *Authority) vouch(tb testing.TB, template *x509.Certificate, key *ecdsa.PrivateKey) *x509.Certificate {
+	tb.Helper()
+	der, err := a.Sign(template, key.Public())
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if a.Certificate, err = x509.ParseCertificate(der); err != nil {
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
 		tb.Fatal(err)
 	}
-	return a
+	return certificate
+}
+
+// Client makes a client's certificate that lives until then, without its key.
+func (a *Authority) Client(tb testing.TB, name string, end time.Time) *x509.Certificate {
+	tb.Helper()
+	return a.vouch(tb, &x509.Certificate{Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Minute), NotAfter: end,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, newKey(tb))
 }
 
 // Sign fills in what the template lacks of serial number and times, and signs it
