@@ -59,7 +59,7 @@ func drillUnderLoad(t *testing.T, b *Business) {
 		t.Fatal(err)
 	}
 	f.tell(fmt.Sprintf("the longest time without an acknowledged transfer was %v", pause))
-	if pause > pauseObjective {
+	if pause > tooLong {
 		t.Errorf("clients could not write for %v during a drill", pause)
 	}
 	if wrong, err := unmoved(f, before)(t.Context()); err != nil || wrong != "" {

