@@ -108,7 +108,7 @@ simulate: ## Play schedules of the failover engine's simulation, a quarter of th
 
 .PHONY: bench-engine
 bench-engine: ## Measure the failover engine in one process: the loss of a center with 1,000 applications
-	@$(GO) test ./failover/controller -run TestACenterWithManyApplicationsIsLost -count 1 -v -applications 1000 -driver 1s | grep '^{'
+	@$(GO) test ./failover/controller -run TestACenterWithManyApplicationsIsLost -count 1 -v -applications 1000 -driver 1s -write 5ms | grep '^{'
 
 DURATION ?= 10m
 SEED ?= 0

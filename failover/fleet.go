@@ -60,6 +60,13 @@ func DefaultConfig(tick, ttl time.Duration) Config {
 	}
 }
 
+// leaseBound is how long after its last renewal a primary may still write.
+func (c Config) leaseBound() time.Duration { return 3 * c.Suspect }
+
+// transit is how long a heartbeat, or what a copy is sent of the log, may be under way: a
+// session that is silent for as long has ended.
+func (c Config) transit() time.Duration { return 2 * c.Suspect }
+
 // Validate refuses a configuration that could not tell a loss from a pause.
 func (c Config) Validate() error {
 	for name, d := range map[string]time.Duration{
@@ -134,7 +141,7 @@ func (f Fleet) watched(c Config) bool {
 	if f.AfterOutage {
 		return f.Watching >= c.Grace
 	}
-	return f.Watching >= c.Suspect && f.Prompt >= 3*c.Suspect
+	return f.Watching >= c.Suspect && f.Prompt >= c.leaseBound()
 }
 
 // says is true when the silence of a cluster says something about the cluster: a

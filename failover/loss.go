@@ -18,13 +18,6 @@ import (
 
 const unknownLoss = v1alpha1.UnknownLossSeconds
 
-// leaseBound is how long after its last renewal a primary may still write.
-func (s *Snapshot) leaseBound() time.Duration { return 3 * s.Config.Suspect }
-
-// transit is how long a heartbeat, or what a copy is sent of the log, may be under way: a
-// session that is silent for as long has ended.
-func (s *Snapshot) transit() time.Duration { return 2 * s.Config.Suspect }
-
 // EstimateLoss bounds what promoting target would lose of d, for people to accept.
 func EstimateLoss(s *Snapshot, d *v1alpha1.Dataset, target string) v1alpha1.LossEstimate {
 	loss, _ := s.estimateLoss(d, target)
@@ -54,13 +47,13 @@ func (s *Snapshot) estimateLoss(d *v1alpha1.Dataset, target string) (v1alpha1.Lo
 func (s *Snapshot) lossByTrail(d *v1alpha1.Dataset, target string, held, silent time.Duration, goesOn string) (v1alpha1.LossEstimate, int64) {
 	loss := v1alpha1.LossEstimate{Possible: true, Bytes: s.missing(d, target)}
 	if goesOn == "" {
-		soFar := max(0, held-silent) + s.transit()
-		loss.Seconds = ceil(soFar + s.leaseBound())
+		soFar := max(0, held-silent) + s.Config.transit()
+		loss.Seconds = ceil(soFar + s.Config.leaseBound())
 		loss.Message = fmt.Sprintf("dataset %s: %s may lack what was acknowledged in %d s, and %d bytes when both were last observed", key(d), target, loss.Seconds, loss.Bytes)
 		return loss, ceil(soFar)
 	}
-	soFar := ceil(held + s.transit())
-	loss.Seconds = ceil(held + s.transit() + s.leaseBound() + s.Config.Answer)
+	soFar := ceil(held + s.Config.transit())
+	loss.Seconds = ceil(held + s.Config.transit() + s.Config.leaseBound() + s.Config.Answer)
 	loss.Message = fmt.Sprintf("dataset %s: %s may lack what was acknowledged in %d s so far, and what is until %s is proven stopped, because %s; the bound is kept if that takes no longer than %v, else the run asks again",
 		key(d), target, soFar, d.Status.Primary, goesOn, s.Config.Answer)
 	return loss, soFar
@@ -103,7 +96,7 @@ func (s *Snapshot) lossByLag(d *v1alpha1.Dataset, target, goesOn string) v1alpha
 	}
 	// The lease counts also for a primary that is heard: it may fall silent in the moment
 	// in which somebody agrees, and the target follows it no longer then.
-	loss := v1alpha1.LossEstimate{Possible: true, Seconds: ceil(s.leaseBound() + behind), Bytes: s.missing(d, target)}
+	loss := v1alpha1.LossEstimate{Possible: true, Seconds: ceil(s.Config.leaseBound() + behind), Bytes: s.missing(d, target)}
 	loss.Message = fmt.Sprintf("dataset %s: %s was %d s and %d bytes behind at most when last observed", key(d), target, loss.Seconds, loss.Bytes)
 	if goesOn != "" {
 		return unknown(goesOn + "; " + loss.Message)
@@ -116,13 +109,13 @@ func (s *Snapshot) lossByLag(d *v1alpha1.Dataset, target, goesOn string) v1alpha
 // reached it: what is under way to it, and its word to the leader, count on top.
 func (s *Snapshot) lag(d *v1alpha1.Dataset, target string) (time.Duration, bool) {
 	if t, seen := s.Observed[Copy{key(d), target}]; seen && t.LagSeconds != nil {
-		return time.Duration(*t.LagSeconds)*time.Second + t.Age + s.transit(), true
+		return time.Duration(*t.LagSeconds)*time.Second + t.Age + s.Config.transit(), true
 	}
 	ms := memberStatus(d, target)
 	if ms == nil || ms.LagSeconds == nil {
 		return 0, false
 	}
-	return time.Duration(*ms.LagSeconds)*time.Second + max(0, s.Now.Sub(ms.ObservedAt.Time)) + s.transit(), true
+	return time.Duration(*ms.LagSeconds)*time.Second + max(0, s.Now.Sub(ms.ObservedAt.Time)) + s.Config.transit(), true
 }
 
 func unknown(why string) v1alpha1.LossEstimate {
@@ -200,10 +193,10 @@ func (x *step) lost(d *v1alpha1.Dataset, cluster string, revision int64) v1alpha
 	o, seen := x.Observed[Copy{key(d), target}]
 	trailed := seen && o.Held != nil
 	if trailed {
-		lacks, known = *o.Held+x.transit(), true
+		lacks, known = *o.Held+x.Config.transit(), true
 	}
 	switch outlives := x.outlives(d, cluster); {
-	case !trailed && outlives != "" && since > x.leaseBound():
+	case !trailed && outlives != "" && since > x.Config.leaseBound():
 		return unknown(outlives + fmt.Sprintf("; that was for %v after it was last heard with its role", since.Round(time.Second)))
 	case !known:
 		return unknown(fmt.Sprintf("%s may have gone on writing after that was accepted, and %s does not tell how far it is behind", cluster, target))
@@ -211,7 +204,7 @@ func (x *step) lost(d *v1alpha1.Dataset, cluster string, revision int64) v1alpha
 		// Its newest renewal, whatever that named: of the older ones of a cluster that is
 		// heard again the book may say that they are a little older than they are.
 		_, silent := x.Fence(cluster, 0)
-		lacks -= max(0, silent-x.leaseBound())
+		lacks -= max(0, silent-x.Config.leaseBound())
 	}
 	return v1alpha1.LossEstimate{Possible: true, Seconds: max(0, ceil(lacks))}
 }

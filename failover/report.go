@@ -63,6 +63,24 @@ func (s *Snapshot) observed(ms v1alpha1.DatasetMemberStatus, o Observed) v1alpha
 	return ms
 }
 
+// reported is true when a status differs from what it was in nothing but what was seen:
+// an account for people, that no decision waits for and any later turn writes as well.
+// What the volume of a copy holds, and whether it is guarded, is more: the next leader
+// rests on it.
+func reported(now, was *v1alpha1.DatasetStatus) bool {
+	if len(now.Members) != len(was.Members) {
+		return false
+	}
+	same := now.DeepCopy()
+	same.Conditions, same.ObservedGeneration = was.Conditions, was.ObservedGeneration
+	for i := range same.Members {
+		ms, old := &same.Members[i], &was.Members[i]
+		ms.State, ms.Epoch, ms.Timeline, ms.Message, ms.ObservedAt = old.State, old.Epoch, old.Timeline, old.Message, old.ObservedAt
+		ms.Position, ms.LagBytes, ms.LagSeconds, ms.Acknowledges = old.Position, old.LagBytes, old.LagSeconds, old.Acknowledges
+	}
+	return !differ(same, was)
+}
+
 // copyState is what an observation says of a volume. A copy that does not run
 // says nothing by that: it may be a torn one. Its guard knows a volume that is
 // empty now, whatever was on it before. That a copy runs which was known to be none
@@ -76,7 +94,7 @@ func (s *Snapshot) copyState(was v1alpha1.CopyState, o Observed) v1alpha1.CopySt
 		return o.Copy
 	case o.State == v1alpha1.StateCopying:
 		return v1alpha1.CopyPartial
-	case !o.State.Runs(), none && min(o.Runs, s.Fleet.Watching-o.Age) < s.transit():
+	case !o.State.Runs(), none && min(o.Runs, s.Fleet.Watching-o.Age) < s.Config.transit():
 		return was
 	}
 	return v1alpha1.CopyWhole

@@ -196,10 +196,12 @@ type Effects struct {
 	Services     []*v1alpha1.GlobalService
 	Applications []*v1alpha1.Application
 	Plans        []*v1alpha1.RecoveryPlan
-	Commands     []Command
-	Hooks        []HookCall
-	Notes        []Note
-	Detection    Detection
+	// Reported are those of Datasets of which only what was seen has changed.
+	Reported  map[types.NamespacedName]bool
+	Commands  []Command
+	Hooks     []HookCall
+	Notes     []Note
+	Detection Detection
 }
 
 // key of a namespaced object.

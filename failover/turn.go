@@ -16,6 +16,7 @@ func Turn(s *Snapshot) Effects {
 	indexed.ix = newIndex(s)
 	s = &indexed
 	t := &turn{Snapshot: s, moved: map[types.NamespacedName]bool{}}
+	t.out.Reported = map[types.NamespacedName]bool{}
 	t.out.Detection = Detect(s.Config, s.Previous, s.Fleet, s.Uptime)
 	t.plans()
 	routed := map[types.NamespacedName]bool{}
@@ -147,6 +148,9 @@ func (t *turn) protect(d *v1alpha1.Dataset) {
 	t.out.Commands = append(t.out.Commands, commands...)
 	if differ(&next.Status, &d.Status) {
 		t.out.Datasets = append(t.out.Datasets, next)
+		if reported(&next.Status, &d.Status) {
+			t.out.Reported[key(d)] = true
+		}
 	}
 }
 

@@ -25,8 +25,10 @@ const (
 
 // Pace of a plan's run, by wall clock.
 const (
-	// accountEvery is how often the states alone are journalled.
+	// accountEvery is how often the states alone are journalled, and accountEach at least
+	// for each application: the journal of a thousand is 400 KB.
 	accountEvery = time.Second
+	accountEach  = 5 * time.Millisecond
 	// targetPatience is how long an application may look for a target before it
 	// is called stuck, patience how long its run may take: the next wave does not
 	// wait for it any longer.
@@ -409,7 +411,8 @@ func (x *planStep) summary() string {
 func (x *planStep) account() {
 	was, st := &x.was.Run.Status, x.status()
 	at := x.mark()
-	paced := was.Progress != nil && was.Progress.At != nil && at.Sub(was.Progress.At.Time) < accountEvery && at.Sub(was.Progress.At.Time) > -accountEvery
+	every := max(accountEvery, time.Duration(len(st.Applications))*accountEach)
+	paced := was.Progress != nil && was.Progress.At != nil && at.Sub(was.Progress.At.Time).Abs() < every
 	if paced && !differ(was, st) {
 		return
 	}

@@ -29,6 +29,7 @@ import (
 type Agent struct {
 	config      Config
 	local       kubernetes.Interface
+	datasets    kubernetes.Interface // for what is asked for each dataset
 	credentials *credentials
 	enrolment   *enrolment
 	memory      *memory
@@ -48,14 +49,19 @@ func New(config Config) (*Agent, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
 	}
-	// The agent's own few calls must not wait behind each other.
+	// The agent's own few calls wait neither behind each other nor behind those for a
+	// thousand datasets: each client has a limit of its own.
 	local := rest.CopyConfig(config.RESTConfig)
 	local.QPS, local.Burst, local.Timeout = 50, 100, 10*time.Second
 	client, err := kubernetes.NewForConfig(local)
 	if err != nil {
 		return nil, fmt.Errorf("agent: make the client of this cluster: %w", err)
 	}
-	a := &Agent{config: config, local: client, credentials: newCredentials(guardsSettle), memory: newMemory(client, config.Namespace, config.Logger),
+	datasets, err := kubernetes.NewForConfig(local)
+	if err != nil {
+		return nil, fmt.Errorf("agent: make the datasets' client of this cluster: %w", err)
+	}
+	a := &Agent{config: config, local: client, datasets: datasets, credentials: newCredentials(guardsSettle), memory: newMemory(client, config.Namespace, config.Logger),
 		lastGrant: newLastGrant(client, config.Namespace, config.Logger)}
 	a.probe = newProbe(client.CoreV1().RESTClient())
 	a.enrolment = &enrolment{
@@ -202,8 +208,8 @@ func (a *Agent) parts(made *assembled, incarnation uint64, revision int64) (err 
 	}
 	acting, err := effector.New(effector.Config{
 		Cluster: config.Cluster, Replica: config.Replica, Listen: config.GuardListen,
-		Identity: a.credentials, Certificates: a.enrolment, Secrets: effector.NewClusterSecrets(a.local), Hubs: a.knownHubs,
-		Drills:  drill.NewCenter(a.local),
+		Identity: a.credentials, Certificates: a.enrolment, Secrets: effector.NewClusterSecrets(a.datasets), Hubs: a.knownHubs,
+		Drills:  drill.NewCenter(a.datasets),
 		Sockets: config.Drivers,
 		Pledges: promises, Serve: promises.Register,
 		Active: hall.active, Hurry: made.sessions.Hurry, Log: log,

@@ -3,24 +3,33 @@ package controller
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"tripod.dev/tripod/failover"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
 
-// command puts a command on the wire form and sends it.
-func (c *Controller) command(ctx context.Context, s *failover.Snapshot, cmd failover.Command) {
-	i := slices.IndexFunc(s.Datasets, func(d *v1alpha1.Dataset) bool {
-		return types.NamespacedName{Namespace: d.Namespace, Name: d.Name} == cmd.Dataset
-	})
-	if i < 0 {
+// command sends the commands of one turn.
+func (c *Controller) command(ctx context.Context, datasets []*v1alpha1.Dataset, commands []failover.Command) {
+	if len(commands) == 0 {
 		return
 	}
-	d := directive(cmd, s.Datasets[i])
+	named := make(map[types.NamespacedName]*v1alpha1.Dataset, len(datasets))
+	for _, d := range datasets {
+		named[client.ObjectKeyFromObject(d)] = d
+	}
+	for _, cmd := range commands {
+		if d := named[cmd.Dataset]; d != nil {
+			c.direct(ctx, cmd, directive(cmd, d))
+		}
+	}
+}
+
+// direct sends one command in its wire form, unless it is under way.
+func (c *Controller) direct(ctx context.Context, cmd failover.Command, d *agentv1.Directive) {
 	d.Incarnation, d.Term = c.cfg.Incarnation(), c.cfg.Term()
 	if !c.sender.send(ctx, cmd, d) {
 		return

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -13,13 +14,17 @@ import (
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
 
-// writesAtOnce bounds the parallel writes of one turn.
-const writesAtOnce = 32
+// writesAtOnce bounds the parallel writes of one turn: as many as keep the processors
+// busy while some wait for the log, and no more, because the goroutines of Raft queue
+// behind all that can run, and a leader whose heartbeats queue for a quarter of a second
+// is none any more.
+var writesAtOnce = min(max(4*runtime.GOMAXPROCS(0), 8), 32)
 
 // commit writes what a turn wants, all objects in parallel: see the package
-// comment of failover for why their order does not matter. It is true when
-// something was committed, or was found changed and has been read again.
-func (c *Controller) commit(ctx context.Context, e failover.Effects) bool {
+// comment of failover for why their order does not matter. Of the accounts it writes
+// those that were chosen. It is true when something was committed, or was found changed
+// and has been read again.
+func (c *Controller) commit(ctx context.Context, e failover.Effects, accounts []client.Object) bool {
 	var changed atomic.Bool
 	var g errgroup.Group
 	g.SetLimit(writesAtOnce)
@@ -35,42 +40,40 @@ func (c *Controller) commit(ctx context.Context, e failover.Effects) bool {
 		c.recorder.note(n)
 	}
 	for _, d := range e.Datasets {
-		write(d, c.status(d), false)
+		if !e.Reported[client.ObjectKeyFromObject(d)] {
+			write(d, c.status(d), false)
+		}
 	}
 	for _, s := range e.Services {
 		write(s, c.status(s), false)
 	}
-	last := false
+	c.recorder.seal(ctx, e.Runs, func(run string, err error) { c.log.Warn("evidence not sealed", "run", run, "error", err) })
+	finished := map[string]bool{}
 	for _, r := range e.Runs {
-		c.recorder.seal(ctx, r, func(err error) { c.log.Warn("evidence not sealed", "run", r.Name, "error", err) })
 		c.announce(ctx, r)
-		last = last || failover.Finished(r.Status.Phase)
+		finished[r.Name] = failover.Finished(r.Status.Phase)
 	}
-	if last { // who sees a finished run finds all of its evidence
-		c.flush(ctx)
-	}
+	// Who sees a finished run finds all of its evidence.
+	c.flush(ctx, func(run string) bool { return finished[run] })
 	for _, r := range e.Runs {
 		write(r, c.status(r), false)
 	}
 	for _, r := range e.Create {
 		write(r, func(ctx context.Context) error { return c.client.Create(ctx, r) }, true)
 	}
-	for _, a := range e.Applications {
+	for _, a := range accounts {
 		write(a, c.status(a), false)
 	}
-	for _, p := range e.Plans {
-		write(p, c.status(p), false)
-	}
 	g.Go(func() error {
-		c.flush(ctx)
+		c.flush(ctx, func(string) bool { return true })
 		return nil
 	})
 	_ = g.Wait() // the functions return nil: every failure is dealt with where it happens
 	return changed.Load()
 }
 
-func (c *Controller) flush(ctx context.Context) {
-	if err := c.recorder.flush(ctx, c.cfg.WriteTimeout); err != nil && ctx.Err() == nil {
+func (c *Controller) flush(ctx context.Context, wanted func(run string) bool) {
+	if err := c.recorder.flush(ctx, c.cfg.WriteTimeout, wanted); err != nil && ctx.Err() == nil {
 		c.log.Warn("evidence not written yet", "error", err)
 	}
 }

@@ -40,6 +40,8 @@ type Controller struct {
 	sender    *sender
 	recorder  *recorder
 	readiness *readiness
+	accounts  accounts
+	events    chan struct{} // a place for each event that is written
 	hooks     *hook.Runner
 	prober    *prober
 	metrics   *metrics
@@ -92,7 +94,7 @@ func New(cfg Config) (*Controller, error) {
 func newController(cfg Config, cl client.Client, cached client.Reader) *Controller {
 	cfg.defaults()
 	c := &Controller{cfg: cfg, log: cfg.Log, client: cl, objects: newObjects(cached, cl), started: time.Now(),
-		woken: make(chan struct{}, 1), metrics: newMetrics()}
+		woken: make(chan struct{}, 1), events: make(chan struct{}, eventsAtOnce), metrics: newMetrics()}
 	c.sender = newSender(cfg.Directives, c.uptime, c.Wake, c.metrics)
 	c.readiness = &readiness{metrics: c.metrics, announce: c.tellOf, known: map[types.NamespacedName]told{}, plans: map[string]string{}}
 	c.hooks = newHooks(cl, cached, cfg.Clusters)
@@ -161,6 +163,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.metrics.begin()
 	defer c.metrics.begin()
 	c.detection, c.since, c.afterOutage = failover.Detection{}, c.uptime(), nil
+	c.accounts = accounts{}
 	if err := c.prepare(ctx); err != nil {
 		return err
 	}
@@ -227,20 +230,21 @@ func (c *Controller) turn(ctx context.Context) (again bool, err error) {
 	c.metrics.turns.Observe(time.Since(begin).Seconds())
 	c.report(e)
 	c.metrics.lost(s.Fleet.Clusters, e.Detection.Losses)
-	c.readiness.tell(ctx, s.Applications, e.Applications)
-	c.readiness.tellPlans(ctx, s.Plans, e.Plans)
+	accounts := c.accounts.choose(e, c.uptime())
+	c.readiness.tell(ctx, s.Applications, chosen[*v1alpha1.Application](accounts))
+	c.readiness.tellPlans(ctx, s.Plans, chosen[*v1alpha1.RecoveryPlan](accounts))
 	if round, due := c.prober.due(s); due {
 		c.sender.running.Go(func() { c.prober.round(ctx, round) })
 	}
 	c.detection = e.Detection
-	for _, cmd := range e.Commands {
-		c.command(ctx, s, cmd)
-	}
+	c.command(ctx, s.Datasets, e.Commands)
 	for _, call := range e.Hooks {
 		c.hook(ctx, call)
 	}
 	c.sender.forget(unfinished(s), s.Uptime)
-	return c.commit(ctx, e), nil
+	again = c.commit(ctx, e, accounts)
+	c.accounts.written(c.uptime())
+	return again, nil
 }
 
 // report tells people and metrics what changed in the fleet's classification.

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"tripod.dev/tripod/failover"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
 
@@ -24,6 +25,9 @@ func (c *Controller) announce(ctx context.Context, run *v1alpha1.RecoveryRun) {
 		return
 	}
 	c.metrics.phases.WithLabelValues(string(phase)).Inc()
+	if run.Spec.Parent != "" && !toldOfMany(phase) {
+		return
+	}
 	kind := corev1.EventTypeNormal
 	if phase == v1alpha1.RunPaused || phase == v1alpha1.RunAborted || phase == v1alpha1.RunAwaitingApproval {
 		kind = corev1.EventTypeWarning
@@ -37,11 +41,21 @@ func (c *Controller) announce(ctx context.Context, run *v1alpha1.RecoveryRun) {
 		fmt.Sprintf("run %s: %s -> %s is %s %s %s", run.Name, orPlace(run.Spec.From), orPlace(run.Spec.To), phase, run.Status.Reason, run.Status.Message))
 }
 
+// toldOfMany are the phases that are worth an event where a plan moves many applications:
+// how one ended, and where a person is wanted. The others are in its journal.
+func toldOfMany(phase v1alpha1.RunPhase) bool {
+	return failover.Finished(phase) || phase == v1alpha1.RunPaused || phase == v1alpha1.RunAwaitingApproval
+}
+
 // tellOf records an event about an application or a plan.
 func (c *Controller) tellOf(ctx context.Context, of string, name types.NamespacedName, kind, reason, message string) {
 	c.record(ctx, corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: of,
 		Namespace: name.Namespace, Name: name.Name}, kind, reason, message)
 }
+
+// eventsAtOnce bounds the events that are written at once: a thousand applications have
+// thousands to tell, while the engine has more urgent things to write.
+const eventsAtOnce = 4
 
 // record writes one event, beside the turn.
 func (c *Controller) record(ctx context.Context, about corev1.ObjectReference, kind, reason, message string) {
@@ -58,6 +72,12 @@ func (c *Controller) record(ctx context.Context, about corev1.ObjectReference, k
 		Source:  corev1.EventSource{Component: "tripod-failover", Host: c.cfg.Member},
 	}
 	c.sender.running.Go(func() {
+		select {
+		case c.events <- struct{}{}:
+			defer func() { <-c.events }()
+		case <-ctx.Done():
+			return
+		}
 		bounded, cancel := context.WithTimeout(ctx, c.cfg.WriteTimeout)
 		defer cancel()
 		if err := c.client.Create(bounded, event); err != nil && ctx.Err() == nil {

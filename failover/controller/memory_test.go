@@ -18,7 +18,8 @@ import (
 // memory is a hub's API for tests with thousands of objects: compare-and-swap by
 // resource version, a store that is one map, and lists that do not copy.
 type memory struct {
-	client.Client // nil: what is not here is not used
+	client.Client               // nil: what is not here is not used
+	takes         time.Duration // each read and write; many go on at once
 	mu            sync.Mutex
 	revision      int64
 	objects       map[reflect.Type]map[client.ObjectKey]client.Object
@@ -29,7 +30,10 @@ func newMemory() *memory {
 	return &memory{objects: map[reflect.Type]map[client.ObjectKey]client.Object{}, ordered: map[reflect.Type][]client.ObjectKey{}}
 }
 
-func (m *memory) Get(_ context.Context, key client.ObjectKey, into client.Object, _ ...client.GetOption) error {
+func (m *memory) Get(ctx context.Context, key client.ObjectKey, into client.Object, _ ...client.GetOption) error {
+	if err := m.work(ctx); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	found := m.objects[reflect.TypeOf(into)][key]
@@ -40,7 +44,10 @@ func (m *memory) Get(_ context.Context, key client.ObjectKey, into client.Object
 	return nil
 }
 
-func (m *memory) Create(_ context.Context, obj client.Object, _ ...client.CreateOption) error {
+func (m *memory) Create(ctx context.Context, obj client.Object, _ ...client.CreateOption) error {
+	if err := m.work(ctx); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	kind, key := reflect.TypeOf(obj), client.ObjectKeyFromObject(obj)
@@ -56,13 +63,28 @@ func (m *memory) Create(_ context.Context, obj client.Object, _ ...client.Create
 	return nil
 }
 
+func (m *memory) work(ctx context.Context) error {
+	if m.takes == 0 {
+		return nil
+	}
+	select {
+	case <-time.After(m.takes):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 func (m *memory) putLocked(obj client.Object) {
 	m.revision++
 	obj.SetResourceVersion(fmt.Sprint(m.revision))
 	m.objects[reflect.TypeOf(obj)][client.ObjectKeyFromObject(obj)] = obj.DeepCopyObject().(client.Object)
 }
 
-func (m *memory) Update(_ context.Context, obj client.Object, _ ...client.UpdateOption) error {
+func (m *memory) Update(ctx context.Context, obj client.Object, _ ...client.UpdateOption) error {
+	if err := m.work(ctx); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	kind, key := reflect.TypeOf(obj), client.ObjectKeyFromObject(obj)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,7 +26,8 @@ func EvidenceName(run string) string { return "evidence-" + run }
 
 // recorder keeps the evidence of the runs of one term in the hub's store, where
 // every center has it. It belongs to the turn that runs now: it is not safe for
-// concurrent use.
+// concurrent use. Chains are read and written beside each other, because a turn may
+// carry on hundreds of runs.
 type recorder struct {
 	client client.Client
 	member string
@@ -72,18 +74,18 @@ func (r *recorder) entered(run string, phase v1alpha1.RunPhase) bool {
 	return true
 }
 
-// seal appends what was noted and writes the head into the run's journal.
-func (r *recorder) seal(ctx context.Context, run *v1alpha1.RecoveryRun, failed func(error)) {
-	c := r.chains[run.Name]
-	if c == nil || len(c.pending) == 0 {
-		return
-	}
-	if !c.loaded {
-		if err := r.load(ctx, run, c); err != nil {
-			failed(err) // the notes stay pending
-			return
+// seal appends to the chains of runs what was noted, and writes the heads into their
+// journals. What fails is tried again in a later turn.
+func (r *recorder) seal(ctx context.Context, runs []*v1alpha1.RecoveryRun, failed func(run string, err error)) {
+	r.load(ctx, runs, failed)
+	for _, run := range runs {
+		if c := r.chains[run.Name]; c != nil && len(c.pending) > 0 && c.loaded {
+			r.append(run, c, failed)
 		}
 	}
+}
+
+func (r *recorder) append(run *v1alpha1.RecoveryRun, c *chain, failed func(run string, err error)) {
 	for _, record := range c.pending {
 		c.records = evidence.Append(c.records, run.Name, record)
 	}
@@ -92,15 +94,36 @@ func (r *recorder) seal(ctx context.Context, run *v1alpha1.RecoveryRun, failed f
 	if r.signer != nil {
 		signature, err := evidence.Sign(r.signer, run.Name, head.Head)
 		if err != nil {
-			failed(err)
+			failed(run.Name, err)
 		}
 		head.Signature = signature
 	}
 	run.Status.Evidence = head
 }
 
-// load reads what an earlier leader has written of the run.
-func (r *recorder) load(ctx context.Context, run *v1alpha1.RecoveryRun, c *chain) error {
+// load reads what an earlier leader has written of the runs of which something was
+// noted.
+func (r *recorder) load(ctx context.Context, runs []*v1alpha1.RecoveryRun, failed func(run string, err error)) {
+	var beside errgroup.Group
+	beside.SetLimit(writesAtOnce)
+	errs := make([]error, len(runs))
+	for i, run := range runs {
+		if c := r.chains[run.Name]; c != nil && len(c.pending) > 0 && !c.loaded {
+			beside.Go(func() error {
+				errs[i] = r.read(ctx, run, c)
+				return nil
+			})
+		}
+	}
+	_ = beside.Wait() // each has its error
+	for i, err := range errs {
+		if err != nil {
+			failed(runs[i].Name, err)
+		}
+	}
+}
+
+func (r *recorder) read(ctx context.Context, run *v1alpha1.RecoveryRun, c *chain) error {
 	if run.Status.Evidence.Records > 0 {
 		var cm corev1.ConfigMap
 		err := r.client.Get(ctx, client.ObjectKey{Namespace: Namespace, Name: EvidenceName(run.Name)}, &cm)
@@ -118,31 +141,27 @@ func (r *recorder) load(ctx context.Context, run *v1alpha1.RecoveryRun, c *chain
 	return nil
 }
 
-// flush writes every chain that has grown.
-func (r *recorder) flush(ctx context.Context, bound time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, bound)
-	defer cancel()
-	for _, run := range r.grown() {
-		if err := r.write(ctx, run); err != nil {
-			return fmt.Errorf("write evidence of run %s: %w", run, err)
-		}
-	}
-	return nil
-}
-
-func (r *recorder) grown() []string {
-	var runs []string
+// flush writes every chain that has grown, of those that are wanted.
+func (r *recorder) flush(ctx context.Context, bound time.Duration, wanted func(run string) bool) error {
+	var beside errgroup.Group
+	beside.SetLimit(writesAtOnce)
 	for run, c := range r.chains {
-		if c.dirty {
-			runs = append(runs, run)
+		if c.dirty && wanted(run) {
+			beside.Go(func() error {
+				bounded, cancel := context.WithTimeout(ctx, bound)
+				defer cancel()
+				if err := r.write(bounded, run, c); err != nil {
+					return fmt.Errorf("write evidence of run %s: %w", run, err)
+				}
+				return nil
+			})
 		}
 	}
-	return runs
+	return beside.Wait()
 }
 
 // write stores one chain.
-func (r *recorder) write(ctx context.Context, run string) error {
-	c := r.chains[run]
+func (r *recorder) write(ctx context.Context, run string, c *chain) error {
 	body, err := evidence.Encode(c.records)
 	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: Namespace, Name: EvidenceName(run), Labels: map[string]string{"tripod.dev/run": run}}}
 	if c.stored != nil {

@@ -15,7 +15,8 @@ import (
 // sender carries commands out beside the turns and keeps their results for one
 // term. A command of a run is sent once per ID: its attempts are counted in the
 // journal. Other commands are sent again, at their own pace, as long as turns
-// ask for them.
+// ask for them; more slowly while they fail, because what one dataset lacks a
+// thousand may.
 type sender struct {
 	direct  Directives
 	uptime  func() time.Duration
@@ -25,13 +26,14 @@ type sender struct {
 	mu      sync.Mutex
 	inWork  map[string]bool
 	tried   map[string]int32
+	failed  map[string]int // in a row
 	lastAt  map[string]time.Duration
 	answers map[string]failover.Result
 	running sync.WaitGroup
 }
 
 func newSender(d Directives, uptime func() time.Duration, wake func(), m *metrics) *sender {
-	return &sender{direct: d, uptime: uptime, wake: wake, metrics: m, inWork: map[string]bool{}, tried: map[string]int32{},
+	return &sender{direct: d, uptime: uptime, wake: wake, metrics: m, inWork: map[string]bool{}, tried: map[string]int32{}, failed: map[string]int{},
 		lastAt: map[string]time.Duration{}, answers: map[string]failover.Result{}}
 }
 
@@ -42,6 +44,7 @@ func (s *sender) reset() {
 	defer s.mu.Unlock()
 	clear(s.inWork)
 	clear(s.tried)
+	clear(s.failed)
 	clear(s.lastAt)
 	clear(s.answers)
 }
@@ -59,7 +62,7 @@ func (s *sender) send(ctx context.Context, c failover.Command, d *agentv1.Direct
 	_, answered := s.answers[c.ID]
 	last, sent := s.lastAt[c.ID]
 	switch {
-	case s.inWork[c.ID], c.Every == 0 && answered, c.Every > 0 && sent && s.uptime()-last < c.Every:
+	case s.inWork[c.ID], c.Every == 0 && answered, c.Every > 0 && sent && s.uptime()-last < pace(c.Every, s.failed[c.ID]):
 		return false
 	}
 	if c.Every > 0 {
@@ -70,6 +73,18 @@ func (s *sender) send(ctx context.Context, c failover.Command, d *agentv1.Direct
 	s.inWork[c.ID], s.lastAt[c.ID] = true, s.uptime()
 	s.running.Go(func() { s.carry(ctx, c, d) })
 	return true
+}
+
+// slowest is the pace of a command that goes on failing, unless its own is slower.
+const slowest = 5 * time.Second
+
+// pace is how long to wait before a command that has failed so many times in a row is
+// sent again.
+func pace(every time.Duration, failed int) time.Duration {
+	for ; failed > 1 && every < slowest; failed-- {
+		every = min(2*every, slowest)
+	}
+	return every
 }
 
 // begin is true when work on an ID is to begin: it is not in work and not answered.
@@ -113,6 +128,11 @@ func (s *sender) carry(ctx context.Context, c failover.Command, d *agentv1.Direc
 	if ctx.Err() == nil {
 		s.answers[c.ID] = result
 	}
+	if result.Outcome == failover.Done {
+		delete(s.failed, c.ID)
+	} else if c.Every > 0 {
+		s.failed[c.ID]++
+	}
 	s.mu.Unlock()
 	s.wake()
 }
@@ -131,6 +151,7 @@ func (s *sender) forget(unfinished func(run string) bool, now time.Duration) {
 			delete(s.answers, id)
 			delete(s.lastAt, id)
 			delete(s.tried, id)
+			delete(s.failed, id)
 		}
 	}
 }

@@ -22,20 +22,29 @@ import (
 // guard, in the dataset's namespace.
 func GuardSecret(dataset string) string { return "tripod-guard-" + dataset }
 
-// certifyEvery is how often a certificate that is good is looked at again.
-const certifyEvery = time.Minute
+const (
+	// certifyEvery is how often a certificate that is good is looked at again.
+	certifyEvery = time.Minute
+	// certifyAtOnce bounds how many are looked at: when a thousand are due, each would
+	// wait for the API server until its time is over.
+	certifyAtOnce = 8
+)
 
 // certifier gives each guard its certificate.
 type certifier struct{ *Effector }
 
-// certify keeps the guard's Secret filled. The pod waits for it to exist; the
-// guard reads it again at each dial.
+// certify keeps the guard's Secret filled, in this tick or one of the next. The pod
+// waits for it to exist; the guard reads it again at each dial.
 func (e certifier) certify(ctx context.Context, s *site) (err error) {
 	now := time.Now()
 	s.mu.Lock()
 	good := now.Sub(s.certified) < certifyEvery
 	s.mu.Unlock()
 	if good {
+		return nil
+	}
+	defer e.certifying.Add(-1)
+	if e.certifying.Add(1) > certifyAtOnce {
 		return nil
 	}
 	behind := ""

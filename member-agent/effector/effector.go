@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -30,6 +31,8 @@ type Effector struct {
 
 	listener net.Listener
 	answers  *answers
+	// certifying is how many certificates are looked at.
+	certifying atomic.Int32
 
 	mu    sync.Mutex
 	sites map[key]*site

@@ -19,12 +19,16 @@ type reconciler struct{ *Effector }
 
 // reconcile brings the copy to what the grant says, as far as no decision is
 // needed for it: a primary that has stopped is started again at the epoch it
-// holds, a replica follows. A promotion and the sync set come by directive only.
+// holds, a replica follows. A promotion and the sync set come by directive only, and of
+// a copy that has no guard everything.
 func (e reconciler) reconcile(ctx context.Context, s *site, role *agentv1.RoleGrant) {
+	d, err := e.driver(role)
+	if err == nil && d.Identity().Unfenced {
+		return
+	}
 	if err := certifier(e).certify(ctx, s); err != nil {
 		e.cfg.Log.Warn("guard has no certificate", "dataset", s.key.String(), "error", err)
 	}
-	d, err := e.driver(role)
 	if err != nil {
 		return // the observation says so
 	}

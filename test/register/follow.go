@@ -84,7 +84,7 @@ func (f *following) copy(ctx context.Context, r *register) error {
 	in := bufio.NewScanner(conn)
 	for {
 		// A primary that is silent for longer than its beats is away.
-		if err := conn.SetReadDeadline(time.Now().Add(8 * beat)); err != nil {
+		if err := conn.SetReadDeadline(time.Now().Add(8 * r.beat)); err != nil {
 			return err
 		}
 		if !in.Scan() {

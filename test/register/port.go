@@ -18,6 +18,8 @@ import (
 //	FOLLOW NAME N  what comes after the first N lines, as N TIMELINE TEXT where N is how
 //	               many there are; TEXT is empty when there is nothing new. Each is
 //	               answered by how many the copy has then
+
+// beat is how often a copy that follows hears of its primary.
 const beat = 250 * time.Millisecond
 
 // port is an open data port with its sessions.
@@ -113,7 +115,7 @@ func (r *register) write(ctx context.Context, text string) string {
 
 // feed sends a copy what it lacks until its connection ends.
 func (r *register) feed(ctx context.Context, conn net.Conn, in *bufio.Scanner, name string, has int) {
-	every := time.NewTicker(beat)
+	every := time.NewTicker(r.beat)
 	defer every.Stop()
 	defer func() {
 		r.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"tripod.dev/tripod/failover/driver"
 )
@@ -13,7 +14,8 @@ import (
 // register is one copy. It is a driver.Driver of itself: the relay beside the agent
 // only carries the calls here. Nobody guards it: what stops it is its own obedience.
 type register struct {
-	address string // of the data port
+	address string        // of the data port
+	beat    time.Duration // how often a copy that follows hears from this one
 
 	mu    sync.Mutex
 	store *store
@@ -31,12 +33,12 @@ type register struct {
 
 var _ driver.Driver = (*register)(nil)
 
-func open(dir, address string) (*register, error) {
+func open(dir, address string, beat time.Duration) (*register, error) {
 	s, k, lines, err := openStore(dir)
 	if err != nil {
 		return nil, err
 	}
-	r := &register{address: address, store: s, kept: k, lines: lines, followers: map[string]int{}, changed: make(chan struct{})}
+	r := &register{address: address, beat: beat, store: s, kept: k, lines: lines, followers: map[string]int{}, changed: make(chan struct{})}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r, r.beLocked(k.Mode)

@@ -40,7 +40,7 @@ func (c *running) again(t *testing.T, address string) {
 		c.close()
 	}
 	var err error
-	if c.register, err = open(c.dir, address); err != nil {
+	if c.register, err = open(c.dir, address, beat); err != nil {
 		t.Fatal(err)
 	}
 	c.control = httptest.NewServer(c.routes())

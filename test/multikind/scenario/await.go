@@ -15,9 +15,14 @@ const poll = 100 * time.Millisecond
 // otherwise what is still missing. An error is what is missing, too: the fleet
 // may be recovering. It fails with the last answer when the time is over.
 func (f *Fleet) await(ctx context.Context, limit time.Duration, what string, look func(context.Context) (missing string, err error)) error {
+	return f.awaitEvery(ctx, poll, limit, what, look)
+}
+
+// awaitEvery is await for a look that costs the fleet something.
+func (f *Fleet) awaitEvery(ctx context.Context, every, limit time.Duration, what string, look func(context.Context) (missing string, err error)) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	ticker := time.NewTicker(poll)
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	var last, failed string
 	for {

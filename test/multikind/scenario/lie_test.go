@@ -27,7 +27,7 @@ func TestS16TheFenceSaysYesAndDoesNothing(t *testing.T) {
 	}
 	out := must(t)(f.Tripodctl(t.Context(), "failover", shelf+"/"+shelf, "--to", target, "--detach"))
 	run := strings.TrimSpace(strings.TrimPrefix(out, "run "))
-	address := f.address(source) + ":" + shelfPort
+	address := f.shelfAddress(source)
 	f.saysWhy(t, run, "driver register says that its copy in "+source+" has stopped, which is not believed", address+" accepts connections", "tripodctl attest "+run)
 	wrote := w.count(source)
 	err := f.Throughout(t.Context(), partitionLasts, "nobody is promoted on the word of the API", func(ctx context.Context) (string, error) {

@@ -22,7 +22,10 @@ type Outcome struct {
 	// RTO is the longest time, in seconds, from a fault to the acknowledgement of a
 	// transfer that was sent after it.
 	RTO *float64 `json:"rto,omitempty"`
-	// What the ledger's audit counted.
+	// BeyondDrivers is how long many applications took, in seconds, over what their
+	// slowest drivers take.
+	BeyondDrivers *float64 `json:"beyond-drivers,omitempty"`
+	// What the audit counted.
 	Lost       *int `json:"lost,omitempty"`
 	Duplicated *int `json:"duplicated,omitempty"`
 	TwoEpochs  *int `json:"two-epochs,omitempty"`

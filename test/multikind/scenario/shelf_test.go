@@ -3,6 +3,7 @@ package scenario
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -59,13 +60,14 @@ spec:
       volumes: [{name: data, emptyDir: {}}]
 `
 
-// shelfDriver puts the driver beside the agent, as docs/checklists/new-driver.md says.
-const shelfDriver = `[
+// besideAgent puts the register's driver beside the agent, with %s as its arguments, as
+// docs/checklists/new-driver.md says.
+const besideAgent = `[
 {"op": "add", "path": "/spec/template/spec/volumes/-", "value": {"name": "drivers", "emptyDir": {}}},
 {"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--drivers=register=/run/drivers/register.sock"},
 {"op": "add", "path": "/spec/template/spec/containers/0/volumeMounts/-", "value": {"name": "drivers", "mountPath": "/run/drivers"}},
 {"op": "add", "path": "/spec/template/spec/containers/-", "value": {"name": "register-driver", "image": "tripod.dev/register:dev", "imagePullPolicy": "IfNotPresent",
-  "args": ["drive", "--socket=/run/drivers/register.sock"], "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}},
+  "args": %s, "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}},
   "volumeMounts": [{"name": "drivers", "mountPath": "/run/drivers"}]}}]`
 
 // shelfObjects are what the hub is told of it.
@@ -96,23 +98,42 @@ spec:
 // the driver beside the agents too.
 func deployShelf(t *testing.T, f *Fleet) *v1alpha1.Dataset {
 	t.Helper()
-	dropShelf(t, f)
-	t.Cleanup(func() { dropShelf(t, f) })
+	f.driveRegisters(t, shelfWorkload, shelf, func(string) []string { return nil }, func() { dropRegisters(t, f, shelf) })
+	objects := strings.NewReplacer("NORTH-1", f.address("north-1"), "NORTH-2", f.address("north-2")).Replace(shelfObjects)
+	must(t)(f.Kubectl(t.Context(), strings.NewReader(objects), "--context", "hub", "apply", "--server-side", "-f", "-"))
+	return f.shelfProtected(t, 1)
+}
+
+// driveRegisters starts the workload, the Deployment register of a namespace, in the
+// shelf's centers, with its driver beside the agents; further says more of its arguments.
+// What drop takes away, now and with the test, goes before the driver: agents that have
+// datasets and no driver for them would complain of each.
+func (f *Fleet) driveRegisters(t *testing.T, workload, namespace string, further func(center string) []string, drop func()) {
+	t.Helper()
+	drop()
+	var driven []string
+	t.Cleanup(func() {
+		for _, c := range driven {
+			restoreAgents(t, f, c)
+		}
+	})
+	t.Cleanup(drop)
 	for _, c := range shelfCenters {
-		must(t)(f.Kubectl(t.Context(), strings.NewReader(shelfWorkload), "--context", "direct-"+c, "apply", "--server-side", "-f", "-"))
-		must(t)(f.agents(t.Context(), c, "patch", "deployment/tripod-agent", "--type=json", "--patch", shelfDriver))
-		t.Cleanup(func() { restoreAgents(t, f, c) })
+		must(t)(f.Kubectl(t.Context(), strings.NewReader(workload), "--context", "direct-"+c, "apply", "--server-side", "-f", "-"))
+		arguments, err := json.Marshal(append([]string{"drive", "--socket=/run/drivers/register.sock"}, further(c)...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		must(t)(f.agents(t.Context(), c, "patch", "deployment/tripod-agent", "--type=json", "--patch", fmt.Sprintf(besideAgent, arguments)))
+		driven = append(driven, c)
 	}
 	for _, c := range shelfCenters {
 		must(t)(f.agents(t.Context(), c, "rollout", "status", "deployment/tripod-agent", "--timeout=4m"))
-		must(t)(f.Kubectl(t.Context(), nil, "--context", "direct-"+c, "-n", shelf, "rollout", "status", "deployment/register", "--timeout=2m"))
+		must(t)(f.Kubectl(t.Context(), nil, "--context", "direct-"+c, "-n", namespace, "rollout", "status", "deployment/register", "--timeout=2m"))
 	}
 	if err := f.AwaitClusters(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	objects := strings.NewReplacer("NORTH-1", f.address("north-1"), "NORTH-2", f.address("north-2")).Replace(shelfObjects)
-	must(t)(f.Kubectl(t.Context(), strings.NewReader(objects), "--context", "hub", "apply", "--server-side", "-f", "-"))
-	return f.shelfProtected(t, 1)
 }
 
 // agents is kubectl about a cluster's agents.
@@ -134,13 +155,13 @@ func restoreAgents(t *testing.T, f *Fleet, center string) {
 	}
 }
 
-// dropShelf takes the objects away and waits for it: a scenario may be played again.
-func dropShelf(t *testing.T, f *Fleet) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 3*time.Minute)
+// dropRegisters takes a namespace away and waits for it: a scenario may be played again.
+func dropRegisters(t *testing.T, f *Fleet, namespace string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Minute)
 	defer cancel()
 	for _, where := range append([]string{"hub"}, "direct-north-1", "direct-north-2") {
-		if _, err := f.Kubectl(ctx, nil, "--context", where, "delete", "namespace", shelf, "--ignore-not-found", "--timeout=60s"); err != nil {
-			t.Errorf("take the shelf away from %s: %v", where, err)
+		if _, err := f.Kubectl(ctx, nil, "--context", where, "delete", "namespace", namespace, "--ignore-not-found", "--timeout=150s"); err != nil {
+			t.Errorf("take %s away from %s: %v", namespace, where, err)
 		}
 	}
 }
@@ -207,21 +228,28 @@ type written struct {
 	sent, answered int64
 }
 
-// writers try to write at every copy all the time, each over a new connection.
+// writers are the clients of one register, and know what it has acknowledged.
 type writers struct {
-	fleet *Fleet
-	stop  context.CancelFunc
-	work  sync.WaitGroup
+	fleet   *Fleet
+	address func(center string) string // of the copy there
+	stop    context.CancelFunc
+	work    sync.WaitGroup
 
 	mu       sync.Mutex
 	accepted map[string][]written // by center
 	said     map[string]string    // the last refusal, by center
 }
 
+func (f *Fleet) newWriters(address func(center string) string) *writers {
+	return &writers{fleet: f, address: address, stop: func() {}, accepted: map[string][]written{}, said: map[string]string{}}
+}
+
+// startWriters tries to write at every copy of the shelf all the time.
 func (f *Fleet) startWriters(t *testing.T) *writers {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	w := &writers{fleet: f, stop: cancel, accepted: map[string][]written{}, said: map[string]string{}}
+	w := f.newWriters(f.shelfAddress)
+	w.stop = cancel
 	for _, c := range shelfCenters {
 		w.work.Go(func() { w.run(ctx, c) })
 	}
@@ -238,22 +266,27 @@ func (w *writers) run(ctx context.Context, center string) {
 	pace := time.NewTicker(20 * time.Millisecond)
 	defer pace.Stop()
 	for n := 0; ; n++ {
-		line := fmt.Sprintf("%s-%d", center, n)
-		sent := traffic.Monotonic()
-		answer, err := w.fleet.ask(ctx, center, "WRITE "+line)
-		answered := traffic.Monotonic()
-		w.mu.Lock()
-		if err == nil && strings.HasPrefix(answer[0], "OK ") {
-			w.accepted[center] = append(w.accepted[center], written{line, sent, answered})
-		} else {
-			w.said[center] = fmt.Sprint(answer, err)
-		}
-		w.mu.Unlock()
+		w.try(ctx, center, n)
 		select {
 		case <-pace.C:
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// try writes one line at one copy, over a new connection.
+func (w *writers) try(ctx context.Context, center string, n int) {
+	line := fmt.Sprintf("%s-%d", center, n)
+	sent := traffic.Monotonic()
+	answer, err := ask(ctx, w.address(center), "WRITE "+line)
+	answered := traffic.Monotonic()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err == nil && strings.HasPrefix(answer[0], "OK ") {
+		w.accepted[center] = append(w.accepted[center], written{line, sent, answered})
+	} else {
+		w.said[center] = fmt.Sprint(answer, err)
 	}
 }
 
@@ -281,12 +314,16 @@ func (w *writers) await(t *testing.T, center string, n int) {
 	}
 }
 
-// ask sends one line to a copy and returns what it answers; READ answers a number and
-// then as many lines.
-func (f *Fleet) ask(ctx context.Context, center, line string) ([]string, error) {
+func (f *Fleet) shelfAddress(center string) string {
+	return net.JoinHostPort(f.address(center), shelfPort)
+}
+
+// ask sends one line to the copy at HOST:PORT and returns what it answers; READ answers
+// a number and then as many lines.
+func ask(ctx context.Context, address, line string) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(f.address(center), shelfPort))
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
@@ -308,7 +345,7 @@ func (f *Fleet) ask(ctx context.Context, center, line string) ([]string, error) 
 			return answer, nil
 		}
 	}
-	return nil, fmt.Errorf("the register in %s ended the connection: %w", center, io.ErrUnexpectedEOF)
+	return nil, fmt.Errorf("the register at %s ended the connection: %w", address, io.ErrUnexpectedEOF)
 }
 
 // audit fails the test when the new primary does not hold what both copies acknowledged,
@@ -316,16 +353,27 @@ func (f *Fleet) ask(ctx context.Context, center, line string) ([]string, error) 
 func (w *writers) audit(t *testing.T, old, now string) {
 	t.Helper()
 	w.end()
-	answer, err := w.fleet.ask(t.Context(), now, "READ")
+	lost, double, late, err := w.judged(t.Context(), old, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	lost, double, late := judge(w.accepted[old], w.accepted[now], answer[1:])
 	t.Logf("audit: %d lines of %s and %d of %s were acknowledged; %d lost, %d double; %d by %s after %s had begun",
 		len(w.accepted[old]), old, len(w.accepted[now]), now, lost, double, late, old, now)
 	if lost+double+late != 0 {
 		t.Error("the register is not what its clients were told")
 	}
+}
+
+// judged asks the new primary what it holds, and judges it.
+func (w *writers) judged(ctx context.Context, old, now string) (lost, double, late int, err error) {
+	answer, err := ask(ctx, w.address(now), "READ")
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	lost, double, late = judge(w.accepted[old], w.accepted[now], answer[1:])
+	return lost, double, late, nil
 }
 
 // judge counts the lines that were acknowledged and that the new primary does not hold,

@@ -83,7 +83,7 @@ func byTest(outcomes []Outcome) map[string][]Outcome {
 // summary is one test's rounds in words: counts are summed up, times are the worst.
 func summary(rounds []Outcome) string {
 	passed, longest := 0, 0.0
-	var rto []float64
+	var rto, beyond []float64
 	var counts [3]*int
 	for _, o := range rounds {
 		if o.Passed {
@@ -93,6 +93,9 @@ func summary(rounds []Outcome) string {
 		if o.RTO != nil {
 			rto = append(rto, *o.RTO)
 		}
+		if o.BeyondDrivers != nil {
+			beyond = append(beyond, *o.BeyondDrivers)
+		}
 		for i, c := range []*int{o.Lost, o.Duplicated, o.TwoEpochs} {
 			counts[i] = plus(counts[i], c)
 		}
@@ -100,6 +103,9 @@ func summary(rounds []Outcome) string {
 	words := []string{fmt.Sprintf("%d of %d passed", passed, len(rounds))}
 	if len(rto) > 0 {
 		words = append(words, fmt.Sprintf("RTO %.1f s", slices.Max(rto)))
+	}
+	if len(beyond) > 0 {
+		words = append(words, fmt.Sprintf("%.1f s beyond the drivers", slices.Max(beyond)))
 	}
 	for i, name := range []string{"lost", "double", "by two epochs"} {
 		if counts[i] != nil {
