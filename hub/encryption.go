@@ -53,17 +53,9 @@ type decrypted struct {
 	box *encryption.Box
 }
 
-// Range implements term.Reader.
-func (d decrypted) Range(ctx context.Context, prefix string) ([]mvccpb.KeyValue, int64, error) {
-	kvs, revision, err := d.Store.Range(ctx, prefix)
-	if err != nil {
-		return nil, 0, err
-	}
-	resource := schema.GroupResource{Group: "tripod.dev", Resource: strings.TrimSuffix(strings.TrimPrefix(prefix, term.DefaultPrefix), "/")}
-	for i := range kvs {
-		if kvs[i].Value, err = d.box.Decrypt(ctx, resource, kvs[i].Key, kvs[i].Value); err != nil {
-			return nil, 0, err
-		}
-	}
-	return kvs, revision, nil
+// Decrypt implements term.Reader. Only what has changed is asked for: a heartbeat's answer
+// rests on all of them, every second.
+func (d decrypted) Decrypt(ctx context.Context, kv mvccpb.KeyValue) ([]byte, error) {
+	kind, _, _ := strings.Cut(strings.TrimPrefix(string(kv.Key), term.DefaultPrefix), "/")
+	return d.box.Decrypt(ctx, schema.GroupResource{Group: "tripod.dev", Resource: kind}, kv.Key, kv.Value)
 }

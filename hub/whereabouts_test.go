@@ -19,6 +19,8 @@ type emptyStore struct{}
 func (emptyStore) Range(context.Context, string) ([]mvccpb.KeyValue, int64, error) {
 	return nil, 1, nil
 }
+func (emptyStore) Decrypt(context.Context, mvccpb.KeyValue) ([]byte, error) { return nil, nil }
+
 func (emptyStore) Revision() int64 { return 1 }
 
 // TestAMemberThatIsCutOffDoesNotSayWhereAnApplicationIs: a write asks a majority

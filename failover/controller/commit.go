@@ -18,7 +18,7 @@ import (
 // busy while some wait for the log, and no more, because the goroutines of Raft queue
 // behind all that can run, and a leader whose heartbeats queue for a quarter of a second
 // is none any more.
-var writesAtOnce = min(max(4*runtime.GOMAXPROCS(0), 8), 32)
+var writesAtOnce = min(max(8*runtime.GOMAXPROCS(0), 16), 32)
 
 // commit writes what a turn wants, all objects in parallel: see the package
 // comment of failover for why their order does not matter. Of the accounts it writes

@@ -20,6 +20,8 @@ import (
 type Reader interface {
 	// Range returns the keys with prefix and the revision they are of.
 	Range(ctx context.Context, prefix string) ([]mvccpb.KeyValue, int64, error)
+	// Decrypt returns what a value of Range says.
+	Decrypt(ctx context.Context, kv mvccpb.KeyValue) ([]byte, error)
 	// Revision is the newest one applied here.
 	Revision() int64
 }
@@ -179,7 +181,11 @@ func (s *shelf[T, P]) read(ctx context.Context) (list []P, revision int64, gener
 		e, ok := s.held[string(kv.Key)]
 		if !ok || e.modified != kv.ModRevision {
 			o := P(new(T))
-			if err := json.Unmarshal(kv.Value, o); err != nil {
+			value, err := s.reader.Decrypt(ctx, kv)
+			if err != nil {
+				return nil, 0, 0, fmt.Errorf("decrypt %s at revision %d: %w", kv.Key, kv.ModRevision, err)
+			}
+			if err := json.Unmarshal(value, o); err != nil {
 				return nil, 0, 0, fmt.Errorf("decode %s at revision %d: %w", kv.Key, kv.ModRevision, err)
 			}
 			o.SetResourceVersion(strconv.FormatInt(kv.ModRevision, 10))

@@ -58,6 +58,8 @@ func (s *store) put(t *testing.T, kind, name string, object any) {
 	s.kvs = append(s.kvs, mvccpb.KeyValue{Key: []byte(key), Value: value, CreateRevision: s.revision, ModRevision: s.revision})
 }
 
+func (s *store) Decrypt(_ context.Context, kv mvccpb.KeyValue) ([]byte, error) { return kv.Value, nil }
+
 func (s *store) Range(_ context.Context, prefix string) ([]mvccpb.KeyValue, int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
