@@ -35,7 +35,7 @@ type certifier struct{ *Effector }
 
 // certify keeps the guard's Secret filled, in this tick or one of the next. The pod
 // waits for it to exist; the guard reads it again at each dial.
-func (e certifier) certify(ctx context.Context, s *site) (err error) {
+func (e certifier) certify(ctx context.Context, s *site) error {
 	now := time.Now()
 	s.mu.Lock()
 	good := now.Sub(s.certified) < certifyEvery
@@ -47,6 +47,11 @@ func (e certifier) certify(ctx context.Context, s *site) (err error) {
 	if e.certifying.Add(1) > certifyAtOnce {
 		return nil
 	}
+	return e.look(ctx, s, now)
+}
+
+// look looks at the guard's Secret, and fills it.
+func (e certifier) look(ctx context.Context, s *site, now time.Time) (err error) {
 	behind := ""
 	defer func() {
 		if err != nil {
@@ -64,7 +69,7 @@ func (e certifier) certify(ctx context.Context, s *site) (err error) {
 	if err != nil {
 		return fmt.Errorf("read Secret %s/%s: %w", s.key.namespace, name, err)
 	}
-	good = usable(data, identity, e.cfg.Identity.Authority(), now)
+	good := usable(data, identity, e.cfg.Identity.Authority(), now)
 	outdated, due := false, false
 	if good {
 		outdated, due = e.cfg.Identity.Outdated(leafOf(data))

@@ -157,10 +157,10 @@ func restoreAgents(t *testing.T, f *Fleet, center string) {
 
 // dropRegisters takes a namespace away and waits for it: a scenario may be played again.
 func dropRegisters(t *testing.T, f *Fleet, namespace string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Minute)
 	defer cancel()
 	for _, where := range append([]string{"hub"}, "direct-north-1", "direct-north-2") {
-		if _, err := f.Kubectl(ctx, nil, "--context", where, "delete", "namespace", namespace, "--ignore-not-found", "--timeout=150s"); err != nil {
+		if _, err := f.Kubectl(ctx, nil, "--context", where, "delete", "namespace", namespace, "--ignore-not-found", "--timeout=8m"); err != nil {
 			t.Errorf("take %s away from %s: %v", namespace, where, err)
 		}
 	}
