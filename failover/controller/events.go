@@ -25,12 +25,12 @@ func (c *Controller) announce(ctx context.Context, run *v1alpha1.RecoveryRun) {
 		return
 	}
 	c.metrics.phases.WithLabelValues(string(phase)).Inc()
-	if run.Spec.Parent != "" && !toldOfMany(phase) {
-		return
-	}
 	kind := corev1.EventTypeNormal
 	if phase == v1alpha1.RunPaused || phase == v1alpha1.RunAborted || phase == v1alpha1.RunAwaitingApproval {
 		kind = corev1.EventTypeWarning
+	}
+	if run.Spec.Parent != "" && kind == corev1.EventTypeNormal && !failover.Finished(phase) {
+		return // where a plan moves many, only how it ended and where a person is wanted
 	}
 	about := corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Application",
 		Namespace: run.Spec.Application.Namespace, Name: run.Spec.Application.Name}
@@ -39,12 +39,6 @@ func (c *Controller) announce(ctx context.Context, run *v1alpha1.RecoveryRun) {
 	}
 	c.record(ctx, about, kind, "Recovery"+string(phase),
 		fmt.Sprintf("run %s: %s -> %s is %s %s %s", run.Name, orPlace(run.Spec.From), orPlace(run.Spec.To), phase, run.Status.Reason, run.Status.Message))
-}
-
-// toldOfMany are the phases that are worth an event where a plan moves many applications:
-// how one ended, and where a person is wanted. The others are in its journal.
-func toldOfMany(phase v1alpha1.RunPhase) bool {
-	return failover.Finished(phase) || phase == v1alpha1.RunPaused || phase == v1alpha1.RunAwaitingApproval
 }
 
 // tellOf records an event about an application or a plan.

@@ -212,3 +212,12 @@ func (f *Fleet) address(center string) string {
 	}
 	return ""
 }
+
+func (f *Fleet) recoveryRun(ctx context.Context, name string) (*v1alpha1.RecoveryRun, error) {
+	api, err := f.API()
+	if err != nil {
+		return nil, err
+	}
+	var r v1alpha1.RecoveryRun
+	return &r, api.Get(ctx, client.ObjectKey{Name: name}, &r)
+}

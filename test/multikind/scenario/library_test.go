@@ -44,34 +44,6 @@ const (
 	rackJournal = "7802"
 )
 
-// libraryWorkload keeps the books in memory: nothing loses its power here, and all centers
-// share one disk, which a thousand copies that sync would keep from the hub's log.
-const libraryWorkload = `
-apiVersion: v1
-kind: Namespace
-metadata: {name: library}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: register, namespace: library}
-spec:
-  strategy: {type: Recreate}
-  selector: {matchLabels: {app: register}}
-  template:
-    metadata: {labels: {app: register}}
-    spec:
-      hostNetwork: true
-      automountServiceAccountToken: false
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: register
-        image: tripod.dev/register:dev
-        imagePullPolicy: IfNotPresent
-        args: [rack, --control=:7801, --journal=:7802, --volume=/data, --takes=1s]
-        volumeMounts: [{name: data, mountPath: /data}]
-      volumes: [{name: data, emptyDir: {medium: Memory}}]
-`
-
 func bookName(i int) string { return fmt.Sprintf("book%04d", i) }
 
 // bookNeeds are the books that a book depends on.
@@ -122,9 +94,12 @@ func (f *Fleet) bookObjects(i int) []client.Object {
 // are taken away with the test.
 func deployLibrary(t *testing.T, f *Fleet) {
 	t.Helper()
-	f.driveRegisters(t, libraryWorkload, library, func(center string) []string {
-		return []string{"--rack=" + net.JoinHostPort(f.address(center), rackControl)}
-	}, func() { dropLibrary(t, f) })
+	// The books are in memory: nothing loses its power here, and all centers share one
+	// disk, which a thousand copies that sync would keep from the hub's log.
+	f.driveRegisters(t, registers{namespace: library, serve: "rack, --control=:7801, --journal=:7802, --takes=1s", volume: "medium: Memory",
+		drive: func(center string) []string {
+			return []string{"--rack=" + net.JoinHostPort(f.address(center), rackControl)}
+		}}, func() { dropLibrary(t, f) })
 	api, err := f.API()
 	if err != nil {
 		t.Fatal(err)

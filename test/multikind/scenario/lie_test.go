@@ -68,7 +68,7 @@ func TestS16TheFenceSaysYesAndDoesNothing(t *testing.T) {
 func (f *Fleet) saysWhy(t *testing.T, run string, wants ...string) {
 	t.Helper()
 	err := f.await(t.Context(), time.Minute, run+" says why it waits", func(ctx context.Context) (string, error) {
-		r, err := f.shelfRun(ctx, run)
+		r, err := f.recoveryRun(ctx, run)
 		if err != nil {
 			return "", err
 		}
@@ -89,7 +89,7 @@ func (f *Fleet) saysWhy(t *testing.T, run string, wants ...string) {
 func (f *Fleet) shelfMoved(t *testing.T, run string) {
 	t.Helper()
 	err := f.await(t.Context(), time.Minute, run+" is Completed", func(ctx context.Context) (string, error) {
-		r, err := f.shelfRun(ctx, run)
+		r, err := f.recoveryRun(ctx, run)
 		if err == nil && r.Status.Phase != v1alpha1.RunCompleted {
 			return fmt.Sprintf("it is %s: %s", r.Status.Phase, r.Status.Message), nil
 		}

@@ -32,16 +32,27 @@ const (
 
 var shelfCenters = []string{"north-1", "north-2"}
 
-// shelfWorkload is the register in one cluster. It has the node's network, so that its
-// address is where the process itself listens.
-const shelfWorkload = `
+// registers are copies in the shelf's centers: the Deployment register of a namespace, and
+// the driver beside the agents.
+type registers struct {
+	namespace string
+	serve     string // the arguments of what holds the copies
+	volume    string // of the emptyDir that they are in
+	// drive are the further arguments of a center's driver; nil for none.
+	drive func(center string) []string
+}
+
+// workload has the node's network, so that a copy's address is where the process itself
+// listens.
+func (r registers) workload() string {
+	return fmt.Sprintf(`
 apiVersion: v1
 kind: Namespace
-metadata: {name: shelf}
+metadata: {name: %[1]s}
 ---
 apiVersion: apps/v1
 kind: Deployment
-metadata: {name: register, namespace: shelf}
+metadata: {name: register, namespace: %[1]s}
 spec:
   strategy: {type: Recreate}
   selector: {matchLabels: {app: register}}
@@ -55,10 +66,11 @@ spec:
       - name: register
         image: tripod.dev/register:dev
         imagePullPolicy: IfNotPresent
-        args: [serve, --data=:7700, --control=:7701, --volume=/data]
+        args: [%[2]s, --volume=/data]
         volumeMounts: [{name: data, mountPath: /data}]
-      volumes: [{name: data, emptyDir: {}}]
-`
+      volumes: [{name: data, emptyDir: {%[3]s}}]
+`, r.namespace, r.serve, r.volume)
+}
 
 // besideAgent puts the register's driver beside the agent, with %s as its arguments, as
 // docs/checklists/new-driver.md says.
@@ -98,17 +110,16 @@ spec:
 // the driver beside the agents too.
 func deployShelf(t *testing.T, f *Fleet) *v1alpha1.Dataset {
 	t.Helper()
-	f.driveRegisters(t, shelfWorkload, shelf, func(string) []string { return nil }, func() { dropRegisters(t, f, shelf) })
+	f.driveRegisters(t, registers{namespace: shelf, serve: "serve, --data=:7700, --control=:7701"}, func() { dropRegisters(t, f, shelf) })
 	objects := strings.NewReplacer("NORTH-1", f.address("north-1"), "NORTH-2", f.address("north-2")).Replace(shelfObjects)
 	must(t)(f.Kubectl(t.Context(), strings.NewReader(objects), "--context", "hub", "apply", "--server-side", "-f", "-"))
 	return f.shelfProtected(t, 1)
 }
 
-// driveRegisters starts the workload, the Deployment register of a namespace, in the
-// shelf's centers, with its driver beside the agents; further says more of its arguments.
-// What drop takes away, now and with the test, goes before the driver: agents that have
-// datasets and no driver for them would complain of each.
-func (f *Fleet) driveRegisters(t *testing.T, workload, namespace string, further func(center string) []string, drop func()) {
+// driveRegisters starts them with their driver beside the agents. What drop takes away,
+// now and with the test, goes before the driver: agents that have datasets and no driver
+// for them would complain of each.
+func (f *Fleet) driveRegisters(t *testing.T, r registers, drop func()) {
 	t.Helper()
 	drop()
 	var driven []string
@@ -119,8 +130,12 @@ func (f *Fleet) driveRegisters(t *testing.T, workload, namespace string, further
 	})
 	t.Cleanup(drop)
 	for _, c := range shelfCenters {
-		must(t)(f.Kubectl(t.Context(), strings.NewReader(workload), "--context", "direct-"+c, "apply", "--server-side", "-f", "-"))
-		arguments, err := json.Marshal(append([]string{"drive", "--socket=/run/drivers/register.sock"}, further(c)...))
+		must(t)(f.Kubectl(t.Context(), strings.NewReader(r.workload()), "--context", "direct-"+c, "apply", "--server-side", "-f", "-"))
+		drive := []string{"drive", "--socket=/run/drivers/register.sock"}
+		if r.drive != nil {
+			drive = append(drive, r.drive(c)...)
+		}
+		arguments, err := json.Marshal(drive)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -129,7 +144,7 @@ func (f *Fleet) driveRegisters(t *testing.T, workload, namespace string, further
 	}
 	for _, c := range shelfCenters {
 		must(t)(f.agents(t.Context(), c, "rollout", "status", "deployment/tripod-agent", "--timeout=4m"))
-		must(t)(f.Kubectl(t.Context(), nil, "--context", "direct-"+c, "-n", namespace, "rollout", "status", "deployment/register", "--timeout=2m"))
+		must(t)(f.Kubectl(t.Context(), nil, "--context", "direct-"+c, "-n", r.namespace, "rollout", "status", "deployment/register", "--timeout=2m"))
 	}
 	if err := f.AwaitClusters(t.Context()); err != nil {
 		t.Fatal(err)
@@ -193,15 +208,6 @@ func (f *Fleet) register(ctx context.Context) (*v1alpha1.Dataset, error) {
 	}
 	var d v1alpha1.Dataset
 	return &d, api.Get(ctx, client.ObjectKey{Namespace: shelf, Name: "register"}, &d)
-}
-
-func (f *Fleet) shelfRun(ctx context.Context, name string) (*v1alpha1.RecoveryRun, error) {
-	api, err := f.API()
-	if err != nil {
-		return nil, err
-	}
-	var r v1alpha1.RecoveryRun
-	return &r, api.Get(ctx, client.ObjectKey{Name: name}, &r)
 }
 
 // lie breaks the API that the register's driver is given, or mends it.

@@ -84,12 +84,11 @@ func (b *Business) OpenSession(ctx context.Context, center string) (*session, er
 
 func (b *Business) dial(ctx context.Context, center string) (*pgx.Conn, error) {
 	config := b.ledger.Config()
-	for _, c := range b.fleet.Lab.Centers() {
-		if c.Name == center {
-			return traffic.Dial(ctx, net.JoinHostPort(c.Address.String(), ledger.Port), config.User, config.Password, config.Database, 2*time.Second)
-		}
+	address := b.fleet.address(center)
+	if address == "" {
+		return nil, fmt.Errorf("there is no center %q", center)
 	}
-	return nil, fmt.Errorf("there is no center %q", center)
+	return traffic.Dial(ctx, net.JoinHostPort(address, ledger.Port), config.User, config.Password, config.Database, 2*time.Second)
 }
 
 // acknowledges says what is wrong when a write is not.

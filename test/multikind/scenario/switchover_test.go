@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"k8s.io/apimachinery/pkg/types"
-
 	"tripod.dev/tripod/deploy/ledger"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 	"tripod.dev/tripod/test/multikind/fault"
@@ -93,13 +91,11 @@ func (m *move) order(t *testing.T) {
 }
 
 func (m *move) status(ctx context.Context) (v1alpha1.RecoveryRunStatus, error) {
-	api, err := m.f.API()
+	r, err := m.f.recoveryRun(ctx, m.run)
 	if err != nil {
 		return v1alpha1.RecoveryRunStatus{}, err
 	}
-	var r v1alpha1.RecoveryRun
-	err = api.Get(ctx, types.NamespacedName{Name: m.run}, &r)
-	return r.Status, err
+	return r.Status, nil
 }
 
 func (m *move) await(t *testing.T, what string, met func(v1alpha1.RecoveryRunStatus) bool) {

@@ -74,7 +74,7 @@ func (f *Fleet) booksMoved(t *testing.T, run string, n int) {
 	t.Helper()
 	said := ""
 	err := f.awaitEvery(t.Context(), booksEvery, booksWithin, fmt.Sprintf("%s has moved %d books", run, n), func(ctx context.Context) (string, error) {
-		r, err := f.shelfRun(ctx, run)
+		r, err := f.recoveryRun(ctx, run)
 		if err != nil {
 			return "", err
 		}
@@ -117,7 +117,7 @@ func (f *Fleet) lastProven(t *testing.T, center string) time.Duration {
 // held, and all others have moved. It returns the broken book's own run.
 func (f *Fleet) judgeStates(t *testing.T, run string, held map[int]bool) string {
 	t.Helper()
-	r, err := f.shelfRun(t.Context(), run)
+	r, err := f.recoveryRun(t.Context(), run)
 	if err != nil {
 		t.Fatal(err)
 	}
