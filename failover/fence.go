@@ -59,6 +59,9 @@ func (x *step) fencing() {
 		case d.Status.Phase == v1alpha1.DatasetSteady && d.Status.Epoch == rd.PreviousEpoch && !x.planned():
 			x.takeRole(x.now.dataset(rd.Name), rd.Target)
 			ahead = false
+		case x.inherits(d) && d.Status.Epoch == rd.PreviousEpoch:
+			x.takeRole(x.now.dataset(rd.Name), rd.Target)
+			ahead = false
 		case d.Status.Phase == v1alpha1.DatasetFencing:
 			ahead = false
 			if !x.fence(d, rd) {
@@ -132,7 +135,7 @@ func (x *step) adopt() {
 		x.status().Measured = &v1alpha1.Measured{}
 	}
 	x.status().Automatic = x.unasked()
-	if x.planned() {
+	if x.planned() || x.was.Run.Spec.InsteadOf != "" {
 		x.adoptOthers()
 	}
 	x.decided()
@@ -147,6 +150,9 @@ func (x *step) fence(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) bool {
 	}
 	a := rd.PreviousPrimary
 	found := x.stopped(d, a, rd.FencingRevision, stepFence)
+	if found.proof != v1alpha1.FenceNone {
+		found = x.noLonger(d, rd, found)
+	}
 	switch {
 	case found.proof != v1alpha1.FenceNone:
 		x.proven(d, rd, found.proof, found.text)
@@ -226,7 +232,13 @@ func (x *step) proven(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset, proof v1alph
 	since := x.sinceHeard(rd.PreviousPrimary, rd.FencingRevision)
 	next := x.now.dataset(d.Name)
 	next.Status.Phase = v1alpha1.DatasetPromoting
+	if proof == v1alpha1.FenceElapsed && x.failsafe(d) && len(x.withholders(d, rd.PreviousPrimary)) == 0 {
+		next.Status.Lingers = rd.PreviousPrimary
+	}
 	next.Status.FenceProof, next.Status.Failsafe, next.Status.FormerMembers = proof, false, nil
+	if next.Status.UnsettledAfter == 0 {
+		next.Status.UnsettledAfter = revision(d)
+	}
 	rd.FenceProof = proof
 	st := x.status()
 	st.Timeline.FencedAt = x.mark()
@@ -269,16 +281,16 @@ func (x *step) paused() {
 	switch st.Reason {
 	case ReasonFenceUnproven:
 		for _, rd := range st.Datasets {
-			if c := x.det.Classes[rd.PreviousPrimary]; c == Healthy || c == Unobservable {
-				x.resume("the source is heard again")
-				return
+			d := x.was.dataset(rd.Name)
+			if d == nil {
+				continue
 			}
-			if word := x.attested(rd.PreviousPrimary); word.Enough {
-				x.resume(fmt.Sprintf("%v attest that %s is without power", word.By, rd.PreviousPrimary))
-				return
+			why := x.provable(d, rd.PreviousPrimary)
+			if lingers(d, &rd) && why != "" {
+				why = x.provable(d, d.Status.Lingers)
 			}
-			if d := x.was.dataset(rd.Name); d != nil && x.withholdable(d, rd.PreviousPrimary) {
-				x.resume("everybody whose pledges may keep the source alive is heard again")
+			if why != "" {
+				x.resume(why)
 				return
 			}
 		}
@@ -299,6 +311,21 @@ func (x *step) paused() {
 			x.resume("approved by " + fmt.Sprint(resume.By))
 		}
 	}
+}
+
+// provable says why the stop of a former primary may be proven now, where nothing
+// proved it before, or is empty.
+func (x *step) provable(d *v1alpha1.Dataset, cluster string) string {
+	if c := x.det.Classes[cluster]; c == Healthy || c == Unobservable {
+		return cluster + " is heard again"
+	}
+	if word := x.attested(cluster); word.Enough {
+		return fmt.Sprintf("%v attest that %s is without power", word.By, cluster)
+	}
+	if x.withholdable(d, cluster) {
+		return "everybody whose pledges may keep " + cluster + " alive is heard again"
+	}
+	return ""
 }
 
 func (x *step) resume(why string) {

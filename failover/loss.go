@@ -27,6 +27,9 @@ func EstimateLoss(s *Snapshot, d *v1alpha1.Dataset, target string) v1alpha1.Loss
 // estimateLoss also returns what would be lost by now, in seconds: a question that
 // showed as much is still a true one.
 func (s *Snapshot) estimateLoss(d *v1alpha1.Dataset, target string) (v1alpha1.LossEstimate, int64) {
+	if unsettled(d) {
+		return s.lossUnsettled(d, target)
+	}
 	over, silent := s.Fence(d.Status.Primary, 0)
 	goesOn := s.outlives(d, d.Status.Primary)
 	if silent <= s.Config.Suspect {
@@ -185,6 +188,9 @@ func (x *step) lossGrown(d *v1alpha1.Dataset, cluster string, revision int64) fi
 // commit at revision, is proven stopped now.
 func (x *step) lost(d *v1alpha1.Dataset, cluster string, revision int64) v1alpha1.LossEstimate {
 	target := d.Status.Primary
+	if d.Status.UnsettledAfter > 0 {
+		return x.lostUnsettled(d, cluster)
+	}
 	if inSyncSet(d, target) {
 		return v1alpha1.LossEstimate{}
 	}

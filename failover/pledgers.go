@@ -69,7 +69,7 @@ func (s *Snapshot) withholders(d *v1alpha1.Dataset, cluster string) []string {
 	target := d.Status.Primary
 	others := without(d.Status.SyncSet, cluster)
 	switch {
-	case !s.failsafe(d) || slices.Contains(others, target):
+	case !s.failsafe(d) && d.Status.Lingers != cluster || slices.Contains(others, target):
 		return nil
 	case len(others) > 0:
 		return others
@@ -118,7 +118,7 @@ func (x *step) withheld(d *v1alpha1.Dataset, cluster, name string) finding {
 // pledgesOver is for the evidence: why no pledge keeps cluster alive.
 func (x *step) pledgesOver(d *v1alpha1.Dataset, cluster string) string {
 	switch names := x.withholders(d, cluster); {
-	case !x.failsafe(d):
+	case !x.failsafe(d) && d.Status.Lingers != cluster:
 		return ""
 	case len(names) > 0:
 		return fmt.Sprintf("; %s has acknowledged the epoch, and its last pledge is over", strings.Join(names, ", "))

@@ -15,7 +15,7 @@ import (
 // it may also end here without a trace on the datasets.
 func (x *step) preflight() {
 	run := x.was.Run
-	if x.resumeCommitted() || x.withdrawn() {
+	if x.resumeCommitted() || x.withdrawn() || x.waitsForRest() {
 		return
 	}
 	moving := x.moving()
@@ -53,6 +53,9 @@ func (x *step) preflight() {
 // nothing says why the run has nothing to do.
 func (x *step) nothing() string {
 	spec := x.was.Run.Spec
+	if spec.InsteadOf != "" {
+		return fmt.Sprintf("no dataset of %s/%s waits for the target of run %s: nothing was changed", spec.Application.Namespace, spec.Application.Name, spec.InsteadOf)
+	}
 	if spec.Action == v1alpha1.ActionFailback {
 		return fmt.Sprintf("every dataset of %s/%s is at home: nothing was changed", spec.Application.Namespace, spec.Application.Name)
 	}
@@ -121,6 +124,9 @@ func (x *step) anyIs(class Class, datasets []*v1alpha1.Dataset) bool {
 func (x *step) moving() []*v1alpha1.Dataset {
 	if x.was.Run.Spec.Action == v1alpha1.ActionFailback {
 		return slices.DeleteFunc(astray(x.was.Datasets), func(d *v1alpha1.Dataset) bool { return d.Status.ReturnedRun == x.was.Run.Name })
+	}
+	if x.was.Run.Spec.InsteadOf != "" {
+		return x.inherited()
 	}
 	all := x.leaves(x.was.Datasets, x.was.Run.Spec.From, x.was.Run.Spec.To)
 	return slices.DeleteFunc(all, func(d *v1alpha1.Dataset) bool {

@@ -63,7 +63,7 @@ func (x *step) promote(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) bool {
 		return false
 	}
 	if class := x.det.Classes[rd.Target]; class == Lost && catchUp == nil {
-		x.pause(ReasonTargetLost, fmt.Sprintf("%s was lost before it was promoted: the run goes on when it is back", rd.Target))
+		x.pause(ReasonTargetLost, fmt.Sprintf("%s was lost before it was promoted: the run goes on when it is back%s", rd.Target, x.insteadHint()))
 		return false
 	}
 	if rd.Promoted {
@@ -81,7 +81,7 @@ func (x *step) promote(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) bool {
 		x.returnTo(ReasonRefused, fmt.Sprintf("%s refused to be promoted for %s at epoch %d: %s", rd.Target, key(d), rd.Epoch, result.Message))
 		return false
 	case done && result.Outcome == Refused:
-		x.pause(ReasonRefused, fmt.Sprintf("%s refused to be promoted for %s at epoch %d: %s%s", rd.Target, key(d), rd.Epoch, result.Message, x.resumeHint()))
+		x.pause(ReasonRefused, fmt.Sprintf("%s refused to be promoted for %s at epoch %d: %s%s%s", rd.Target, key(d), rd.Epoch, result.Message, x.resumeHint(), x.insteadHint()))
 		return false
 	case done && result.Outcome == Done:
 		if catchUp == nil {
@@ -101,7 +101,7 @@ func (x *step) promote(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) bool {
 // attempt found. Nothing while none has failed.
 func (x *step) unpromoted(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) {
 	if j := journal(x.status(), stepPromote, d.Name); j != nil && j.State != v1alpha1.StepSucceeded && j.Message != "" {
-		x.wait("", fmt.Sprintf("%s is not the primary of %s yet, and asked again: %s", rd.Target, key(d), j.Message))
+		x.wait("", fmt.Sprintf("%s is not the primary of %s yet, and asked again: %s%s", rd.Target, key(d), j.Message, x.insteadHint()))
 	}
 }
 

@@ -86,7 +86,7 @@ func settle(d *v1alpha1.Dataset, at *metav1.MicroTime) {
 	st.SyncSet, st.SyncTarget = []string{st.Primary}, nil
 	st.SyncGeneration++
 	planned := st.CatchUp != nil
-	st.Run, st.CatchUp = "", nil
+	st.Run, st.CatchUp, st.UnsettledAfter, st.Lingers = "", nil, 0, ""
 	if st.PreviousPrimary == "" || planned || at == nil {
 		return
 	}

@@ -82,7 +82,7 @@ func take(s *Snapshot, det Detection, st State) *step {
 		x.drill()
 		return x
 	}
-	if !x.steered() {
+	if !x.replaced() && !x.steered() {
 		x.phase()
 		x.hooked()
 	}

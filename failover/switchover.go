@@ -113,7 +113,7 @@ func (x *step) startClosing(moving []*v1alpha1.Dataset, target string) {
 	}
 }
 
-// adoptOthers takes in the datasets whose ban was lost together with the journal.
+// adoptOthers takes in the datasets whose first change was lost together with the journal.
 // The proof that each of them needs is still to come.
 func (x *step) adoptOthers() {
 	st := x.status()

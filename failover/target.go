@@ -22,7 +22,11 @@ type Target struct {
 type candidate struct {
 	Target
 	sync, sameRegion bool
-	held             string // why it should not take over now, or empty
+	// unsettled is who was named the primary last and may have acknowledged what this
+	// one lacks, or empty; inSet is true where that is all that it may lack.
+	unsettled string
+	inSet     bool
+	held      string // why it should not take over now, or empty
 }
 
 // Choose returns the best target for the datasets that move together, or why
@@ -55,7 +59,7 @@ func choose(s *Snapshot, det Detection, app *v1alpha1.Application, datasets []*v
 		return candidate{}, "no target: " + why + "bring one of them back, or add a member"
 	}
 	slices.SortStableFunc(found, func(a, b candidate) int {
-		return cmp.Or(first(a.sync, b.sync), first(a.sameRegion, b.sameRegion), first(a.held == "", b.held == ""),
+		return cmp.Or(first(a.sync, b.sync), first(a.inSet, b.inSet), first(a.sameRegion, b.sameRegion), first(a.held == "", b.held == ""),
 			cmp.Compare(a.Loss.Bytes, b.Loss.Bytes))
 	})
 	return found[0], ""
@@ -73,7 +77,7 @@ func first(a, b bool) int {
 
 // weigh judges one cluster as the target of all datasets, or says why not.
 func weigh(s *Snapshot, det Detection, app *v1alpha1.Application, datasets []*v1alpha1.Dataset, name string) (candidate, string) {
-	c := candidate{Target: Target{Cluster: name}, sync: true, sameRegion: true}
+	c := candidate{Target: Target{Cluster: name}, sync: true, sameRegion: true, inSet: true}
 	to, ok := s.Fleet.Cluster(name)
 	if !ok {
 		return c, "is not an accepted cluster"
@@ -99,7 +103,11 @@ func weigh(s *Snapshot, det Detection, app *v1alpha1.Application, datasets []*v1
 		}
 		from, known := s.Fleet.Cluster(d.Status.Primary)
 		c.sameRegion = c.sameRegion && known && from.Region == to.Region
-		if !inSyncSet(d, name) {
+		if unsettled(d) {
+			c.unsettled = d.Status.Primary
+		}
+		c.inSet = c.inSet && inSyncSet(d, name)
+		if !inSyncSet(d, name) || unsettled(d) {
 			c.sync = false
 			loss, soFar := s.estimateLoss(d, name)
 			c.Loss, c.soFar = worse(c.Loss, loss), max(c.soFar, soFar)
@@ -113,6 +121,8 @@ func weigh(s *Snapshot, det Detection, app *v1alpha1.Application, datasets []*v1
 func needsApproval(app *v1alpha1.Application, c candidate, to Cluster) string {
 	policy := app.Spec.Failover
 	switch {
+	case c.unsettled != "" && c.inSet:
+		return fmt.Sprintf("%s was named the primary before %s: what it may have acknowledged may be lost", c.unsettled, c.Cluster)
 	case !c.sync:
 		return fmt.Sprintf("%s is not in the committed sync set: acknowledged writes may be lost", c.Cluster)
 	case !c.sameRegion && policy.AcrossRegions != v1alpha1.FailoverAutomatic:

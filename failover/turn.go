@@ -57,6 +57,10 @@ func (t *turn) application(app *v1alpha1.Application, services []*v1alpha1.Globa
 	blocked := ""
 	if run != nil {
 		t.advance(State{Run: run, App: app, Datasets: datasets, Services: services})
+		if next := t.successor(run); next != nil { // it changes nothing but itself until that one rests
+			t.advance(State{Run: next, App: app, Datasets: datasets, Services: services})
+			run = next
+		}
 	} else {
 		if blocked = t.covered[key(app)]; blocked == "" {
 			create, why := Decide(t.Snapshot, t.out.Detection, app)

@@ -20,7 +20,7 @@ type world struct {
 	s        Snapshot
 	det      Detection
 	revision int64
-	renewed  map[string]time.Duration // uptime of the last renewal
+	renewed  map[string][]renewal     // of each cluster, oldest first
 	since    map[string]time.Duration // uptime from which it is heard without a gap
 	answer   func(Command) (Result, bool)
 	sent     []Command
@@ -28,12 +28,18 @@ type world struct {
 	drop     func(kind string) bool // loses one of the parallel writes
 }
 
+// renewal is one of a cluster's lease, and the store's revision when it was applied.
+type renewal struct {
+	revision int64
+	at       time.Duration // uptime
+}
+
 const tick, ttl = time.Second, 5 * time.Second
 
 var ledger = types.NamespacedName{Namespace: "pay", Name: "ledger-db"}
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, renewed: map[string]time.Duration{}, since: map[string]time.Duration{}}
+	w := &world{t: t, renewed: map[string][]renewal{}, since: map[string]time.Duration{}}
 	w.s = Snapshot{Config: DefaultConfig(tick, ttl), Now: time.Unix(1_800_000_000, 0), Uptime: time.Hour,
 		Observed: map[Copy]Observed{}, Results: map[string]Result{}}
 	w.s.Fleet.Sightings, w.s.Fleet.Watching, w.s.Fleet.Prompt = map[string]Sighting{}, time.Hour, time.Hour
@@ -42,9 +48,8 @@ func newWorld(t *testing.T) *world {
 		w.s.Fleet.Members = append(w.s.Fleet.Members, HubMember{Name: "hub-" + place, Center: place})
 		w.heard(place)
 	}
-	w.s.Fence = func(cluster string, revision int64) (bool, time.Duration) {
-		age := w.s.Uptime - w.renewed[cluster]
-		return age >= ttl*26/25, age
+	w.s.Fence = func(cluster string, _ int64) (bool, time.Duration) {
+		return w.book(cluster, 0)
 	}
 	w.answer = func(Command) (Result, bool) { return Result{Outcome: Done, Position: "0/3000000", Timeline: 2}, true }
 	w.drop = func(string) bool { return false }
@@ -61,8 +66,21 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// book answers as the lease book does. Most tests have the fence count every renewal,
+// so that only a word of the old primary proves that one which is heard has stopped.
+func (w *world) book(cluster string, revision int64) (over bool, age time.Duration) {
+	age = w.s.Uptime
+	for _, r := range slices.Backward(w.renewed[cluster]) {
+		if revision == 0 || r.revision < revision {
+			age -= r.at
+			break
+		}
+	}
+	return age >= ttl*26/25, age
+}
+
 func (w *world) heard(cluster string) {
-	w.renewed[cluster] = w.s.Uptime
+	w.renewed[cluster] = append(w.renewed[cluster], renewal{w.revision, w.s.Uptime})
 	by := map[string]time.Duration{}
 	for _, m := range w.s.Fleet.Members {
 		by[m.Name] = 0

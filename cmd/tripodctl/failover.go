@@ -15,7 +15,7 @@ import (
 )
 
 func newFailoverCommand(door *connection) *cobra.Command {
-	var to string
+	var to, instead string
 	var detach bool
 	var place moveFlags
 	c := &cobra.Command{
@@ -32,15 +32,21 @@ changed needs the approval of another person: the run then says so and waits.
 
 A place moves in one run, dependencies first, with one round of approvals; each
 application has a run of its own. With --plan it moves those that the plan selects,
-in its waves. What fails holds what depends on it, and nothing else.`,
-		Example: "  tripodctl failover pay/ledger --to north-2\n  tripodctl failover --from-center north-1 --plan city",
-		Args:    place.args,
+in its waves. What fails holds what depends on it, and nothing else.
+
+A failover whose target was lost or refuses after the old primary was fenced waits
+for it. With --instead-of RUN another copy takes over, the old primary for instance
+if it is back: the target is proven stopped, too, and what it may have acknowledged
+is shown as the loss, which another person accepts.`,
+		Example: "  tripodctl failover pay/ledger --to north-2\n  tripodctl failover --from-center north-1 --plan city\n" +
+			"  tripodctl failover pay/ledger --instead-of pay.ledger.7 --to south-1",
+		Args: place.args,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := door.client()
 			if err != nil {
 				return err
 			}
-			run, err := place.order(cmd.Context(), api, args, to, v1alpha1.RecoveryRunSpec{Action: v1alpha1.ActionFailover})
+			run, err := place.order(cmd.Context(), api, args, to, v1alpha1.RecoveryRunSpec{Action: v1alpha1.ActionFailover, InsteadOf: instead})
 			if err != nil {
 				return err
 			}
@@ -53,6 +59,7 @@ in its waves. What fails holds what depends on it, and nothing else.`,
 	}
 	place.add(c, "move")
 	c.Flags().StringVar(&to, "to", "", "the cluster that takes over, for a place also a center or region; empty lets the engine choose")
+	c.Flags().StringVar(&instead, "instead-of", "", "a failover of the application whose target cannot take over; it goes on if this run ends before it has changed anything")
 	c.Flags().BoolVar(&detach, "detach", false, "do not follow the run")
 	return c
 }

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -64,6 +65,12 @@ const (
 	HoldIgnored
 	// PartLooksWhole: a part of a copy is taken for one that stands still.
 	PartLooksWhole
+	// TakenWithoutFence: a run that was ordered instead of another does not fence that
+	// one's target, which may be promoted.
+	TakenWithoutFence
+	// NamedLongAgo: what a target acknowledged before another copy took its place is
+	// counted from the newest renewal.
+	NamedLongAgo
 	bugs
 )
 
@@ -99,6 +106,9 @@ const (
 	// LossNotKept: what is lost when the old primary has stopped is not compared with
 	// what was accepted.
 	LossNotKept
+	// LingererForgotten: a third copy is taken, and nobody asks whether the old primary
+	// lives on the pledge of the target that never was promoted.
+	LingererForgotten
 	lastOfPledges
 )
 
@@ -139,11 +149,13 @@ func (b Bug) String() string {
 	}
 	if b > firstOfPledges {
 		return [...]string{"NobodyAsked", "PledgeFromAnswer", "MissingPledgerTolerated", "PromotionDuringPledge", "PledgeForOlderEpoch",
-			"StartNotCounted", "PledgesIgnored", "WaitsForgotten", "EpochForgotten", "AloneIsAskedByNobody", "OfferedBeforeCommit", "LossForgotten", "LossNotKept"}[b-firstOfPledges-1]
+			"StartNotCounted", "PledgesIgnored", "WaitsForgotten", "EpochForgotten", "AloneIsAskedByNobody", "OfferedBeforeCommit", "LossForgotten", "LossNotKept",
+			"LingererForgotten"}[b-firstOfPledges-1]
 	}
 	return [...]string{"None", "LeaseNotWaitedFor", "CoverageIgnored", "ShrinkBeforeCommit", "GrowWithoutConfirmation", "EffectorIgnoresEpoch",
 		"BreakerDisabled", "BreakerForgets", "StepHasItsEffectTwice", "DeadlineFromAnswer", "NoConcurrencyControl", "AsynchronousIsSafe", "GuardDoesNotKill", "PromoteWithoutFencing",
-		"CatchUpNotProven", "ClosedRestarts", "CloseAtOlderEpoch", "ReturnWithinEpoch", "ReturnWithoutFence", "PromotedOpen", "ReturnAfterOpen", "HoldIgnored", "PartLooksWhole"}[b]
+		"CatchUpNotProven", "ClosedRestarts", "CloseAtOlderEpoch", "ReturnWithinEpoch", "ReturnWithoutFence", "PromotedOpen", "ReturnAfterOpen", "HoldIgnored", "PartLooksWhole",
+		"TakenWithoutFence", "NamedLongAgo"}[b]
 }
 
 // blind plants a bug in what the engine sees.
@@ -181,6 +193,11 @@ func (b Bug) blind(s *failover.Snapshot) {
 		}
 	case PartLooksWhole, HoldIgnored:
 		b.blindTo(s)
+	case NamedLongAgo:
+		if d := s.Datasets[0]; d.Status.UnsettledAfter > 0 {
+			s.Datasets[0] = d.DeepCopy()
+			s.Datasets[0].Status.UnsettledAfter = math.MaxInt64
+		}
 	case AsynchronousIsSafe:
 		d := s.Datasets[0].DeepCopy()
 		if d.Status.Phase == v1alpha1.DatasetSteady {
@@ -225,6 +242,8 @@ func (b Bug) blindToPledges(s *failover.Snapshot) {
 	switch {
 	case b == PledgesIgnored && fencing:
 		d.Status.Failsafe = false
+	case b == LingererForgotten:
+		d.Status.Lingers = ""
 	case b == LossForgotten || b == LossNotKept && fencing:
 		for c, o := range s.Observed {
 			o.Held = new(time.Duration)
@@ -257,6 +276,8 @@ func (b Bug) twist(m *member, e failover.Effects) ([]failover.Command, []metav1.
 	}
 	for _, d := range e.Datasets {
 		old := m.state.unit(d).dataset
+		run := m.state.runs[d.Status.Run]
+		returns, instead := run != nil && run.Spec.Action.Planned(), run != nil && run.Spec.InsteadOf != ""
 		switch {
 		case b == ShrinkBeforeCommit && len(d.Status.SyncTarget) < len(old.Status.SyncTarget) && d.Status.Epoch == old.Status.Epoch && d.Status.Phase == v1alpha1.DatasetSteady:
 			e.Commands = append(e.Commands, failover.Command{ID: "early", Every: time.Second, Bound: time.Second, Cluster: d.Status.Primary, Dataset: datasetNames[0],
@@ -264,9 +285,9 @@ func (b Bug) twist(m *member, e failover.Effects) ([]failover.Command, []metav1.
 			continue // the commit comes later
 		case b == PromoteWithoutFencing && d.Status.Phase == v1alpha1.DatasetFencing:
 			d.Status.Phase, d.Status.FenceProof = v1alpha1.DatasetPromoting, v1alpha1.FenceElapsed
-		case b == ReturnWithoutFence && old.Status.Phase == v1alpha1.DatasetPromoting && d.Status.Phase == v1alpha1.DatasetFencing:
+		case (b == ReturnWithoutFence && returns || b == TakenWithoutFence && instead) && old.Status.Phase == v1alpha1.DatasetPromoting && d.Status.Phase == v1alpha1.DatasetFencing:
 			d.Status.Phase, d.Status.FenceProof = v1alpha1.DatasetPromoting, v1alpha1.FenceNotGranted
-		case b == ReturnWithinEpoch && d.Status.Epoch > old.Status.Epoch && old.Status.Phase != v1alpha1.DatasetSteady && old.Status.Phase != v1alpha1.DatasetClosing && old.Status.Epoch > 0:
+		case b == ReturnWithinEpoch && returns && d.Status.Epoch > old.Status.Epoch && old.Status.Phase != v1alpha1.DatasetSteady && old.Status.Phase != v1alpha1.DatasetClosing && old.Status.Epoch > 0:
 			d.Status.Epoch = old.Status.Epoch
 		}
 		writes = append(writes, d)

@@ -248,7 +248,11 @@ func (c *checker) dataset(o, n *v1alpha1.Dataset) {
 		c.lossy[b.Epoch] = !slices.Contains(a.SyncSet, b.Primary)
 		c.automatic(a, b)
 	}
-	c.planned(a, b)
+	if r := c.w.truth.runs[b.Run]; a.Phase == v1alpha1.DatasetPromoting && r != nil && r.Spec.InsteadOf != "" {
+		c.instead(r, a, b)
+	} else {
+		c.planned(a, b)
+	}
 	c.homeward(a, b)
 	c.whole(a, b)
 	if a.Phase != b.Phase {
@@ -273,7 +277,7 @@ var legal = map[[2]v1alpha1.DatasetPhase][]int64{
 	{v1alpha1.DatasetSteady, v1alpha1.DatasetClosing}:    {0},
 	{v1alpha1.DatasetClosing, v1alpha1.DatasetSteady}:    {0},
 	{v1alpha1.DatasetClosing, v1alpha1.DatasetFencing}:   {1},
-	{v1alpha1.DatasetPromoting, v1alpha1.DatasetFencing}: {1}, // a switchover returns
+	{v1alpha1.DatasetPromoting, v1alpha1.DatasetFencing}: {1}, // a switchover returns, or another copy is taken
 }
 
 // planned judges the changes that only a switchover makes.
@@ -354,10 +358,11 @@ func (c *checker) run(o, n *v1alpha1.RecoveryRun) {
 		c.result.Runs++
 		c.w.trace("committed: run %s", n.Name)
 		for _, r := range c.w.truth.runs {
-			// A person may order one in the moment in which the engine makes one:
+			// A person may order one in the moment in which the engine makes one, and a
+			// member that stands still may have proposed it seconds before it is committed:
 			// the older of the two goes first.
-			together := n.CreationTimestamp.Sub(r.CreationTimestamp.Time) < time.Second
-			if c.moves(r) && c.moves(n) && !failover.Finished(r.Status.Phase) && !together {
+			together := n.CreationTimestamp.Sub(r.CreationTimestamp.Time) < 5*time.Second
+			if c.moves(r) && c.moves(n) && !failover.Finished(r.Status.Phase) && !together && n.Spec.InsteadOf != r.Name {
 				c.violate("I6", "run %s is created while %s is %s", n.Name, r.Name, r.Status.Phase)
 			}
 		}
@@ -443,6 +448,9 @@ func (c *checker) atEnd() {
 	for _, name := range sorted(c.w.truth.runs) {
 		r := c.w.truth.runs[name]
 		if !r.Spec.ForPlan() && r.Spec.Application != reference(c.lane.id) {
+			continue
+		}
+		if r.Status.Reason == failover.ReasonReplaced { // the run that was ordered instead is judged
 			continue
 		}
 		asks := r.Status.Phase == v1alpha1.RunAwaitingApproval || r.Status.Phase == v1alpha1.RunPaused && strings.Contains(r.Status.Message, "tripodctl approve")

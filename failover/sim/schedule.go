@@ -34,6 +34,7 @@ func (w *world) schedule() {
 		return
 	}
 	w.person()
+	w.impatient()
 	if w.opt.Quiet {
 		w.after(faultsFrom, func() { w.plan(v1alpha1.ActionSwitchover, places[1+w.second.IntN(2)], 10) })
 		return

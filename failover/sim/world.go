@@ -65,6 +65,9 @@ type Result struct {
 	// PlanRuns, the runs that they made, hooks that were done, fences by attestation
 	// and drills that came to an end by themselves.
 	PlanRuns, Children, Hooks, Attested, Drills int
+	// Instead counts runs that were ordered instead of others, and Taken those of them that
+	// took a dataset.
+	Instead, Taken int
 	// Outages of the whole hub in which a primary was healthy throughout.
 	Outages int
 	// Pause is the longest time without an acknowledged write once there was one.
@@ -100,6 +103,7 @@ type world struct {
 	second *rand.Rand // of switchovers alone: the schedules without one stay as they were
 	third  *rand.Rand // of failbacks and flaps
 	fourth *rand.Rand // of plans
+	fifth  *rand.Rand // of people who do not wait for a target
 	until  time.Duration
 	now    time.Duration
 	events queue
@@ -213,7 +217,7 @@ func Run(opt Options) Result {
 
 func newWorld(opt Options) *world {
 	w := &world{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0x7269706f64)), second: rand.New(rand.NewPCG(opt.Seed, 0x7377697463)),
-		third: rand.New(rand.NewPCG(opt.Seed, 0x686f6d65)), fourth: rand.New(rand.NewPCG(opt.Seed, 0x706c616e)), until: end, lease: lease.LAN(), leader: -1}
+		third: rand.New(rand.NewPCG(opt.Seed, 0x686f6d65)), fourth: rand.New(rand.NewPCG(opt.Seed, 0x706c616e)), fifth: rand.New(rand.NewPCG(opt.Seed, 0x696e7374)), until: end, lease: lease.LAN(), leader: -1}
 	w.engine = failover.DefaultConfig(w.lease.Tick, w.lease.TTL)
 	w.engine.Directive = 10 * time.Second
 	w.engine.Pledges = opt.Pledges

@@ -65,6 +65,8 @@ func testApprovals(t *testing.T, h *hub) {
 		"action: Failover, pauseLimitSeconds: 5":      "bounds the write pause of a Switchover",
 		"action: Switchover, pauseLimitSeconds: 7200": "less than or equal to 3600",
 		"action: Switchover, pauseLimitSeconds: 5":    "",
+		"action: Switchover, insteadOf: other":        "insteadOf is for the Failover of one application",
+		"action: Failover, insteadOf: other":          "",
 	} {
 		run := object(t, "{apiVersion: tripod.dev/v1alpha1, kind: RecoveryRun, metadata: {generateName: limit-}, spec: {application: {namespace: pay, name: none}, from: {cluster: north-1}, to: {cluster: north-2}, "+text+"}}")
 		_, err := in(alice, runsResource, "").Create(context.Background(), run, metav1.CreateOptions{})

@@ -130,6 +130,15 @@ type DatasetStatus struct {
 	// FenceProof is how PreviousPrimary was proven stopped before the
 	// promotion at Epoch; committed together with Phase Promoting.
 	FenceProof FenceProof `json:"fenceProof,omitempty"`
+	// UnsettledAfter is a revision of the store before the first promotion since the
+	// dataset was last Steady: whoever was named the primary after it may have
+	// acknowledged what no other copy holds. 0 while it is Steady.
+	UnsettledAfter int64 `json:"unsettledAfter,omitempty"`
+	// Lingers is a former primary that may go on until Primary is promoted, on the pledge
+	// that Primary does not give from then on: another copy takes the role only with a
+	// proof of its own that it has stopped. Empty while the dataset is Steady.
+	// +kubebuilder:validation:MaxLength=63
+	Lingers string `json:"lingers,omitempty"`
 	// CatchUp is what a switchover knows of the two copies, from the phase
 	// Closing until its target is the primary.
 	CatchUp *CatchUp `json:"catchUp,omitempty"`

@@ -165,6 +165,7 @@ type Place struct {
 //
 // +kubebuilder:validation:XValidation:rule="has(self.application) && size(self.application.name) > 0 || [has(self.from.cluster), has(self.from.center), has(self.from.region)].exists(x, x)",message="a run without an application is for a whole place: name its cluster, center or region in from"
 // +kubebuilder:validation:XValidation:rule="!has(self.pauseLimitSeconds) || self.action in ['Switchover', 'Failback']",message="pauseLimitSeconds bounds the write pause of a Switchover or Failback: leave it out of other actions"
+// +kubebuilder:validation:XValidation:rule="!has(self.insteadOf) || self.action == 'Failover' && has(self.application) && size(self.application.name) > 0",message="insteadOf is for the Failover of one application: name it, and order another action without"
 // +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a run's spec never changes: start another run"
 type RecoveryRunSpec struct {
 	// +kubebuilder:validation:MaxLength=253
@@ -187,6 +188,11 @@ type RecoveryRunSpec struct {
 	// Requester is the authenticated user, or empty for the engine itself.
 	// +kubebuilder:validation:MaxLength=253
 	Requester string `json:"requester,omitempty"`
+	// InsteadOf is a failover of the same application whose target cannot take over:
+	// this run proves that the target has stopped, too, and takes the role to another
+	// copy, or back.
+	// +kubebuilder:validation:MaxLength=253
+	InsteadOf string `json:"insteadOf,omitempty"`
 }
 
 // ForPlan is true for a run that makes a run for each application.
