@@ -98,6 +98,9 @@ func (l *lastGrant) run(ctx context.Context) error {
 				return ctx.Err()
 			}
 			if err == nil {
+				if err := sleep(ctx, l.rest()); err != nil {
+					return err
+				}
 				break
 			}
 			if !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err) {
@@ -108,6 +111,18 @@ func (l *lastGrant) run(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// restEach is how long the store is left alone after a write, for each role in it: a
+// thousand are 220 KB, and while a center is moved they change with every application.
+// A replica that starts meanwhile, without a hub, knows of some an older epoch, at
+// which it may do nothing.
+const restEach = 5 * time.Millisecond
+
+func (l *lastGrant) rest() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return restEach * time.Duration(len(l.newest.GetRoles()))
 }
 
 func (l *lastGrant) write(ctx context.Context) error {
