@@ -178,3 +178,34 @@ func testWithdrawal(t *testing.T, h *hub) {
 		}
 	}
 }
+
+func testRunsUnderWay(t *testing.T, h *hub) {
+	runs := in(h.as("alice", "system:masters"), runsResource, "")
+	in := func(status string) string {
+		run := object(t, "{apiVersion: tripod.dev/v1alpha1, kind: RecoveryRun, metadata: {generateName: under-way-}, spec: {application: {namespace: pay, name: none}, action: Failover, from: {cluster: north-1}, to: {cluster: north-2}}}")
+		created, err := runs.Create(context.Background(), run, metav1.CreateOptions{})
+		if err == nil && status != "" {
+			created.Object["status"] = object(t, "{apiVersion: v1, kind: Status, status: {"+status+"}}").Object["status"]
+			created, err = runs.UpdateStatus(context.Background(), created, metav1.UpdateOptions{})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return created.GetName()
+	}
+	for _, status := range []string{"phase: Fencing", "phase: Paused, resumePhase: Promoting", "phase: Drilling"} {
+		name := in(status)
+		err := runs.Delete(context.Background(), name, metav1.DeleteOptions{})
+		if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "tripodctl run "+name) {
+			t.Errorf("a run of %q is deleted: %v", status, err)
+		}
+		if err := runs.DeleteCollection(context.Background(), metav1.DeleteOptions{}, metav1.ListOptions{FieldSelector: "metadata.name=" + name}); !apierrors.IsForbidden(err) {
+			t.Errorf("a run of %q is deleted with others: %v", status, err)
+		}
+	}
+	for _, status := range []string{"", "phase: AwaitingApproval", "phase: Waves", "phase: Paused, resumePhase: Preflight", "phase: Completed", "phase: Aborted"} {
+		if err := runs.Delete(context.Background(), in(status), metav1.DeleteOptions{}); err != nil {
+			t.Errorf("a run of %q: %v", status, err)
+		}
+	}
+}

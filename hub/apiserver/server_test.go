@@ -43,6 +43,7 @@ func TestHub(t *testing.T) {
 		{"dependents are collected after their owner", testGarbageCollection},
 		{"an unknown dataset driver is refused with the known ones", testUnknownDriver},
 		{"an approval carries the authenticated user", testApprovals},
+		{"a run that is under way is not deleted", testRunsUnderWay},
 		{"a plan is refused with what to mend", testPlans},
 		{"rights in clusters are given by who may, and no more than they hold", testRights},
 		{"who ordered a run may withdraw it and approve nothing", testWithdrawal},
