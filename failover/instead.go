@@ -70,7 +70,11 @@ func (x *step) waitsForRest() bool {
 	spec := x.was.Run.Spec
 	old := x.run(spec.InsteadOf)
 	switch {
-	case spec.InsteadOf == "" || old == nil:
+	case spec.InsteadOf == "":
+		return false
+	case slices.ContainsFunc(x.was.Datasets, func(d *v1alpha1.Dataset) bool { return x.inherits(d) && d.Status.UnsettledAfter == 0 }):
+		x.abort(ReasonNothingToDo, fmt.Sprintf("run %s is of a hub of an older version, which did not note what its proofs rest on: bring its target back. Nothing was changed", spec.InsteadOf))
+	case old == nil:
 		return false
 	case old.Spec.Application != spec.Application:
 		x.abort(ReasonNothingToDo, fmt.Sprintf("run %s is not of %s/%s: nothing was changed", old.Name, spec.Application.Namespace, spec.Application.Name))

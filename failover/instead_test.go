@@ -175,6 +175,14 @@ func TestWhoseRunCannotBeReplaced(t *testing.T) {
 			w.order("north-2")
 			w.beats(20)
 		}, v1alpha1.RunAborted, ReasonNothingToDo, "no dataset of pay/ledger waits"},
+		"one of a hub that did not note what its proofs rest on": {func(w *world) {
+			w.answer = unanswered(VerbPromote)
+			w.order("north-2")
+			w.beats(12)
+			d := w.db().DeepCopy()
+			d.Status.UnsettledAfter = 0
+			w.s.Datasets[0] = d
+		}, v1alpha1.RunAborted, ReasonNothingToDo, "older version"},
 		"one of another application": {func(w *world) {
 			w.order("north-2")
 			w.run().Spec.Application.Name = "other"
