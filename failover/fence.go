@@ -56,10 +56,7 @@ func (x *step) fencing() {
 				x.takeRole(x.now.dataset(rd.Name), rd.Target)
 			}
 			ahead = false
-		case d.Status.Phase == v1alpha1.DatasetSteady && d.Status.Epoch == rd.PreviousEpoch && !x.planned():
-			x.takeRole(x.now.dataset(rd.Name), rd.Target)
-			ahead = false
-		case x.inherits(d) && d.Status.Epoch == rd.PreviousEpoch:
+		case d.Status.Epoch == rd.PreviousEpoch && (d.Status.Phase == v1alpha1.DatasetSteady && !x.planned() || x.inherits(d)):
 			x.takeRole(x.now.dataset(rd.Name), rd.Target)
 			ahead = false
 		case d.Status.Phase == v1alpha1.DatasetFencing:

@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
 
@@ -17,12 +15,7 @@ func stalled(t *testing.T) *world {
 	w := newWorld(t).steady()
 	w.s.Fence = w.book
 	w.held("south-1", time.Second)
-	w.answer = func(c Command) (Result, bool) {
-		if c.Verb == VerbPromote && c.Cluster == "north-2" {
-			return Result{}, false
-		}
-		return Result{Outcome: Done, Position: "0/3000000", Timeline: 2}, true
-	}
+	w.unpromotable("north-2")
 	w.lose("north-1")
 	w.beats(2)
 	w.silence(12*time.Second, "north-2")
@@ -32,6 +25,17 @@ func stalled(t *testing.T) *world {
 	}
 	w.sent = nil
 	return w
+}
+
+// unpromotable never answers PROMOTE.
+func (w *world) unpromotable(cluster string) {
+	answer := w.answer
+	w.answer = func(c Command) (Result, bool) {
+		if c.Verb == VerbPromote && c.Cluster == cluster {
+			return Result{}, false
+		}
+		return answer(c)
+	}
 }
 
 // instead orders a run in place of the last one.
@@ -77,10 +81,7 @@ func TestAnotherCopyTakesOverWhereTheTargetCannot(t *testing.T) {
 				t.Fatalf("the first run is %s %s, sent %+v, dataset %+v", old.Status.Phase, old.Status.Reason, w.sent, w.db().Status)
 			}
 			w.approve("ben", run.Status.Loss.Seconds)
-			for range 20 {
-				w.pass(100*time.Millisecond, "north-2")
-				w.turn()
-			}
+			w.beats(20, "north-2")
 			to, st := run.Status.Datasets[0].Target, w.db().Status
 			if run := w.s.run(next); run.Status.Phase != v1alpha1.RunCompleted || tc.to != "" && to != tc.to || tc.to == "" && to != "north-1" {
 				t.Fatalf("run is %s %s: %s; to %s", run.Status.Phase, run.Status.Reason, run.Status.Message, to)
@@ -211,10 +212,7 @@ func TestADatasetWhoseRunWasDeletedIsTakenOver(t *testing.T) {
 	w.pass(100*time.Millisecond, "north-2")
 	w.turns(3)
 	w.approve("ben", w.run().Status.Loss.Seconds)
-	for range 20 {
-		w.pass(100*time.Millisecond, "north-2")
-		w.turn()
-	}
+	w.beats(20, "north-2")
 	if st := w.db().Status; w.run().Status.Phase != v1alpha1.RunCompleted || st.Primary != "north-1" || st.Epoch != 3 {
 		t.Errorf("run is %s: %s, dataset %+v", w.run().Status.Phase, w.run().Status.Message, st)
 	}
@@ -226,13 +224,10 @@ func TestEveryLostWriteOfARunInsteadOfAnotherIsMadeUp(t *testing.T) {
 		first, next := w.instead("north-1")
 		writes := 0
 		w.drop = func(string) bool { writes++; return writes == n+1 || writes == n+2 }
-		asked := metav1.Time{}
 		for range 60 {
-			w.pass(100*time.Millisecond, "north-2")
-			w.turn()
-			if run := w.s.run(next); asked.IsZero() && run.Status.Phase == v1alpha1.RunAwaitingApproval {
+			w.beats(1, "north-2")
+			if run := w.s.run(next); len(w.s.Approvals) == 0 && run.Status.Phase == v1alpha1.RunAwaitingApproval {
 				w.approve("ben", run.Status.Loss.Seconds+5)
-				asked = metav1.NewTime(w.s.Now)
 			}
 		}
 		old, run, st := w.s.run(first), w.s.run(next), w.db().Status
@@ -260,13 +255,7 @@ func TestAPrimaryOnPledgesIsProvenStoppedBeforeAThirdCopyIsTaken(t *testing.T) {
 			w.livesOnPledges()
 			w.s.Fence = w.book
 			w.held("south-1", time.Second)
-			answer := w.answer
-			w.answer = func(c Command) (Result, bool) {
-				if c.Verb == VerbPromote && c.Cluster == "north-2" {
-					return Result{}, false
-				}
-				return answer(c)
-			}
+			w.unpromotable("north-2")
 			w.lose("north-1")
 			if st := w.db().Status; st.Phase != v1alpha1.DatasetPromoting || st.Lingers != "north-1" || st.Failsafe {
 				t.Fatalf("dataset %+v", st)

@@ -20,10 +20,10 @@ func (w *world) order(to string) {
 	w.sent = nil // what formed the dataset
 }
 
-// beats lets the fleet be heard for n turns, as it is while nothing is wrong.
-func (w *world) beats(n int) {
+// beats lets the fleet be heard for n turns, but for the silent ones.
+func (w *world) beats(n int, silent ...string) {
 	for range n {
-		w.pass(100 * time.Millisecond)
+		w.pass(100*time.Millisecond, silent...)
 		w.turn()
 	}
 }

@@ -216,10 +216,7 @@ func (w *world) steady() *world {
 
 // lose makes clusters silent until the lease is surely over.
 func (w *world) lose(clusters ...string) {
-	for range 55 {
-		w.pass(100*time.Millisecond, clusters...)
-		w.turn()
-	}
+	w.beats(55, clusters...)
 }
 
 func (w *world) approve(by string, seconds int64) {

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"tripod.dev/tripod/failover"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
@@ -32,10 +30,8 @@ func (w *world) impatient() {
 		to = ""
 	}
 	name := fmt.Sprintf("instead-%d", len(w.truth.runs))
-	w.trace("ORDER bob orders %s to %q instead of %s", name, to, r.Name)
-	_, _ = w.commit(entry{write: &v1alpha1.RecoveryRun{ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.NewTime(epochZero.Add(w.now))},
-		Spec: v1alpha1.RecoveryRunSpec{Application: r.Spec.Application, Action: v1alpha1.ActionFailover,
-			From: v1alpha1.Place{Cluster: d.Primary}, To: v1alpha1.Place{Cluster: to}, Requester: "bob", InsteadOf: r.Name}}}) // a new name cannot conflict
+	w.create(name, v1alpha1.RecoveryRunSpec{Application: r.Spec.Application, Action: v1alpha1.ActionFailover,
+		From: v1alpha1.Place{Cluster: d.Primary}, To: v1alpha1.Place{Cluster: to}, Requester: "bob", InsteadOf: r.Name})
 	w.result.Instead++
 	w.after(healAt-w.now, func() { w.abort(name) }) // what still waits then is given up
 	if w.fifth.IntN(4) == 0 {

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
 
@@ -161,11 +159,8 @@ func (w *world) leave(from, to string) {
 		w.after(500*time.Millisecond, func() { w.leave(from, to) })
 		return
 	}
-	w.trace("ORDER bob orders a failover from %s to %s", from, to)
-	r := &v1alpha1.RecoveryRun{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("ordered-%d", len(w.truth.runs)), CreationTimestamp: metav1.NewTime(epochZero.Add(w.now))},
-		Spec: v1alpha1.RecoveryRunSpec{Application: v1alpha1.ApplicationReference{Namespace: "pay", Name: "app"}, Action: v1alpha1.ActionFailover,
-			From: v1alpha1.Place{Cluster: from}, To: v1alpha1.Place{Cluster: to}, Requester: "bob"}}
-	_, _ = w.commit(entry{write: r}) // a new name cannot conflict
+	w.create(fmt.Sprintf("ordered-%d", len(w.truth.runs)), v1alpha1.RecoveryRunSpec{Application: reference(0), Action: v1alpha1.ActionFailover,
+		From: v1alpha1.Place{Cluster: from}, To: v1alpha1.Place{Cluster: to}, Requester: "bob"})
 }
 
 // expectNoStop begins to watch invariant I9: this primary is healthy, and all that

@@ -149,12 +149,6 @@ func (w *world) orderOne(l *lane, action v1alpha1.Action) {
 	w.create(fmt.Sprintf("%s-%d", map[v1alpha1.Action]string{v1alpha1.ActionDrill: "drill", v1alpha1.ActionFailback: "failback"}[action], len(w.truth.runs)), spec)
 }
 
-func (w *world) create(name string, spec v1alpha1.RecoveryRunSpec) {
-	w.trace("ORDER bob orders %s: %s of %s from %+v to %+v", name, spec.Action, spec.Application.Name, spec.From, spec.To)
-	r := &v1alpha1.RecoveryRun{ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.NewTime(epochZero.Add(w.now))}, Spec: spec}
-	_, _ = w.commit(entry{write: r}) // a new name cannot conflict
-}
-
 func (w *world) busyWith(is func(*v1alpha1.RecoveryRun) bool) bool {
 	for _, r := range w.truth.runs {
 		if !failover.Finished(r.Status.Phase) && is(r) {

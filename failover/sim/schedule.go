@@ -79,12 +79,18 @@ func (w *world) switchover() {
 // plan orders a planned move and returns the run's name.
 func (w *world) plan(action v1alpha1.Action, to string, limit int32) string {
 	d := w.first().dataset
-	w.trace("ORDER bob orders a %s from %s to %s, %d s at most", action, d.Status.Primary, to, limit)
-	r := &v1alpha1.RecoveryRun{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("planned-%d", len(w.truth.runs)), CreationTimestamp: metav1.NewTime(epochZero.Add(w.now))},
-		Spec: v1alpha1.RecoveryRunSpec{Application: v1alpha1.ApplicationReference{Namespace: "pay", Name: "app"}, Action: action,
-			From: v1alpha1.Place{Cluster: d.Status.Primary}, To: v1alpha1.Place{Cluster: to}, Requester: "bob", PauseLimitSeconds: limit}}
+	name := fmt.Sprintf("planned-%d", len(w.truth.runs))
+	w.create(name, v1alpha1.RecoveryRunSpec{Application: reference(0), Action: action,
+		From: v1alpha1.Place{Cluster: d.Status.Primary}, To: v1alpha1.Place{Cluster: to}, Requester: "bob", PauseLimitSeconds: limit})
+	return name
+}
+
+// create is a person's order.
+func (w *world) create(name string, spec v1alpha1.RecoveryRunSpec) {
+	w.trace("ORDER %s orders %s: %s of %s from %+v to %+v, %d s at most, instead of %q", spec.Requester, name, spec.Action, spec.Application.Name, spec.From, spec.To,
+		spec.PauseLimitSeconds, spec.InsteadOf)
+	r := &v1alpha1.RecoveryRun{ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.NewTime(epochZero.Add(w.now))}, Spec: spec}
 	_, _ = w.commit(entry{write: r}) // a new name cannot conflict
-	return r.Name
 }
 
 // abort is a person's word on a run that is under way.
@@ -234,11 +240,8 @@ func (w *world) order(from string) {
 	if w.leader < 0 || d.Status.Primary != from || w.busy() {
 		return
 	}
-	w.trace("ORDER bob orders a failover away from %s", from)
-	r := &v1alpha1.RecoveryRun{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("ordered-%d", len(w.truth.runs)), CreationTimestamp: metav1.NewTime(epochZero.Add(w.now))},
-		Spec: v1alpha1.RecoveryRunSpec{Application: v1alpha1.ApplicationReference{Namespace: "pay", Name: "app"}, Action: v1alpha1.ActionFailover,
-			From: v1alpha1.Place{Cluster: from}, Requester: "bob"}}
-	_, _ = w.commit(entry{write: r}) // a new name cannot conflict
+	w.create(fmt.Sprintf("ordered-%d", len(w.truth.runs)), v1alpha1.RecoveryRunSpec{Application: reference(0), Action: v1alpha1.ActionFailover,
+		From: v1alpha1.Place{Cluster: from}, Requester: "bob"})
 }
 
 func (w *world) setCut(i, j int, cut bool) {

@@ -112,8 +112,7 @@ func disasterDuringDrill(t *testing.T, b *Business) {
 // drill orders one in a center and returns its run.
 func (f *Fleet) drill(t *testing.T, center string) string {
 	t.Helper()
-	out := must(t)(f.Tripodctl(t.Context(), "drill", application, "--in", center, "--detach"))
-	return strings.TrimSpace(strings.TrimPrefix(out, "run "))
+	return f.order(t, "drill", application, "--in", center)
 }
 
 // drills are the namespaces of drills in a center.

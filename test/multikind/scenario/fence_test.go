@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"tripod.dev/tripod/deploy/ledger"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 	"tripod.dev/tripod/test/multikind/fault"
 )
@@ -29,8 +28,7 @@ func TestS16TheFenceTimesOut(t *testing.T) {
 	cont := fault.Fault{Kind: fault.Cont, Process: "guard", Center: primary}
 	t.Cleanup(func() { _, _ = f.Lab.Inject(context.WithoutCancel(t.Context()), cont) })
 	f.inject(t, fault.Fault{Kind: fault.Stop, Process: "guard", Center: primary})
-	out := must(t)(f.Tripodctl(t.Context(), "failover", ledger.Namespace+"/ledger", "--to", standby, "--detach"))
-	run := strings.TrimSpace(strings.TrimPrefix(out, "run "))
+	run := f.order(t, "failover", application, "--to", standby)
 	err = f.Throughout(t.Context(), partitionLasts, "nobody is promoted without a proof", func(ctx context.Context) (string, error) {
 		d, err := f.Dataset(ctx)
 		if err != nil {
@@ -45,7 +43,7 @@ func TestS16TheFenceTimesOut(t *testing.T) {
 		t.Error(err)
 	}
 	f.inject(t, cont)
-	f.ended(t, run, v1alpha1.RunCompleted)
+	f.comesTo(t, run, v1alpha1.RunCompleted)
 	if err := b.AwaitTransfers(t.Context(), 100, time.Minute); err != nil {
 		t.Errorf("transfers on %s: %v", standby, err)
 	}
@@ -59,17 +57,31 @@ func TestS16TheFenceTimesOut(t *testing.T) {
 	audit(t, b)
 }
 
-// ended waits until a run is at its end.
-func (f *Fleet) ended(t *testing.T, run string, phase v1alpha1.RunPhase) {
+// order has tripodctl order a run, and returns its name.
+func (f *Fleet) order(t *testing.T, arguments ...string) string {
+	t.Helper()
+	out := must(t)(f.Tripodctl(t.Context(), append(arguments, "--detach")...))
+	return strings.TrimSpace(strings.TrimPrefix(out, "run "))
+}
+
+// comesTo waits until a run is in a phase, and its message says what is wanted.
+func (f *Fleet) comesTo(t *testing.T, run string, phase v1alpha1.RunPhase, wants ...string) {
 	t.Helper()
 	err := f.await(t.Context(), time.Minute, run+" is "+string(phase), func(ctx context.Context) (string, error) {
-		runs, err := f.runs(ctx)
-		if err == nil && runs[run].Phase != phase {
-			return fmt.Sprintf("it is %s: %s", runs[run].Phase, runs[run].Message), nil
+		r, err := f.recoveryRun(ctx, run)
+		if err != nil {
+			return "", err
 		}
-		return "", err
+		said := r.Status.Phase == phase
+		for _, want := range wants {
+			said = said && strings.Contains(r.Status.Message, want)
+		}
+		if !said {
+			return fmt.Sprintf("it is %s: %q, want %q", r.Status.Phase, r.Status.Message, wants), nil
+		}
+		return "", nil
 	})
 	if err != nil {
-		t.Error(err)
+		t.Fatal(err)
 	}
 }

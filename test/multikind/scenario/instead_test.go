@@ -3,11 +3,9 @@ package scenario
 import (
 	"context"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
-	"tripod.dev/tripod/deploy/ledger"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 	"tripod.dev/tripod/test/multikind/fault"
 )
@@ -31,16 +29,13 @@ func TestS20TheTargetIsLostBeforeItHasTakenOver(t *testing.T) {
 	cont := fault.Fault{Kind: fault.Cont, Process: "guard", Center: primary}
 	t.Cleanup(func() { _, _ = f.Lab.Inject(context.WithoutCancel(t.Context()), cont) })
 	f.inject(t, fault.Fault{Kind: fault.Stop, Process: "guard", Center: primary})
-	application := ledger.Namespace + "/ledger"
-	out := must(t)(f.Tripodctl(t.Context(), "failover", application, "--to", standby, "--detach"))
-	first := strings.TrimSpace(strings.TrimPrefix(out, "run "))
-	f.comesTo(t, first, v1alpha1.RunFencing, "")
+	first := f.order(t, "failover", application, "--to", standby)
+	f.comesTo(t, first, v1alpha1.RunFencing)
 	f.inject(t, fault.Fault{Kind: fault.PowerOff, Center: standby})
 	f.inject(t, cont)
 	f.comesTo(t, first, v1alpha1.RunPaused, "--instead-of "+first)
 
-	out = must(t)(f.Tripodctl(t.Context(), "failover", application, "--instead-of", first, "--to", primary, "--detach"))
-	next := strings.TrimSpace(strings.TrimPrefix(out, "run "))
+	next := f.order(t, "failover", application, "--instead-of", first, "--to", primary)
 	f.comesTo(t, next, v1alpha1.RunAwaitingApproval, standby+" was named the primary before "+primary)
 	asks, err := f.recoveryRun(t.Context(), next)
 	if err != nil {
@@ -51,8 +46,8 @@ func TestS20TheTargetIsLostBeforeItHasTakenOver(t *testing.T) {
 	}
 	says(t, must(t)(f.Tripodctl(t.Context(), "run", first)), "run "+next+" was ordered instead")
 	must(t)(f.Tripodctl(t.Context(), "approve", next, "--accept-loss", strconv.FormatInt(asks.Status.Loss.Seconds, 10), "--kubeconfig", another))
-	f.ended(t, next, v1alpha1.RunCompleted)
-	f.ended(t, first, v1alpha1.RunAborted)
+	f.comesTo(t, next, v1alpha1.RunCompleted)
+	f.comesTo(t, first, v1alpha1.RunAborted)
 	if err := b.AwaitTransfers(t.Context(), 100, time.Minute); err != nil {
 		t.Errorf("transfers on %s: %v", primary, err)
 	}
@@ -67,19 +62,4 @@ func TestS20TheTargetIsLostBeforeItHasTakenOver(t *testing.T) {
 		t.Errorf("the primary is %s at epoch %d, want %s at %d", after.Status.Primary, after.Status.Epoch, primary, before.Status.Epoch+2)
 	}
 	audit(t, b)
-}
-
-// comesTo waits until a run is in a phase, and says so.
-func (f *Fleet) comesTo(t *testing.T, run string, phase v1alpha1.RunPhase, message string) {
-	t.Helper()
-	err := f.await(t.Context(), time.Minute, run+" is "+string(phase), func(ctx context.Context) (string, error) {
-		r, err := f.recoveryRun(ctx, run)
-		if err == nil && (r.Status.Phase != phase || !strings.Contains(r.Status.Message, message)) {
-			return "it is " + string(r.Status.Phase) + ": " + r.Status.Message, nil
-		}
-		return "", err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 }

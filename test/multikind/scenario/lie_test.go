@@ -3,9 +3,7 @@ package scenario
 import (
 	"context"
 	"fmt"
-	"strings"
 	"testing"
-	"time"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
@@ -25,8 +23,7 @@ func TestS16TheFenceSaysYesAndDoesNothing(t *testing.T) {
 	if err := f.lie(t.Context(), source, true); err != nil {
 		t.Fatal(err)
 	}
-	out := must(t)(f.Tripodctl(t.Context(), "failover", shelf+"/"+shelf, "--to", target, "--detach"))
-	run := strings.TrimSpace(strings.TrimPrefix(out, "run "))
+	run := f.order(t, "failover", shelf+"/"+shelf, "--to", target)
 	address := f.shelfAddress(source)
 	f.saysWhy(t, run, "driver register says that its copy in "+source+" has stopped, which is not believed", address+" accepts connections", "tripodctl attest "+run)
 	wrote := w.count(source)
@@ -51,7 +48,7 @@ func TestS16TheFenceSaysYesAndDoesNothing(t *testing.T) {
 	if err := f.lie(t.Context(), source, false); err != nil {
 		t.Fatal(err)
 	}
-	f.shelfMoved(t, run)
+	f.comesTo(t, run, v1alpha1.RunCompleted)
 	w.await(t, target, 50)
 	after := f.shelfProtected(t, before.Status.Epoch+1)
 	if after.Status.Primary != target || after.Status.FenceProof != v1alpha1.FenceAcknowledged {
@@ -67,35 +64,6 @@ func TestS16TheFenceSaysYesAndDoesNothing(t *testing.T) {
 // saysWhy waits until whoever looks at the run is told.
 func (f *Fleet) saysWhy(t *testing.T, run string, wants ...string) {
 	t.Helper()
-	err := f.await(t.Context(), time.Minute, run+" says why it waits", func(ctx context.Context) (string, error) {
-		r, err := f.recoveryRun(ctx, run)
-		if err != nil {
-			return "", err
-		}
-		for _, want := range wants {
-			if r.Status.Phase != v1alpha1.RunFencing || !strings.Contains(r.Status.Message, want) {
-				return fmt.Sprintf("it is %s: %q, want %q", r.Status.Phase, r.Status.Message, want), nil
-			}
-		}
-		return "", nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	f.comesTo(t, run, v1alpha1.RunFencing, wants...)
 	says(t, must(t)(f.Tripodctl(t.Context(), "run", run)), wants...)
-}
-
-// shelfMoved waits until the run has completed.
-func (f *Fleet) shelfMoved(t *testing.T, run string) {
-	t.Helper()
-	err := f.await(t.Context(), time.Minute, run+" is Completed", func(ctx context.Context) (string, error) {
-		r, err := f.recoveryRun(ctx, run)
-		if err == nil && r.Status.Phase != v1alpha1.RunCompleted {
-			return fmt.Sprintf("it is %s: %s", r.Status.Phase, r.Status.Message), nil
-		}
-		return "", err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 }

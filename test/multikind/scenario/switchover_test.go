@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -86,8 +85,7 @@ func (m *move) inject(t *testing.T, kind fault.Kind, s still) {
 
 func (m *move) order(t *testing.T) {
 	t.Helper()
-	out := must(t)(m.f.Tripodctl(t.Context(), "switchover", ledger.Namespace+"/ledger", "--to", m.b, "--pause-limit", "1m", "--detach"))
-	m.run = strings.TrimSpace(strings.TrimPrefix(out, "run "))
+	m.run = m.f.order(t, "switchover", application, "--to", m.b, "--pause-limit", "1m")
 }
 
 func (m *move) status(ctx context.Context) (v1alpha1.RecoveryRunStatus, error) {

@@ -3,7 +3,6 @@ package scenario
 import (
 	"context"
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
@@ -28,8 +27,7 @@ func TestS22AThousandApplicationsInOrder(t *testing.T) {
 	f.booksWritten(t, r, source)
 
 	ordered := traffic.Monotonic()
-	out := must(t)(f.Tripodctl(t.Context(), "failover", "--from-center", source, "--to", target, "--plan", library, "--detach"))
-	run := strings.TrimSpace(strings.TrimPrefix(out, "run "))
+	run := f.order(t, "failover", "--from-center", source, "--to", target, "--plan", library)
 	held := booksHeldBy(brokenBook)
 	f.booksMoved(t, run, books-1-len(held))
 	took := f.lastProven(t, target) - time.Duration(ordered)
