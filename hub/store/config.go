@@ -32,8 +32,12 @@ type Member struct {
 
 // Timing holds the Raft time-outs of a profile. See safety.md section 2.
 type Timing struct {
-	Heartbeat   time.Duration
-	Election    time.Duration
+	Heartbeat time.Duration
+	Election  time.Duration
+	// LeaderLease is how long a leader that does not hear a majority goes on. Nothing rests
+	// on it: reads and writes ask a majority. It is no longer than Heartbeat, so that a leader
+	// that is cut off has resigned before another one is elected, and no shorter, because a
+	// busy machine is late by as much (decision 0017).
 	LeaderLease time.Duration
 	// Commit bounds how late an idle follower learns that an entry is committed.
 	Commit time.Duration
@@ -44,7 +48,7 @@ func LAN() Timing {
 	return Timing{
 		Heartbeat:   500 * time.Millisecond,
 		Election:    500 * time.Millisecond,
-		LeaderLease: 250 * time.Millisecond,
+		LeaderLease: 500 * time.Millisecond,
 		Commit:      10 * time.Millisecond,
 	}
 }

@@ -18,7 +18,7 @@ import (
 type segments struct{ types.SegmentFiler }
 
 func newSegments(dir string, fail Failpoints) segments {
-	var files types.VFS = fs.New()
+	var files types.VFS = logFiles{fs.New()}
 	if fail != nil {
 		files = failingFiles{files, fail}
 	}
