@@ -35,6 +35,17 @@ func (p *protection) members() {
 	p.now.Status.Members = next
 }
 
+// tell writes into a dataset that a run changes what people read of the change: the
+// roles of its copies and its conditions. Else that would be a write of its own.
+func tell(s *Snapshot, det Detection, was, now *v1alpha1.Dataset) {
+	p := &protection{Snapshot: s, det: det, was: was, now: now}
+	for i := range now.Status.Members {
+		ms := &now.Status.Members[i]
+		ms.Role = p.roleOf(ms.Cluster)
+	}
+	p.conditions()
+}
+
 // former remembers who was a member at this epoch: the primary's last grant may name
 // it as one whose pledge is needed, until a role change has outlived that grant.
 func (p *protection) former() {
@@ -53,7 +64,7 @@ func (s *Snapshot) observed(ms v1alpha1.DatasetMemberStatus, o Observed) v1alpha
 	ms.Acknowledges, ms.Message, ms.Timeline = slices.Clone(o.Acknowledges), o.Message, o.Timeline
 	at := metav1.NewMicroTime(s.Now.Add(-o.Age).Truncate(time.Microsecond))
 	changed := differ(&ms, &old)
-	if !changed && at.Sub(old.ObservedAt.Time) < reportEvery {
+	if !changed && at.Sub(old.ObservedAt.Time) < s.reportEvery() {
 		return old
 	}
 	if !changed && old.Position == o.Position && equal(old.LagBytes, o.LagBytes) {
@@ -133,8 +144,12 @@ func (s *Snapshot) behind(det Detection, d *v1alpha1.Dataset, cluster string) st
 	return fmt.Sprintf("has not followed %s, the primary of dataset %s since epoch %d, yet", d.Status.Primary, key(d), d.Status.Epoch)
 }
 
-// reportEvery is how often positions alone are written to a dataset's status.
-const reportEvery = 30 * time.Second
+// reportEvery is how often positions alone are written to a dataset's status: five
+// datasets a second in the whole fleet, because each is a write of the hub. Who decides
+// goes by the heartbeats.
+func (s *Snapshot) reportEvery() time.Duration {
+	return max(30*time.Second, time.Duration(len(s.Datasets))*time.Second/5)
+}
 
 func equal(a, b *int64) bool {
 	return a == nil && b == nil || a != nil && b != nil && *a == *b

@@ -2,6 +2,7 @@ package failover
 
 import (
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -37,6 +38,33 @@ func TestOnlyWhatWasSeenIsAnAccount(t *testing.T) {
 			tc.change(now)
 			if got := reported(now, was); got != tc.want {
 				t.Errorf("an account: %t, want %t", got, tc.want)
+			}
+		})
+	}
+}
+
+// Positions change with every write of an application. A fleet of a thousand datasets
+// must not keep the hub busy with them.
+func TestPositionsAloneAreWrittenNowAndThen(t *testing.T) {
+	for name, tc := range map[string]struct {
+		datasets int
+		after    time.Duration
+		state    v1alpha1.MemberState
+		want     bool
+	}{
+		"few datasets, soon":                   {3, 29 * time.Second, v1alpha1.StateStreaming, false},
+		"few datasets":                         {3, 30 * time.Second, v1alpha1.StateStreaming, true},
+		"a thousand":                           {1000, 199 * time.Second, v1alpha1.StateStreaming, false},
+		"a thousand, later":                    {1000, 200 * time.Second, v1alpha1.StateStreaming, true},
+		"a thousand, and its state is another": {1000, time.Second, v1alpha1.StateDetached, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			seen := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+			s := &Snapshot{Datasets: make([]*v1alpha1.Dataset, tc.datasets), Now: seen.Add(tc.after)}
+			was := v1alpha1.DatasetMemberStatus{State: v1alpha1.StateStreaming, Copy: v1alpha1.CopyWhole, Position: "0/1", ObservedAt: metav1.NewMicroTime(seen)}
+			now := s.observed(was, Observed{State: tc.state, Copy: v1alpha1.CopyWhole, Position: "0/2"})
+			if got := now.Position == "0/2"; got != tc.want {
+				t.Errorf("written: %t, want %t", got, tc.want)
 			}
 		})
 	}

@@ -122,6 +122,7 @@ func (t *turn) advance(st State) {
 	}
 	for i, d := range next.Datasets {
 		if differ(&d.Status, &st.Datasets[i].Status) {
+			tell(t.Snapshot, t.out.Detection, st.Datasets[i], d)
 			t.out.Datasets = append(t.out.Datasets, d)
 			t.moved[key(d)] = true
 		}

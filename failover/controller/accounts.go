@@ -17,8 +17,8 @@ import (
 // those of a thousand applications at once, in the very moment in which the hub has other
 // things to do; and a hub that is late for writing them calls more clusters silent, which
 // changes all of them again. So many are written in batches, with a rest after each that
-// is as long as it took, and while there are decisions to write one batch a second. What
-// is not chosen is wanted again in the next turn, as it is then.
+// is as long as it took, and while there are decisions to write, which wait for the whole
+// batch, a few a second. What is not chosen is wanted again in the next turn, as it is then.
 //
 // It belongs to the controller's loop.
 type accounts struct {
@@ -56,7 +56,11 @@ func (a *accounts) choose(e failover.Effects, now time.Duration) []client.Object
 		return 1
 	})
 	batch := slices.Concat(all[first:], all[:first])
-	batch = batch[:min(accountsAtOnce, len(batch))]
+	size := accountsAtOnce
+	if decisions {
+		size = fewAccounts
+	}
+	batch = batch[:min(size, len(batch))]
 	a.after = accountName(batch[len(batch)-1])
 	return batch
 }

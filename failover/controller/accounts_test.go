@@ -37,7 +37,7 @@ func TestEveryAccountIsWrittenInItsTurn(t *testing.T) {
 	var a accounts
 	written := map[client.Object]int{}
 	now := time.Minute
-	for range (2*n - decided + accountsAtOnce - 1) / accountsAtOnce {
+	for range (2*n - decided + fewAccounts - 1) / fewAccounts {
 		for _, o := range a.choose(e, now) {
 			written[o]++
 		}
@@ -70,8 +70,8 @@ func TestAccountsRest(t *testing.T) {
 		"many rest for as long as they took":               {100, 0, took - 1, 0},
 		"and go on":                                        {100, 0, took, accountsAtOnce},
 		"beside decisions they wait for longer":            {100, 1, took, 0},
-		"but not for ever":                                 {100, 1, accountsEvery - took, accountsAtOnce},
-		"and decisions are none of them, however many":     {100, 100, accountsEvery, accountsAtOnce},
+		"but not for ever":                                 {100, 1, accountsEvery - took, fewAccounts},
+		"and decisions are none of them, however many":     {100, 100, accountsEvery, fewAccounts},
 		"what many wanted before, and few now, is at once": {3, 0, 0, 6},
 	} {
 		t.Run(name, func(t *testing.T) {
