@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
@@ -83,13 +84,17 @@ hold; the report names the first record that was edited.`,
 
 // readEvidence reads a run's chain and checks it.
 func readEvidence(ctx context.Context, api client.Client, run *v1alpha1.RecoveryRun) (evidenceReport, error) {
-	e := evidenceReport{Head: run.Status.Evidence.Head}
-	var stored corev1.ConfigMap
-	if err := api.Get(ctx, client.ObjectKey{Namespace: evidence.Namespace, Name: evidence.ConfigMap(run.Name)}, &stored); err != nil {
-		return e, fmt.Errorf("get the evidence of %s: %w", run.Name, err)
+	run, archived, err := readArchive(ctx, api, run)
+	if err != nil {
+		return evidenceReport{}, err
 	}
-	var err error
-	if e.Chain, err = evidence.Decode([]byte(stored.Data[evidence.ConfigMapKey])); err != nil {
+	e := evidenceReport{Head: run.Status.Evidence.Head}
+	recent, err1 := evidence.Decode([]byte(run.Status.Evidence.Recent))
+	beginning, err2 := evidence.Decode([]byte(archived))
+	if err = errors.Join(err1, err2); err == nil {
+		e.Chain, err = evidence.Join(run.Name, beginning, recent)
+	}
+	if err != nil {
 		e.Problem = err.Error()
 		return e, nil
 	}
@@ -113,6 +118,44 @@ func readEvidence(ctx context.Context, api client.Client, run *v1alpha1.Recovery
 		}
 	}
 	return e, nil
+}
+
+// readArchive reads what is archived of a run's evidence, and the run as it was meanwhile:
+// what is in neither of two objects may have been moved between two reads.
+func readArchive(ctx context.Context, api client.Client, run *v1alpha1.RecoveryRun) (*v1alpha1.RecoveryRun, string, error) {
+	for {
+		archived, err := readParts(ctx, api, run)
+		if err != nil {
+			return nil, "", err
+		}
+		var now v1alpha1.RecoveryRun
+		if err := api.Get(ctx, client.ObjectKeyFromObject(run), &now); err != nil {
+			return nil, "", fmt.Errorf("get run %s: %w", run.Name, err)
+		}
+		if now.Status.Evidence == run.Status.Evidence {
+			return run, archived, nil
+		}
+		run = &now
+	}
+}
+
+func readParts(ctx context.Context, api client.Client, run *v1alpha1.RecoveryRun) (string, error) {
+	var all strings.Builder
+	for number := 1; ; number++ {
+		var part corev1.ConfigMap
+		err := api.Get(ctx, client.ObjectKey{Namespace: evidence.Namespace, Name: evidence.ConfigMap(run.Name, number)}, &part)
+		if client.IgnoreNotFound(err) != nil {
+			return "", fmt.Errorf("get the archived evidence of %s: %w", run.Name, err)
+		}
+		text := part.Data[evidence.ConfigMapKey]
+		if err != nil || !evidence.OfRun(part.Annotations, string(run.UID)) { // none yet, or an older run's
+			return all.String(), nil
+		}
+		all.WriteString(text)
+		if len(text) < evidence.PartBytes {
+			return all.String(), nil
+		}
+	}
 }
 
 // evidenceKey returns the public key that the hub publishes for auditors.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -14,11 +15,12 @@ import (
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
 
-// writesAtOnce bounds the parallel writes of one turn: as many as keep the processors
-// busy while some wait for the log, and no more, because the goroutines of Raft queue
-// behind all that can run, and a leader whose heartbeats queue for a quarter of a second
-// is none any more.
-var writesAtOnce = min(max(8*runtime.GOMAXPROCS(0), 16), 32)
+// writesAtOnce bounds the parallel writes of one turn. Writes that wait for the log are
+// synced together, so on a slow disk twice as many take hardly longer; on a fast one the
+// processors are what they wait for, and the goroutines of Raft queue behind all that can
+// run: a write takes a few milliseconds of a processor, and a leader whose heartbeats
+// queue for half a second is none any more.
+var writesAtOnce = min(max(32*runtime.GOMAXPROCS(0), 32), 128)
 
 // commit writes what a turn wants, all objects in parallel: see the package
 // comment of failover for why their order does not matter. Of the accounts it writes
@@ -26,6 +28,8 @@ var writesAtOnce = min(max(8*runtime.GOMAXPROCS(0), 16), 32)
 // and has been read again.
 func (c *Controller) commit(ctx context.Context, e failover.Effects, accounts []client.Object) bool {
 	var changed atomic.Bool
+	var mu sync.Mutex
+	var journalled []*v1alpha1.RecoveryRun
 	var g errgroup.Group
 	g.SetLimit(writesAtOnce)
 	write := func(obj client.Object, f func(context.Context) error, created bool) {
@@ -36,9 +40,6 @@ func (c *Controller) commit(ctx context.Context, e failover.Effects, accounts []
 			return nil
 		})
 	}
-	for _, n := range e.Notes {
-		c.recorder.note(n)
-	}
 	for _, d := range e.Datasets {
 		if !e.Reported[client.ObjectKeyFromObject(d)] {
 			write(d, c.status(d), false)
@@ -47,16 +48,20 @@ func (c *Controller) commit(ctx context.Context, e failover.Effects, accounts []
 	for _, s := range e.Services {
 		write(s, c.status(s), false)
 	}
-	c.recorder.seal(ctx, e.Runs, func(run string, err error) { c.log.Warn("evidence not sealed", "run", run, "error", err) })
-	finished := map[string]bool{}
+	noted := byRun(e.Notes)
 	for _, r := range e.Runs {
-		c.announce(ctx, r)
-		finished[r.Name] = failover.Finished(r.Status.Phase)
-	}
-	// Who sees a finished run finds all of its evidence.
-	c.flush(ctx, func(run string) bool { return finished[run] })
-	for _, r := range e.Runs {
-		write(r, c.status(r), false)
+		if err := c.recorder.seal(r, noted[r.Name]); err != nil {
+			c.log.Warn("evidence not sealed", "run", r.Name, "error", err)
+		}
+		write(r, func(ctx context.Context) error {
+			err := c.client.Status().Update(ctx, r)
+			if err == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				journalled = append(journalled, r)
+			}
+			return err
+		}, false)
 	}
 	for _, r := range e.Create {
 		write(r, func(ctx context.Context) error { return c.client.Create(ctx, r) }, true)
@@ -64,18 +69,13 @@ func (c *Controller) commit(ctx context.Context, e failover.Effects, accounts []
 	for _, a := range accounts {
 		write(a, c.status(a), false)
 	}
-	g.Go(func() error {
-		c.flush(ctx, func(string) bool { return true })
-		return nil
-	})
 	_ = g.Wait() // the functions return nil: every failure is dealt with where it happens
-	return changed.Load()
-}
-
-func (c *Controller) flush(ctx context.Context, wanted func(run string) bool) {
-	if err := c.recorder.flush(ctx, c.cfg.WriteTimeout, wanted); err != nil && ctx.Err() == nil {
-		c.log.Warn("evidence not written yet", "error", err)
+	for _, r := range journalled {
+		c.recorder.committed(r.Name)
+		c.log.Info("run journalled", "run", r.Name, "phase", string(r.Status.Phase), "reason", r.Status.Reason)
+		c.announce(ctx, r)
 	}
+	return changed.Load()
 }
 
 func (c *Controller) status(obj client.Object) func(context.Context) error {
@@ -90,9 +90,6 @@ func (c *Controller) write(ctx context.Context, obj client.Object, f func(contex
 	switch {
 	case err == nil:
 		c.objects.remember(obj, created)
-		if r, ok := obj.(*v1alpha1.RecoveryRun); ok {
-			c.log.Info("run journalled", "run", r.Name, "phase", string(r.Status.Phase), "reason", r.Status.Reason)
-		}
 		return true
 	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
 		if err := c.objects.refresh(bounded, obj); err != nil {

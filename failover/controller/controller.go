@@ -38,10 +38,12 @@ type Controller struct {
 	cache     cache.Cache // nil in tests that read directly
 	objects   *objects
 	sender    *sender
-	recorder  *recorder
+	recorder  recorder
+	archive   *archive
 	readiness *readiness
 	accounts  accounts
-	events    chan struct{} // a place for each event that is written
+	announced map[string]v1alpha1.RunPhase // the phase of each run that people were last told of
+	events    chan struct{}                // a place for each event that is written
 	hooks     *hook.Runner
 	prober    *prober
 	metrics   *metrics
@@ -93,13 +95,15 @@ func New(cfg Config) (*Controller, error) {
 
 func newController(cfg Config, cl client.Client, cached client.Reader) *Controller {
 	cfg.defaults()
-	c := &Controller{cfg: cfg, log: cfg.Log, client: cl, objects: newObjects(cached, cl), started: time.Now(),
+	c := &Controller{cfg: cfg, log: cfg.Log, client: cl, objects: newObjects(cached, cl), started: time.Now(), announced: map[string]v1alpha1.RunPhase{},
 		woken: make(chan struct{}, 1), events: make(chan struct{}, eventsAtOnce), metrics: newMetrics()}
 	c.sender = newSender(cfg.Directives, c.uptime, c.Wake, c.metrics)
 	c.readiness = &readiness{metrics: c.metrics, announce: c.tellOf, known: map[types.NamespacedName]told{}, plans: map[string]string{}}
 	c.hooks = newHooks(cl, cached, cfg.Clusters)
 	c.prober = &prober{hooks: c.hooks, client: cl}
-	c.recorder = newRecorder(cl, cfg.Member, cfg.Signer)
+	c.recorder = recorder{member: cfg.Member, signer: cfg.Signer}
+	c.recorder.reset()
+	c.archive = &archive{client: cl, clock: c.uptime, log: c.log, wrote: func(r *v1alpha1.RecoveryRun) { c.objects.remember(r, false) }}
 	return c
 }
 
@@ -157,6 +161,8 @@ func (c *Controller) Run(ctx context.Context) error {
 	defer c.sender.running.Wait()
 	c.sender.reset()
 	c.recorder.reset()
+	c.archive.reset()
+	clear(c.announced)
 	c.prober.reset()
 	c.readiness.begin()
 	defer c.readiness.begin() // a follower says nothing about readiness
@@ -235,6 +241,9 @@ func (c *Controller) turn(ctx context.Context) (again bool, err error) {
 	c.readiness.tellPlans(ctx, s.Plans, chosen[*v1alpha1.RecoveryPlan](accounts))
 	if round, due := c.prober.due(s); due {
 		c.sender.running.Go(func() { c.prober.round(ctx, round) })
+	}
+	if round := c.archive.due(s.Runs); len(round) > 0 {
+		c.sender.running.Go(func() { c.archive.round(ctx, round) })
 	}
 	c.detection = e.Detection
 	c.command(ctx, s.Datasets, e.Commands)

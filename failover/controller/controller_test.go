@@ -28,17 +28,7 @@ func TestACenterIsLostAndItsEvidenceVerifies(t *testing.T) {
 		t.Errorf("the engine took %v with agents that answer at once", took)
 	}
 	run := h.runs()[0]
-	chain, err := evidence.Decode([]byte(h.evidence(run.Name).Data[EvidenceKey]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := evidence.Verify(chain, run.Name, run.Status.Evidence.Head); err != nil {
-		t.Error(err)
-	}
-	if err := evidence.VerifySignature(h.key.Public(), run.Name, run.Status.Evidence.Head, run.Status.Evidence.Signature); err != nil {
-		t.Error(err)
-	}
-	measured, err := evidence.Measure(chain)
+	measured, err := evidence.Measure(h.chain(t, run.Name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,19 +94,13 @@ func TestTheRunSurvivesTheLeaderAtEveryWrite(t *testing.T) {
 		stop()
 		stop = h.lead(h.member("hub-north-2", h.Client))
 		h.until("run completed by the second leader", h.completed)
+		h.until("evidence archived", h.archived)
 		stop()
 		d := h.dataset()
 		if d.Status.Epoch != 2 || d.Status.Primary != "north-2" {
 			t.Errorf("leader died after write %d: dataset %+v", n, d.Status)
 		}
-		run := h.runs()[0]
-		chain, err := evidence.Decode([]byte(h.evidence(run.Name).Data[EvidenceKey]))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := evidence.Verify(chain, run.Name, ""); err != nil {
-			t.Errorf("leader died after write %d: %v", n, err)
-		}
+		h.chain(t, h.runs()[0].Name)
 	}
 }
 

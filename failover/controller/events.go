@@ -21,8 +21,11 @@ const maxEventMessage = 1024
 // people: one that cannot be written is dropped.
 func (c *Controller) announce(ctx context.Context, run *v1alpha1.RecoveryRun) {
 	phase := run.Status.Phase
-	if !c.recorder.entered(run.Name, phase) {
+	if c.announced[run.Name] == phase {
 		return
+	}
+	if c.announced[run.Name] = phase; failover.Finished(phase) {
+		delete(c.announced, run.Name)
 	}
 	c.metrics.phases.WithLabelValues(string(phase)).Inc()
 	kind := corev1.EventTypeNormal

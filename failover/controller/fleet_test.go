@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"tripod.dev/tripod/failover"
+	"tripod.dev/tripod/failover/evidence"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
@@ -140,7 +142,10 @@ func (f *fleet) Direct(_ context.Context, cluster string, d *agentv1.Directive) 
 	o := &agentv1.DatasetObservation{Dataset: d.GetDataset(), Epoch: d.GetEpoch(), Guarded: true, GuardKnown: true, LagBytes: new(int64), LagSeconds: new(int64)}
 	switch d.GetVerb() {
 	case agentv1.Verb_VERB_PROMOTE:
-		f.promoted[d.GetEpoch()]++
+		// An agent that is asked again by the next leader answers what it answered the first.
+		if !slices.ContainsFunc(f.carried[:len(f.carried)-1], func(c *agentv1.Directive) bool { return c.GetId() == d.GetId() }) {
+			f.promoted[d.GetEpoch()]++
+		}
 		o.Role, o.State = agentv1.Role_ROLE_PRIMARY, "Running"
 	case agentv1.Verb_VERB_FOLLOW:
 		o.Role, o.State = agentv1.Role_ROLE_REPLICA, "Streaming"
@@ -288,10 +293,29 @@ func (h *hub) protected() bool {
 	return len(d.Status.SyncSet) == 2 && d.Status.Phase == v1alpha1.DatasetSteady
 }
 
-func (h *hub) evidence(run string) *corev1.ConfigMap {
-	var cm corev1.ConfigMap
-	if err := h.Get(context.Background(), client.ObjectKey{Namespace: Namespace, Name: EvidenceName(run)}, &cm); err != nil {
-		h.t.Fatal(err)
+// chain is the evidence of a run, wherever it is now; it holds up to the signed head.
+func (h *hub) chain(t *testing.T, run string) []evidence.Record {
+	t.Helper()
+	var r v1alpha1.RecoveryRun
+	if err := h.Get(context.Background(), client.ObjectKey{Name: run}, &r); err != nil {
+		t.Fatal(err)
 	}
-	return &cm
+	var cm corev1.ConfigMap
+	if err := h.Get(context.Background(), client.ObjectKey{Namespace: Namespace, Name: evidence.ConfigMap(run, 1)}, &cm); client.IgnoreNotFound(err) != nil {
+		t.Fatal(err)
+	}
+	archived, err1 := evidence.Decode([]byte(cm.Data[evidence.ConfigMapKey]))
+	recent, err2 := evidence.Decode([]byte(r.Status.Evidence.Recent))
+	chain, err3 := evidence.Join(run, archived, recent)
+	err4 := evidence.Verify(chain, run, r.Status.Evidence.Head)
+	err5 := evidence.VerifySignature(h.key.Public(), run, r.Status.Evidence.Head, r.Status.Evidence.Signature)
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+		t.Error(err)
+	}
+	return chain
+}
+
+// archived is true when nothing of the evidence is in journals any more.
+func (h *hub) archived() bool {
+	return !slices.ContainsFunc(h.runs(), func(r v1alpha1.RecoveryRun) bool { return r.Status.Evidence.Recent != "" })
 }

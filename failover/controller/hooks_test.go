@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"tripod.dev/tripod/failover/evidence"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
 
@@ -48,12 +47,8 @@ func TestHooksOfARunAreDoneAndInItsEvidence(t *testing.T) {
 	if keys["one/hook.tell/1"] != 1 || keys["one/hook.tell/2"] != 1 || len(keys) != 2 {
 		t.Errorf("calls by key: %v", keys)
 	}
-	chain, err := evidence.Decode([]byte(h.evidence("one").Data[EvidenceKey]))
-	if err != nil {
-		t.Fatal(err)
-	}
 	var texts []string
-	for _, r := range chain {
+	for _, r := range h.chain(t, "one") {
 		texts = append(texts, r.Text)
 	}
 	all := strings.Join(texts, "\n")

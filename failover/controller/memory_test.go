@@ -24,10 +24,11 @@ type memory struct {
 	revision      int64
 	objects       map[reflect.Type]map[client.ObjectKey]client.Object
 	ordered       map[reflect.Type][]client.ObjectKey
+	writes        map[string]int // by kind
 }
 
 func newMemory() *memory {
-	return &memory{objects: map[reflect.Type]map[client.ObjectKey]client.Object{}, ordered: map[reflect.Type][]client.ObjectKey{}}
+	return &memory{objects: map[reflect.Type]map[client.ObjectKey]client.Object{}, ordered: map[reflect.Type][]client.ObjectKey{}, writes: map[string]int{}}
 }
 
 func (m *memory) Get(ctx context.Context, key client.ObjectKey, into client.Object, _ ...client.GetOption) error {
@@ -77,6 +78,7 @@ func (m *memory) work(ctx context.Context) error {
 
 func (m *memory) putLocked(obj client.Object) {
 	m.revision++
+	m.writes[reflect.TypeOf(obj).Elem().Name()]++
 	obj.SetResourceVersion(fmt.Sprint(m.revision))
 	m.objects[reflect.TypeOf(obj)][client.ObjectKeyFromObject(obj)] = obj.DeepCopyObject().(client.Object)
 }

@@ -10,7 +10,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"tripod.dev/tripod/failover"
-	"tripod.dev/tripod/failover/evidence"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
@@ -110,13 +109,7 @@ func (h *hub) judgePlan(t *testing.T, n int64) {
 	byName := map[string]v1alpha1.RecoveryRun{}
 	for _, r := range h.runs() {
 		byName[r.Name] = r
-		chain, err := evidence.Decode([]byte(h.evidence(r.Name).Data[EvidenceKey]))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := evidence.Verify(chain, r.Name, ""); err != nil {
-			t.Errorf("leader died after write %d: evidence of %s: %v", n, r.Name, err)
-		}
+		h.chain(t, r.Name)
 	}
 	core, ledger := byName["out.1.pay.core"], byName["out.1.pay.ledger"]
 	if len(byName) != 3 || core.Status.Phase != v1alpha1.RunCompleted || ledger.Status.Phase != v1alpha1.RunCompleted || byName["out"].Status.Phase != v1alpha1.RunCompleted {

@@ -1,208 +1,89 @@
 package controller
 
 import (
-	"context"
 	"crypto"
 	"fmt"
 	"time"
-
-	"golang.org/x/sync/errgroup"
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"tripod.dev/tripod/failover"
 	"tripod.dev/tripod/failover/evidence"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
 
-// EvidenceKey is the key in the ConfigMap EvidenceName(run) of Namespace that
-// holds the run's records as JSON lines.
-const EvidenceKey = "records.jsonl"
-
-// EvidenceName is the ConfigMap that holds the evidence of a run.
-func EvidenceName(run string) string { return "evidence-" + run }
-
-// recorder keeps the evidence of the runs of one term in the hub's store, where
-// every center has it. It belongs to the turn that runs now: it is not safe for
-// concurrent use. Chains are read and written beside each other, because a turn may
-// carry on hundreds of runs.
+// recorder puts what a turn notes of a run into the run's evidence, in the write of the
+// journal that it accounts for: so either both are committed or none, and no leader can
+// add to a chain that another one has gone on with. What has grown there is moved to
+// its place by the archive. It belongs to the controller's loop.
 type recorder struct {
-	client client.Client
 	member string
-	signer crypto.Signer
-	chains map[string]*chain
+	signer crypto.Signer // nil: heads are not signed
+	// done is what was done for each run since its journal was last written: commands
+	// and hooks. It enters the evidence with the next write.
+	done map[string][]evidence.Record
 }
 
-type chain struct {
-	records []evidence.Record
-	pending []evidence.Record // noted, not yet in the chain
-	stored  *corev1.ConfigMap // as last read or written
-	loaded  bool
-	dirty   bool
-	phase   v1alpha1.RunPhase // last announced
-}
+// journalFull is how many bytes of evidence a journal may hold. A run whose archive fails
+// must not become too large to be written: then it could not go on.
+const journalFull = 512 << 10
 
-func newRecorder(cl client.Client, member string, signer crypto.Signer) *recorder {
-	return &recorder{client: cl, member: member, signer: signer, chains: map[string]*chain{}}
-}
+// reset forgets an earlier term.
+func (r *recorder) reset() { r.done = map[string][]evidence.Record{} }
 
-// reset forgets what an earlier term held: another leader may have gone on.
-func (r *recorder) reset() {
-	clear(r.chains)
-}
-
-// note adds a fact; it enters the chain with the next seal.
+// note adds what was done now.
 func (r *recorder) note(n failover.Note) {
-	c := r.chains[n.Run]
-	if c == nil {
-		c = &chain{}
-		r.chains[n.Run] = c
-	}
-	c.pending = append(c.pending, evidence.Record{Kind: string(n.Kind), Subject: n.Subject, Text: n.Text, Mark: string(n.Mark),
-		At: time.Now(), SinceHeardMicros: n.SinceHeard.Microseconds(), By: r.member})
+	r.done[n.Run] = append(r.done[n.Run], r.record(n))
 }
 
-// entered is true once for each phase of a run.
-func (r *recorder) entered(run string, phase v1alpha1.RunPhase) bool {
-	c := r.chains[run]
-	if c == nil || c.phase == phase {
-		return false
-	}
-	c.phase = phase
-	return true
+func (r *recorder) record(n failover.Note) evidence.Record {
+	return evidence.Record{Kind: string(n.Kind), Subject: n.Subject, Text: n.Text, Mark: string(n.Mark),
+		At: time.Now(), SinceHeardMicros: n.SinceHeard.Microseconds(), By: r.member}
 }
 
-// seal appends to the chains of runs what was noted, and writes the heads into their
-// journals. What fails is tried again in a later turn.
-func (r *recorder) seal(ctx context.Context, runs []*v1alpha1.RecoveryRun, failed func(run string, err error)) {
-	r.load(ctx, runs, failed)
-	for _, run := range runs {
-		if c := r.chains[run.Name]; c != nil && len(c.pending) > 0 && c.loaded {
-			r.append(run, c, failed)
-		}
+// seal appends to the evidence in a run's journal, which is about to be written, what was
+// done for it and what was noted with this write, and signs the new head.
+func (r *recorder) seal(run *v1alpha1.RecoveryRun, notes []failover.Note) error {
+	added := append([]evidence.Record(nil), r.done[run.Name]...)
+	for _, n := range notes {
+		added = append(added, r.record(n))
 	}
-}
-
-func (r *recorder) append(run *v1alpha1.RecoveryRun, c *chain, failed func(run string, err error)) {
-	for _, record := range c.pending {
-		c.records = evidence.Append(c.records, run.Name, record)
+	if len(added) == 0 {
+		return nil
 	}
-	c.pending, c.dirty = nil, true
-	head := v1alpha1.EvidenceHead{Head: evidence.Head(c.records, run.Name), Records: int32(len(c.records))}
-	if r.signer != nil {
-		signature, err := evidence.Sign(r.signer, run.Name, head.Head)
-		if err != nil {
-			failed(run.Name, err)
-		}
-		head.Signature = signature
+	e := &run.Status.Evidence
+	if len(e.Recent) > journalFull {
+		return fmt.Errorf("the journal holds %d bytes of evidence that could not be archived: what follows is not recorded; see why in this log, and mend ConfigMap %s/%s",
+			len(e.Recent), evidence.Namespace, evidence.ConfigMap(run.Name, 1))
 	}
-	run.Status.Evidence = head
-}
-
-// load reads what an earlier leader has written of the runs of which something was
-// noted.
-func (r *recorder) load(ctx context.Context, runs []*v1alpha1.RecoveryRun, failed func(run string, err error)) {
-	var beside errgroup.Group
-	beside.SetLimit(writesAtOnce)
-	errs := make([]error, len(runs))
-	for i, run := range runs {
-		if c := r.chains[run.Name]; c != nil && len(c.pending) > 0 && !c.loaded {
-			beside.Go(func() error {
-				errs[i] = r.read(ctx, run, c)
-				return nil
-			})
-		}
+	head := e.Head
+	if e.Records == 0 {
+		head = evidence.Genesis(run.Name)
 	}
-	_ = beside.Wait() // each has its error
-	for i, err := range errs {
-		if err != nil {
-			failed(runs[i].Name, err)
-		}
+	for i := range added {
+		added[i] = evidence.Link(run.Name, head, int(e.Records)+i+1, added[i])
+		head = added[i].Hash
 	}
-}
-
-func (r *recorder) read(ctx context.Context, run *v1alpha1.RecoveryRun, c *chain) error {
-	if run.Status.Evidence.Records > 0 {
-		var cm corev1.ConfigMap
-		err := r.client.Get(ctx, client.ObjectKey{Namespace: Namespace, Name: EvidenceName(run.Name)}, &cm)
-		if err != nil && !apierrors.IsNotFound(err) {
-			return fmt.Errorf("read evidence: %w", err)
-		}
-		if err == nil {
-			if c.records, err = evidence.Decode([]byte(cm.Data[EvidenceKey])); err != nil {
-				return err
-			}
-			c.stored = &cm
-		}
-	}
-	c.loaded = true
-	return nil
-}
-
-// flush writes every chain that has grown, of those that are wanted.
-func (r *recorder) flush(ctx context.Context, bound time.Duration, wanted func(run string) bool) error {
-	var beside errgroup.Group
-	beside.SetLimit(writesAtOnce)
-	for run, c := range r.chains {
-		if c.dirty && wanted(run) {
-			beside.Go(func() error {
-				bounded, cancel := context.WithTimeout(ctx, bound)
-				defer cancel()
-				if err := r.write(bounded, run, c); err != nil {
-					return fmt.Errorf("write evidence of run %s: %w", run, err)
-				}
-				return nil
-			})
-		}
-	}
-	return beside.Wait()
-}
-
-// write stores one chain.
-func (r *recorder) write(ctx context.Context, run string, c *chain) error {
-	body, err := evidence.Encode(c.records)
-	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: Namespace, Name: EvidenceName(run), Labels: map[string]string{"tripod.dev/run": run}}}
-	if c.stored != nil {
-		cm = c.stored.DeepCopy()
-	}
+	lines, err := evidence.Encode(added)
 	if err != nil {
 		return err
 	}
-	cm.Data = map[string]string{EvidenceKey: string(body)}
-	if cm.ResourceVersion == "" {
-		err = r.client.Create(ctx, cm)
-	} else {
-		err = r.client.Update(ctx, cm)
+	*e = v1alpha1.EvidenceHead{Head: head, Records: e.Records + int32(len(added)), Recent: e.Recent + string(lines)}
+	if r.signer == nil {
+		return nil
 	}
-	switch {
-	case err == nil:
-		c.stored, c.dirty = cm, false
-	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
-		r.rebase(ctx, run, c)
+	if e.Signature, err = evidence.Sign(r.signer, run.Name, head); err != nil {
+		return fmt.Errorf("the head of the evidence is not signed: %w", err)
 	}
-	return err
+	return nil
 }
 
-// rebase puts this leader's records behind those that another one stored.
-func (r *recorder) rebase(ctx context.Context, run string, c *chain) {
-	var cm corev1.ConfigMap
-	if err := r.client.Get(ctx, client.ObjectKey{Namespace: Namespace, Name: EvidenceName(run)}, &cm); err != nil {
-		return // tried again with the next flush
+// committed notes that the journal of a run was written after it was sealed.
+func (r *recorder) committed(run string) { delete(r.done, run) }
+
+// byRun are the notes of each run, in their order.
+func byRun(notes []failover.Note) map[string][]failover.Note {
+	out := map[string][]failover.Note{}
+	for _, n := range notes {
+		out[n.Run] = append(out[n.Run], n)
 	}
-	stored, err := evidence.Decode([]byte(cm.Data[EvidenceKey]))
-	if err != nil {
-		return
-	}
-	have := map[string]bool{}
-	for _, record := range stored {
-		have[record.Hash] = true
-	}
-	for _, record := range c.records {
-		if !have[record.Hash] {
-			stored = evidence.Append(stored, run, record)
-		}
-	}
-	c.records, c.stored = stored, &cm
+	return out
 }

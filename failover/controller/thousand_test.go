@@ -60,7 +60,7 @@ func TestACenterWithManyApplicationsIsLost(t *testing.T) {
 	await(func() int { return m.told(t) })
 	chain := layers * 2 * *driverTakes // each is promoted and probed
 	row := map[string]any{"bench": fmt.Sprintf("failover/plan/%d-applications", *applications), "unit": "s", "better": "lower",
-		"ours": took.Seconds(), "beyondSlowestChain": (took - chain).Seconds()}
+		"ours": took.Seconds(), "beyondSlowestChain": (took - chain).Seconds(), "writes": m.store.writes}
 	text, err := json.Marshal(row)
 	if err != nil {
 		t.Fatal(err)

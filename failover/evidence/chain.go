@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -59,11 +60,37 @@ func (r Record) hash() string {
 
 // Append adds a record to the chain of run; it sets Sequence, Previous and Hash.
 func Append(chain []Record, run string, r Record) []Record {
-	r.Run, r.Sequence = run, len(chain)+1
+	return append(chain[:len(chain):len(chain)], Link(run, Head(chain, run), len(chain)+1, r))
+}
+
+// Link makes r the record of run with that sequence, behind the one whose hash is
+// previous.
+func Link(run, previous string, sequence int, r Record) Record {
+	r.Run, r.Sequence, r.Previous = run, sequence, previous
 	r.At = r.At.UTC().Truncate(time.Microsecond)
-	r.Previous = Head(chain, run)
 	r.Hash = r.hash()
-	return append(chain[:len(chain):len(chain)], r)
+	return r
+}
+
+// Join is the chain of run of which archived holds the beginning and recent the end.
+// They may overlap, where they must be the same. It fails with a *BadRecord.
+func Join(run string, archived, recent []Record) ([]Record, error) {
+	if len(recent) == 0 {
+		return archived, nil
+	}
+	first := recent[0].Sequence - 1
+	if first < 0 || first > len(archived) {
+		return nil, &BadRecord{Run: run, Sequence: len(archived) + 1, Reason: fmt.Sprintf("is missing: what was not archived begins with record %d", first+1)}
+	}
+	for i, r := range archived[first:] {
+		if i == len(recent) {
+			return nil, &BadRecord{Run: run, Sequence: first + i + 1, Reason: "is archived, but the run does not know it"}
+		}
+		if r.Hash != recent[i].Hash || r.hash() != recent[i].hash() {
+			return nil, &BadRecord{Run: run, Sequence: first + i + 1, Reason: "is archived otherwise than the run's journal says"}
+		}
+	}
+	return slices.Concat(archived[:first], recent), nil
 }
 
 // Head is the hash that stands for the whole chain.

@@ -112,3 +112,41 @@ func TestMeasureRecomputesFromTheChain(t *testing.T) {
 		t.Errorf("an unfinished run was measured: %v", err)
 	}
 }
+
+func TestJoin(t *testing.T) {
+	whole := chain()
+	for name, tc := range map[string]struct {
+		archived, recent []Record
+		want             int // 0: joined
+	}{
+		"all of it is archived":               {archived: whole},
+		"nothing of it is archived":           {recent: whole},
+		"one goes on with the other":          {archived: whole[:2], recent: whole[2:]},
+		"they overlap":                        {archived: whole[:4], recent: whole[2:]},
+		"all that is recent is archived":      {archived: whole, recent: whole[4:]},
+		"something is missing between them":   {archived: whole[:2], recent: whole[3:], want: 3},
+		"the beginning is missing":            {recent: whole[1:], want: 1},
+		"more is archived than the run knows": {archived: whole, recent: whole[2:4], want: 5},
+		"an archived record was edited":       {archived: append(chain()[:3:3], Record{Text: "x"}), recent: whole[3:], want: 4},
+		"a record was edited under its hash":  {archived: edited(3), recent: whole[2:], want: 4},
+		"a number that is none":               {archived: whole, recent: []Record{{}}, want: 7},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := Join("pay.ledger.2", tc.archived, tc.recent)
+			var bad *BadRecord
+			switch {
+			case tc.want == 0 && (err != nil || Verify(got, "pay.ledger.2", Head(whole, "")) != nil):
+				t.Errorf("%v, %v", err, got)
+			case tc.want != 0 && (!errors.As(err, &bad) || bad.Sequence != tc.want):
+				t.Errorf("got %v, want record %d", err, tc.want)
+			}
+		})
+	}
+}
+
+// edited is the chain with another text in one record.
+func edited(i int) []Record {
+	c := chain()
+	c[i].Text = "never"
+	return c
+}

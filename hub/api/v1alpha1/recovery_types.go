@@ -372,12 +372,15 @@ type Measured struct {
 	PauseSeconds string `json:"pauseSeconds,omitempty"`
 }
 
-// EvidenceHead points at the hash-chained record of the run.
+// EvidenceHead is the end of the hash-chained record of the run.
 type EvidenceHead struct {
 	Head    string `json:"head,omitempty"` // sha256:HEX
 	Records int32  `json:"records,omitempty"`
 	// Signature of Head by the hub's key, base64.
 	Signature string `json:"signature,omitempty"`
+	// Recent are the last records of the chain, as JSON lines: those that the ConfigMap
+	// evidence-RUN may not hold yet. Of a run that has ended they are moved there.
+	Recent string `json:"recent,omitempty"`
 }
 
 // StepAbort is what an Approval with the decision Reject names as its step to

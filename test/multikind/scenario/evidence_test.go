@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Where the evidence of runs is kept: a ConfigMap a run, of one JSON line a record.
@@ -55,6 +56,10 @@ func (f *Fleet) someEvidence(t *testing.T) (run, chain string) {
 		must(t)(f.Tripodctl(t.Context(), "failover", "pay/ledger"))
 		run = find()
 	}
+	must(t)("", f.await(t.Context(), time.Minute, "the evidence of "+run+" is archived", func(ctx context.Context) (string, error) {
+		recent, err := f.Kubectl(ctx, nil, "--context", "hub", "get", "recoveryrun", run, "-o", "jsonpath={.status.evidence.recent}")
+		return recent, err
+	}))
 	chain = must(t)(f.Kubectl(t.Context(), nil, "--context", "hub", "-n", evidenceNamespace, "get", "configmap", "evidence-"+run,
 		"-o", `go-template={{index .data "`+evidenceKey+`"}}`))
 	return run, chain

@@ -56,7 +56,7 @@ func TestS22AThousandApplicationsInOrder(t *testing.T) {
 // booksWritten waits until every book has acknowledged a line in a center.
 func (f *Fleet) booksWritten(t *testing.T, r *readers, center string) {
 	t.Helper()
-	err := f.await(t.Context(), 2*time.Minute, "every book is written in "+center, func(context.Context) (string, error) {
+	err := f.await(t.Context(), 5*time.Minute, "every book is written in "+center, func(context.Context) (string, error) {
 		if n := r.written(center); n < books {
 			return fmt.Sprintf("%d of %d", n, books), nil
 		}
