@@ -53,7 +53,8 @@ func newAuditor(cfg Config, m *machine, p *peers) *auditor {
 }
 
 // await returns when the data that this member started with has been compared, or
-// ctx is done.
+// ctx is done. It does not return well in a member that was stopped for its data: who
+// waits would read them before it has ended.
 func (a *auditor) await(ctx context.Context) error {
 	select {
 	case <-a.first:
@@ -65,6 +66,9 @@ func (a *auditor) await(ctx context.Context) error {
 
 func (a *auditor) run(ctx context.Context) {
 	a.begin(ctx)
+	if a.machine.halted.Load() {
+		return
+	}
 	close(a.first)
 	for pause := auditRetry; ; {
 		select {
