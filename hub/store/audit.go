@@ -53,11 +53,14 @@ func newAuditor(cfg Config, m *machine, p *peers) *auditor {
 }
 
 // await returns when the data that this member started with has been compared, or
-// ctx is done. It does not return well in a member that was stopped for its data: who
-// waits would read them before it has ended.
+// ctx is done. It fails with ErrHalted in a member that was stopped for its data: who
+// waited would read them before it has ended.
 func (a *auditor) await(ctx context.Context) error {
 	select {
 	case <-a.first:
+		if a.machine.halted.Load() {
+			return ErrHalted
+		}
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -66,9 +69,6 @@ func (a *auditor) await(ctx context.Context) error {
 
 func (a *auditor) run(ctx context.Context) {
 	a.begin(ctx)
-	if a.machine.halted.Load() {
-		return
-	}
 	close(a.first)
 	for pause := auditRetry; ; {
 		select {
