@@ -152,7 +152,7 @@ func readParts(ctx context.Context, api client.Client, run *v1alpha1.RecoveryRun
 			return all.String(), nil
 		}
 		all.WriteString(text)
-		if len(text) < evidence.PartBytes {
+		if !evidence.Full(text) {
 			return all.String(), nil
 		}
 	}

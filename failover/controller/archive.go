@@ -132,7 +132,7 @@ type part struct {
 	number int
 }
 
-func (p part) full() bool { return len(p.Data[evidence.ConfigMapKey]) >= evidence.PartBytes }
+func (p part) full() bool { return evidence.Full(p.Data[evidence.ConfigMapKey]) }
 
 // archived is what is archived of a run's chain, and the last part of it, which may be
 // still to be made.
@@ -163,7 +163,7 @@ func (a *archive) add(ctx context.Context, run *v1alpha1.RecoveryRun, last part,
 			last = next
 		}
 		text := last.Data[evidence.ConfigMapKey]
-		for len(records) > 0 && len(text) < evidence.PartBytes {
+		for len(records) > 0 && !evidence.Full(text) {
 			line, err := evidence.Encode(records[:1])
 			if err != nil {
 				return err

@@ -20,7 +20,7 @@ import (
 // processors are what they wait for, and the goroutines of Raft queue behind all that can
 // run: a write takes a few milliseconds of a processor, and a leader whose heartbeats
 // queue for half a second is none any more.
-var writesAtOnce = min(max(32*runtime.GOMAXPROCS(0), 32), 128)
+var writesAtOnce = min(32*runtime.GOMAXPROCS(0), 128)
 
 // commit writes what a turn wants, all objects in parallel: see the package
 // comment of failover for why their order does not matter. Of the accounts it writes
@@ -54,7 +54,7 @@ func (c *Controller) commit(ctx context.Context, e failover.Effects, accounts []
 			c.log.Warn("evidence not sealed", "run", r.Name, "error", err)
 		}
 		write(r, func(ctx context.Context) error {
-			err := c.client.Status().Update(ctx, r)
+			err := c.status(r)(ctx)
 			if err == nil {
 				mu.Lock()
 				defer mu.Unlock()

@@ -21,6 +21,9 @@ const (
 // part: an object holds 1 MiB.
 const PartBytes = 512 << 10
 
+// Full is true for the text of a part behind which there may be another one.
+func Full(text string) bool { return len(text) >= PartBytes }
+
 // ConfigMap is the name of the ConfigMap with a part, from 1, of the archived chain of
 // a run. There is a next part only if this one is full.
 func ConfigMap(run string, part int) string {

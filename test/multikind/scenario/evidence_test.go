@@ -57,8 +57,7 @@ func (f *Fleet) someEvidence(t *testing.T) (run, chain string) {
 		run = find()
 	}
 	must(t)("", f.await(t.Context(), time.Minute, "the evidence of "+run+" is archived", func(ctx context.Context) (string, error) {
-		recent, err := f.Kubectl(ctx, nil, "--context", "hub", "get", "recoveryrun", run, "-o", "jsonpath={.status.evidence.recent}")
-		return recent, err
+		return f.Kubectl(ctx, nil, "--context", "hub", "get", "recoveryrun", run, "-o", "jsonpath={.status.evidence.recent}")
 	}))
 	chain = must(t)(f.Kubectl(t.Context(), nil, "--context", "hub", "-n", evidenceNamespace, "get", "configmap", "evidence-"+run,
 		"-o", `go-template={{index .data "`+evidenceKey+`"}}`))
