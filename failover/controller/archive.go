@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -40,6 +41,8 @@ type archive struct {
 	log    *slog.Logger
 	// wrote is told of a run whose journal was cut.
 	wrote func(*v1alpha1.RecoveryRun)
+	// stuck is how many runs' evidence could not be moved.
+	stuck prometheus.Gauge
 
 	mu      sync.Mutex
 	busy    bool
@@ -52,9 +55,12 @@ func (a *archive) reset() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.busy, a.rest, a.refused = false, 0, map[string]time.Duration{}
+	a.stuck.Set(0)
 }
 
-// due takes a round if it is time for one and there is something to move.
+// due takes a round if it is time for one and there is something to move. While many
+// runs are on their way only journals that grow too large are: to move evidence is three
+// requests for each run, and it is as safe where it is.
 func (a *archive) due(runs []*v1alpha1.RecoveryRun) (round []*v1alpha1.RecoveryRun) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -63,17 +69,33 @@ func (a *archive) due(runs []*v1alpha1.RecoveryRun) (round []*v1alpha1.RecoveryR
 		return nil
 	}
 	maps.DeleteFunc(a.refused, func(_ string, until time.Duration) bool { return now >= until })
+	quiet := underWay(runs) <= fewAccounts
 	for _, run := range runs {
 		recent := len(run.Status.Evidence.Recent)
 		_, refused := a.refused[run.Name]
-		if recent > 0 && !refused && (failover.Finished(run.Status.Phase) || recent > archiveBeyond) {
+		if recent > 0 && !refused && (quiet && failover.Finished(run.Status.Phase) || recent > archiveBeyond) {
 			if round = append(round, run); len(round) == archiveBatch {
 				break
 			}
 		}
 	}
-	a.busy = len(round) > 0
+	if a.busy = len(round) > 0; !a.busy {
+		a.stuck.Set(float64(len(a.refused)))
+	}
 	return round
+}
+
+// underWay counts the runs that the engine works at: those that wait for a person may
+// wait for days.
+func underWay(runs []*v1alpha1.RecoveryRun) (n int) {
+	for _, run := range runs {
+		switch phase := run.Status.Phase; {
+		case failover.Finished(phase), phase == v1alpha1.RunPaused, phase == v1alpha1.RunAwaitingApproval:
+		default:
+			n++
+		}
+	}
+	return n
 }
 
 // round archives some runs, one after the other.
@@ -97,6 +119,7 @@ func (a *archive) round(ctx context.Context, runs []*v1alpha1.RecoveryRun) {
 		now := a.clock()
 		a.busy, a.rest = false, now+archiveRests*(now-begun)
 		maps.Copy(a.refused, refused)
+		a.stuck.Set(float64(len(a.refused)))
 	}
 }
 

@@ -2,16 +2,19 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"tripod.dev/tripod/failover"
 	"tripod.dev/tripod/failover/evidence"
@@ -28,7 +31,7 @@ type anArchive struct {
 
 func newAnArchive(t *testing.T) *anArchive {
 	a := &anArchive{t: t, Client: fake.NewClientBuilder().WithScheme(Scheme()).WithStatusSubresource(&v1alpha1.RecoveryRun{}).Build()}
-	a.archive = &archive{client: a.Client, clock: func() time.Duration { return a.now }, log: slog.New(slog.NewTextHandler(t.Output(), nil)), wrote: func(*v1alpha1.RecoveryRun) {}}
+	a.archive = &archive{client: a.Client, clock: func() time.Duration { return a.now }, log: slog.New(slog.NewTextHandler(t.Output(), nil)), wrote: func(*v1alpha1.RecoveryRun) {}, stuck: newMetrics().unarchived}
 	a.reset()
 	return a
 }
@@ -251,5 +254,45 @@ func TestTheArchiveRestsAfterARound(t *testing.T) {
 	cancel()
 	if a.round(ended, round); a.busy {
 		t.Error("a round of a term that is over changed the next one's")
+	}
+}
+
+// What the archive writes is in the way of what it is about, so it waits for that, unless a
+// journal becomes too large; and it does not wait for runs that wait for people.
+func TestTheArchiveWaitsForRunsThatAreUnderWay(t *testing.T) {
+	a := newAnArchive(t)
+	run := func(phase v1alpha1.RunPhase, evidence int) *v1alpha1.RecoveryRun {
+		return &v1alpha1.RecoveryRun{Status: v1alpha1.RecoveryRunStatus{Phase: phase, Evidence: v1alpha1.EvidenceHead{Recent: strings.Repeat("e", evidence)}}}
+	}
+	runs := []*v1alpha1.RecoveryRun{run(v1alpha1.RunCompleted, 1), run(v1alpha1.RunCompleted, 1), run(v1alpha1.RunWaves, archiveBeyond+1)}
+	for range 2 * fewAccounts {
+		runs = append(runs, run(v1alpha1.RunPaused, 1))
+	}
+	if n := len(a.due(runs)); n != 3 {
+		t.Errorf("%d runs are archived beside a few under way, want 3", n)
+	}
+	a.reset()
+	for range fewAccounts {
+		runs = append(runs, run(v1alpha1.RunPromoting, 1))
+	}
+	if n := len(a.due(runs)); n != 1 {
+		t.Errorf("%d runs are archived beside many under way, want the one that has grown", n)
+	}
+}
+
+// Evidence that cannot be moved is safe where it is, until that is full: somebody must know.
+func TestEvidenceThatCannotBeArchivedIsCounted(t *testing.T) {
+	a := newAnArchive(t)
+	a.run("first", v1alpha1.RunCompleted, 1)
+	works := a.client
+	a.client = interceptor.NewClient(a.Client.(client.WithWatch), interceptor.Funcs{Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error {
+		return errors.New("no")
+	}})
+	if a.play(); testutil.ToFloat64(a.stuck) != 1 {
+		t.Errorf("%v runs are stuck, want 1", testutil.ToFloat64(a.stuck))
+	}
+	a.client, a.now = works, a.now+archiveRetry
+	if a.play(); testutil.ToFloat64(a.stuck) != 0 || a.journal() != "" {
+		t.Errorf("%v runs are stuck, want none: it was archived", testutil.ToFloat64(a.stuck))
 	}
 }

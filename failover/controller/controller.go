@@ -103,7 +103,7 @@ func newController(cfg Config, cl client.Client, cached client.Reader) *Controll
 	c.prober = &prober{hooks: c.hooks, client: cl}
 	c.recorder = recorder{member: cfg.Member, signer: cfg.Signer}
 	c.recorder.reset()
-	c.archive = &archive{client: cl, clock: c.uptime, log: c.log, wrote: func(r *v1alpha1.RecoveryRun) { c.objects.remember(r, false) }}
+	c.archive = &archive{client: cl, clock: c.uptime, log: c.log, stuck: c.metrics.unarchived, wrote: func(r *v1alpha1.RecoveryRun) { c.objects.remember(r, false) }}
 	return c
 }
 

@@ -14,6 +14,7 @@ type metrics struct {
 	breaker      prometheus.Gauge
 	losses       *prometheus.GaugeVec
 	failedWrites prometheus.Counter
+	unarchived   prometheus.Gauge
 	ready        *prometheus.GaugeVec
 	preflight    *prometheus.GaugeVec
 	// planReady and planPreflight are those of plans.
@@ -37,6 +38,8 @@ func newMetrics() *metrics {
 			Help: "Clusters of a center that are lost, or were within the last minute: a loss in another center now opens the breaker. Told by the leader."}, []string{"center"}),
 		failedWrites: prometheus.NewCounter(prometheus.CounterOpts{Name: "tripod_failover_failed_writes_total",
 			Help: "Writes of the engine that failed other than by a conflict."}),
+		unarchived: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tripod_failover_evidence_not_archived",
+			Help: "Runs whose evidence could not be moved from their journal to its ConfigMap. Told by the leader."}),
 		ready: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tripod_application_ready",
 			Help: "1 while a recovery of the application would succeed now without a person. Told by the leader."}, []string{"namespace", "application"}),
 		preflight: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tripod_preflight_result",
@@ -49,7 +52,7 @@ func newMetrics() *metrics {
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.turns, m.directives, m.phases, m.classes, m.breaker, m.losses, m.failedWrites, m.ready, m.preflight, m.planReady, m.planPreflight}
+	return []prometheus.Collector{m.turns, m.directives, m.phases, m.classes, m.breaker, m.losses, m.failedWrites, m.unarchived, m.ready, m.preflight, m.planReady, m.planPreflight}
 }
 
 // begin forgets what was told of the fleet: a follower says nothing about it.
