@@ -56,6 +56,10 @@ type Snapshot struct {
 	Fleet  Fleet
 	// Previous is the Detection of the turn before.
 	Previous Detection
+	// Brief leaves out what may wait a moment and is most of the work in a large fleet: to
+	// keep datasets that no run moves as they are declared, and the assessment of
+	// applications and plans. What is left out is wanted in the next turn that is not brief.
+	Brief bool
 
 	Applications []*v1alpha1.Application
 	Datasets     []*v1alpha1.Dataset

@@ -27,12 +27,9 @@ func Turn(s *Snapshot) Effects {
 		}
 		t.application(app, services)
 	}
-	t.assessPlans()
 	t.orphans()
-	for _, d := range s.Datasets {
-		if !t.moved[key(d)] {
-			t.protect(d)
-		}
+	if !s.Brief {
+		t.care()
 	}
 	for _, g := range s.Services {
 		if !routed[key(g)] {
@@ -40,6 +37,16 @@ func Turn(s *Snapshot) Effects {
 		}
 	}
 	return t.out
+}
+
+// care is what may wait in a brief turn, beside the assessment of applications.
+func (t *turn) care() {
+	t.assessPlans()
+	for _, d := range t.Datasets {
+		if !t.moved[key(d)] {
+			t.protect(d)
+		}
+	}
 }
 
 type turn struct {
@@ -73,6 +80,9 @@ func (t *turn) application(app *v1alpha1.Application, services []*v1alpha1.Globa
 	}
 	if drill := t.activeDrill(app); drill != nil {
 		t.advance(State{Run: drill, App: app, Datasets: datasets})
+	}
+	if t.Brief {
+		return
 	}
 	next := app.DeepCopy()
 	Assess(t.Snapshot, t.out.Detection, next, datasets, services, run, blocked)

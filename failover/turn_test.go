@@ -61,6 +61,33 @@ func TestTheLossOfOneCenterIsAutomatic(t *testing.T) {
 	}
 }
 
+// In a large fleet most turns leave out what may wait; a loss never waits.
+func TestABriefTurnLeavesOutWhatMayWait(t *testing.T) {
+	w := newWorld(t)
+	w.s.Brief = true
+	if e := w.turn(); len(e.Commands)+len(e.Datasets)+len(e.Applications) != 0 {
+		t.Fatalf("a dataset that no run moves is changed, or an application assessed: %+v", e)
+	}
+	w.s.Brief = false
+	w.steady()
+	w.s.Brief = true
+	w.lose("north-1")
+	w.turns(4)
+	if run, st := w.run(), w.db().Status; run.Status.Phase != v1alpha1.RunCompleted || st.Primary != "north-2" || st.Phase != v1alpha1.DatasetSteady {
+		t.Fatalf("run is %s (%s: %s), %s is %s at %s", run.Status.Phase, run.Status.Reason, run.Status.Message, ledger, st.Phase, st.Primary)
+	}
+	if diff := cmp.Diff([]string{"10.210.0.12"}, w.name().Status.Answers); diff != "" {
+		t.Errorf("answers: %s", diff)
+	}
+	if w.app().Status.LastRun != nil {
+		t.Error("the application was assessed")
+	}
+	w.s.Brief = false
+	if w.turn(); w.app().Status.LastRun == nil {
+		t.Error("the application was not assessed in the turn after")
+	}
+}
+
 // The hub's member of the third center is down when the primary falls silent: two
 // centers cannot confirm the loss, nothing moves, and the application says why. When
 // the member is back, it moves.

@@ -3,9 +3,9 @@ package controller
 import (
 	"context"
 	"errors"
-	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -14,13 +14,6 @@ import (
 	"tripod.dev/tripod/failover"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 )
-
-// writesAtOnce bounds the parallel writes of one turn. Writes that wait for the log are
-// synced together, so on a slow disk twice as many take hardly longer; on a fast one the
-// processors are what they wait for, and the goroutines of Raft queue behind all that can
-// run: a write takes a few milliseconds of a processor, and a leader whose heartbeats
-// queue for half a second is none any more.
-var writesAtOnce = min(32*runtime.GOMAXPROCS(0), 128)
 
 // commit writes what a turn wants, all objects in parallel: see the package
 // comment of failover for why their order does not matter. Of the accounts it writes
@@ -31,9 +24,13 @@ func (c *Controller) commit(ctx context.Context, e failover.Effects, accounts []
 	var mu sync.Mutex
 	var journalled []*v1alpha1.RecoveryRun
 	var g errgroup.Group
-	g.SetLimit(writesAtOnce)
+	g.SetLimit(c.width.at)
+	writes := 0
 	write := func(obj client.Object, f func(context.Context) error, created bool) {
+		writes++
 		g.Go(func() error {
+			begun := time.Now()
+			defer func() { c.width.took(time.Since(begun)) }()
 			if c.write(ctx, obj, f, created) {
 				changed.Store(true)
 			}
@@ -70,6 +67,7 @@ func (c *Controller) commit(ctx context.Context, e failover.Effects, accounts []
 		write(a, c.status(a), false)
 	}
 	_ = g.Wait() // the functions return nil: every failure is dealt with where it happens
+	c.width.adapt(writes)
 	for _, r := range journalled {
 		c.recorder.committed(r.Name)
 		c.log.Info("run journalled", "run", r.Name, "phase", string(r.Status.Phase), "reason", r.Status.Reason)

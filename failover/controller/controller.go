@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -42,6 +43,7 @@ type Controller struct {
 	archive   *archive
 	readiness *readiness
 	accounts  accounts
+	width     *width
 	announced map[string]v1alpha1.RunPhase // the phase of each run that people were last told of
 	events    chan struct{}                // a place for each event that is written
 	hooks     *hook.Runner
@@ -54,6 +56,9 @@ type Controller struct {
 	// next is when the next turn comes, on uptime's clock, if nothing wakes the engine
 	// before: a tick later, or when a lease ends, because a failover waits for that.
 	next time.Duration
+	// rested is when the engine may turn again, careful when a turn is not brief again;
+	// ends is when the next lease does, which waits for neither.
+	rested, careful, ends time.Duration
 	// since and afterOutage describe the term: see failover.Fleet.
 	since       time.Duration
 	afterOutage *bool
@@ -95,7 +100,7 @@ func New(cfg Config) (*Controller, error) {
 
 func newController(cfg Config, cl client.Client, cached client.Reader) *Controller {
 	cfg.defaults()
-	c := &Controller{cfg: cfg, log: cfg.Log, client: cl, objects: newObjects(cached, cl), started: time.Now(), announced: map[string]v1alpha1.RunPhase{},
+	c := &Controller{cfg: cfg, log: cfg.Log, client: cl, objects: newObjects(cached, cl), started: time.Now(), width: newWidth(), announced: map[string]v1alpha1.RunPhase{},
 		woken: make(chan struct{}, 1), events: make(chan struct{}, eventsAtOnce), metrics: newMetrics()}
 	c.sender = newSender(cfg.Directives, c.uptime, c.Wake, c.metrics)
 	c.readiness = &readiness{metrics: c.metrics, announce: c.tellOf, known: map[types.NamespacedName]told{}, plans: map[string]string{}}
@@ -170,11 +175,19 @@ func (c *Controller) Run(ctx context.Context) error {
 	defer c.metrics.begin()
 	c.detection, c.since, c.afterOutage = failover.Detection{}, c.uptime(), nil
 	c.accounts = accounts{}
+	c.rested, c.careful, c.ends = 0, 0, 0
 	if err := c.prepare(ctx); err != nil {
 		return err
 	}
 	for {
-		c.next = c.uptime() + c.cfg.Tick
+		if rest := min(c.rested, c.ends) - c.uptime(); rest > 0 {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(rest):
+			}
+		}
+		c.next, c.ends = c.uptime()+c.cfg.Tick, math.MaxInt64
 		again, err := c.turn(ctx)
 		if err != nil && ctx.Err() == nil {
 			c.log.Error("engine turn failed", "error", err)
@@ -234,6 +247,7 @@ func (c *Controller) turn(ctx context.Context) (again bool, err error) {
 	}
 	e := failover.Turn(s)
 	c.metrics.turns.Observe(time.Since(begin).Seconds())
+	c.pace(s.Brief, time.Since(begin))
 	c.report(e)
 	c.metrics.lost(s.Fleet.Clusters, e.Detection.Losses)
 	accounts := c.accounts.choose(e, c.uptime())
@@ -254,6 +268,25 @@ func (c *Controller) turn(ctx context.Context) (again bool, err error) {
 	again = c.commit(ctx, e, accounts)
 	c.accounts.written(c.uptime())
 	return again, nil
+}
+
+// A turn over a thousand applications takes tens of milliseconds of a processor, and in
+// a large fleet something wakes the engine all the time. So a turn may take one part in
+// turnShare of the time, and one that looks at everything one part in careShare; what
+// neither may exceed is how late the engine is for that. In a small fleet these are
+// fractions of a millisecond.
+const (
+	turnShare, turnLate = 4, 250 * time.Millisecond
+	careShare, careLate = 16, time.Second
+)
+
+// pace notes when the next turn may come after one that took so long to think through.
+func (c *Controller) pace(brief bool, took time.Duration) {
+	began := c.uptime() - took
+	c.rested = began + min(turnShare*took, turnLate)
+	if !brief {
+		c.careful = began + min(careShare*took, careLate)
+	}
 }
 
 // report tells people and metrics what changed in the fleet's classification.

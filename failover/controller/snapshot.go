@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -17,7 +18,7 @@ import (
 
 // snapshot gathers everything that one turn is decided from.
 func (c *Controller) snapshot(ctx context.Context) (*failover.Snapshot, error) {
-	s := &failover.Snapshot{Config: c.cfg.Engine, Now: time.Now(), Uptime: c.uptime(), Previous: c.detection,
+	s := &failover.Snapshot{Config: c.cfg.Engine, Now: time.Now(), Uptime: c.uptime(), Previous: c.detection, Brief: c.uptime() < c.careful,
 		Fence: c.fence, Results: c.sender.results()}
 	var clusters []*v1alpha1.Cluster
 	var err error
@@ -82,7 +83,7 @@ func pointers[T any](items *[]T) func() []*T {
 
 func byName[T client.Object](objects []T) {
 	slices.SortFunc(objects, func(a, b T) int {
-		return strings.Compare(a.GetNamespace()+"/"+a.GetName(), b.GetNamespace()+"/"+b.GetName())
+		return cmp.Or(strings.Compare(a.GetNamespace(), b.GetNamespace()), strings.Compare(a.GetName(), b.GetName()))
 	})
 }
 
@@ -98,7 +99,7 @@ func (c *Controller) fleet(clusters []*v1alpha1.Cluster, now time.Time) failover
 		}
 		over, silent := c.cfg.Leases.Fence(cl.Name, 0)
 		if left := c.cfg.Leases.FenceIn(cl.Name, 0); left > 0 {
-			c.next = min(c.next, c.uptime()+left)
+			c.ends = min(c.ends, c.uptime()+left)
 		}
 		youngest = min(youngest, silent)
 		sight := c.cfg.Vantages.Sight(cl.Name)
@@ -107,6 +108,7 @@ func (c *Controller) fleet(clusters []*v1alpha1.Cluster, now time.Time) failover
 		f.Sightings[cl.Name] = failover.Sighting{LeaseOver: over, Silent: silent, Lapsed: c.cfg.Leases.Lapsed(cl.Name),
 			HeardBy: sight.HeardBy, Unobservable: sight.Unobservable, Stable: sight.Stable}
 	}
+	c.next = min(c.next, c.ends)
 	f.AfterOutage = c.outage(youngest)
 	return f
 }

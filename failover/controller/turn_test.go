@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"testing"
+	"time"
 )
 
 // BenchmarkATurnOverAHealthyFleet is what a leader does each tick while nothing
@@ -25,11 +26,16 @@ func BenchmarkATurnOverAHealthyFleet(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := c.turn(ctx); err != nil {
-			b.Fatal(err)
-		}
+	for kind, careful := range map[string]time.Duration{"whole": 0, "brief": time.Hour} {
+		b.Run(kind, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				c.careful = careful
+				if _, err := c.turn(ctx); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 	c.sender.running.Wait()
 }

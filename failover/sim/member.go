@@ -53,6 +53,7 @@ type leading struct {
 	trails    [maxLanes]*trail.Book
 	detection failover.Detection
 	busy      bool
+	careful   time.Duration // no turn before is a whole one
 	results   map[string]failover.Result
 	inWork    map[string]bool
 	lastSent  map[string]time.Duration
@@ -258,6 +259,7 @@ func (m *member) fence(cluster string, revision int64) (bool, time.Duration) {
 
 func (m *member) snapshot() *failover.Snapshot {
 	s := &failover.Snapshot{Config: m.w.engine, Now: epochZero.Add(m.w.now), Uptime: m.now(), Previous: m.detection, Fence: m.fence,
+		Brief:     m.brief(),
 		Approvals: m.state.approvals,
 		Observed:  map[failover.Copy]failover.Observed{}, Results: m.results}
 	for _, u := range m.state.units {
@@ -287,6 +289,15 @@ func (m *member) snapshot() *failover.Snapshot {
 	m.w.opt.Bug.blindToPledges(s)
 	m.w.opt.Bug.blindToPlans(s)
 	return s
+}
+
+// brief is as the production shell decides it, with any time that a turn may take.
+func (m *member) brief() bool {
+	if !m.w.large || m.now() < m.careful {
+		return m.w.large
+	}
+	m.careful = m.now() + time.Duration(m.w.sixth.Int64N(int64(time.Second/2)))
+	return false
 }
 
 func (m *member) fleet() failover.Fleet {

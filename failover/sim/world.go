@@ -104,6 +104,8 @@ type world struct {
 	third  *rand.Rand // of failbacks and flaps
 	fourth *rand.Rand // of plans
 	fifth  *rand.Rand // of people who do not wait for a target
+	sixth  *rand.Rand // of large fleets
+	large  bool       // turns are brief for up to half a second after one that was not
 	until  time.Duration
 	now    time.Duration
 	events queue
@@ -217,7 +219,8 @@ func Run(opt Options) Result {
 
 func newWorld(opt Options) *world {
 	w := &world{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0x7269706f64)), second: rand.New(rand.NewPCG(opt.Seed, 0x7377697463)),
-		third: rand.New(rand.NewPCG(opt.Seed, 0x686f6d65)), fourth: rand.New(rand.NewPCG(opt.Seed, 0x706c616e)), fifth: rand.New(rand.NewPCG(opt.Seed, 0x696e7374)), until: end, lease: lease.LAN(), leader: -1}
+		third: rand.New(rand.NewPCG(opt.Seed, 0x686f6d65)), fourth: rand.New(rand.NewPCG(opt.Seed, 0x706c616e)), fifth: rand.New(rand.NewPCG(opt.Seed, 0x696e7374)),
+		sixth: rand.New(rand.NewPCG(opt.Seed, 0x6c61726765)), until: end, lease: lease.LAN(), leader: -1}
 	w.engine = failover.DefaultConfig(w.lease.Tick, w.lease.TTL)
 	w.engine.Directive = 10 * time.Second
 	w.engine.Pledges = opt.Pledges
@@ -226,6 +229,7 @@ func newWorld(opt Options) *world {
 		w.engine.BreakerWindow = time.Nanosecond
 	}
 	w.result.Seed = opt.Seed
+	w.large = w.sixth.Float64() < 0.5
 	w.plans, w.far = newPlanCheck(w), newFar()
 	for i := range opt.lanes() {
 		w.lanes = append(w.lanes, newLane(w, i))
