@@ -45,6 +45,14 @@ type Driver interface { //nolint:interfacebloat // the contract of a package of 
 	SetSyncSet(ctx context.Context, c Call) (Observation, error)
 }
 
+// ManyObserver is a Driver that observes many datasets at a smaller price than one after
+// the other.
+type ManyObserver interface {
+	// ObserveMany returns an observation for each dataset, in their order; nil for one
+	// that is to be observed by itself.
+	ObserveMany(ctx context.Context, datasets []Dataset) []*Observation
+}
+
 // Identity says what a driver can do.
 type Identity struct {
 	Name    string

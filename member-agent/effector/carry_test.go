@@ -25,6 +25,7 @@ import (
 type counting struct {
 	mu    sync.Mutex
 	calls []string
+	looks sync.Map      // how often each dataset was observed, by name: *atomic.Int64
 	slow  chan struct{} // Resync waits for it
 	held  atomic.Int64  // position of the replica
 	state atomic.Value  // of the replica, a driver.State; Streaming if it has none
@@ -42,7 +43,12 @@ func (c *counting) said() string {
 	return strings.Join(c.calls, "; ")
 }
 func (c *counting) Identity() driver.Identity { return driver.Identity{Name: "counting"} }
-func (c *counting) Observe(context.Context, driver.Dataset) driver.Observation {
+func (c *counting) looked(name string) *atomic.Int64 {
+	n, _ := c.looks.LoadOrStore(name, &atomic.Int64{})
+	return n.(*atomic.Int64)
+}
+func (c *counting) Observe(_ context.Context, d driver.Dataset) driver.Observation {
+	c.looked(d.Name).Add(1)
 	state, ok := c.state.Load().(driver.State)
 	if !ok {
 		state = driver.StateStreaming
@@ -87,12 +93,21 @@ type agent struct {
 
 func newAgent(t *testing.T) *agent {
 	t.Helper()
-	a := &agent{driver: &counting{}, ca: newHub(t)}
+	counting := &counting{}
+	a := newAgentOf(t, counting)
+	a.driver = counting
+	return a
+}
+
+// newAgentOf has a tick that never comes.
+func newAgentOf(t *testing.T, d driver.Driver) *agent {
+	t.Helper()
+	a := &agent{ca: newHub(t)}
 	a.active.Store(true)
 	var err error
 	a.Effector, err = effector.New(effector.Config{Cluster: "north-1", Replica: "agent-0", Listen: "127.0.0.1:0",
 		Identity: a.ca.agent(t, "north-1"), Certificates: a.ca, Secrets: &secrets{data: map[string]map[string][]byte{}, dir: t.TempDir()},
-		Active: a.active.Load, Tick: time.Hour, Drivers: map[string]driver.Driver{"counting": a.driver}})
+		Active: a.active.Load, Tick: time.Hour, Drivers: map[string]driver.Driver{"counting": d}})
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

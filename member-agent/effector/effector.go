@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/protobuf/proto"
 
 	"tripod.dev/tripod/failover/driver"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
@@ -163,25 +164,38 @@ func (e *Effector) Recall(g *agentv1.Grant) {
 	e.cfg.Pledges.Granted(g, time.Duration(g.GetTtlMillis())*time.Millisecond-e.cfg.Tick)
 }
 
-// rounds observes and reconciles every dataset each tick. A dataset that takes
-// long holds up no other.
+// rounds observes and reconciles every dataset each tick, and at once those whose role
+// a new grant has changed. A dataset that takes long holds up no other.
 func (e *Effector) rounds(ctx context.Context) {
 	var work sync.WaitGroup
 	defer work.Wait()
 	tick := time.NewTicker(e.cfg.Tick)
 	defer tick.Stop()
+	// alive: this replica acted on a lease that ran. Else any grant may change every copy.
+	whole, alive := true, false
+	seen := map[key]*agentv1.RoleGrant{}
+	many := newTogether(e, &work)
 	for {
-		changed := e.grants.changes()
-		if e.cfg.Active() {
-			for _, role := range e.grants.roles() {
-				s := e.site(keyOf(role.GetDataset()))
-				s.once(&s.observing, &work, func() { e.observe(ctx, s, role) })
-				s.once(&s.reconciling, &work, func() { reconciler{e}.reconcile(ctx, s, role) })
+		changed, active, all := e.grants.changes(), e.cfg.Active(), whole || !alive
+		for _, role := range e.grants.roles() {
+			k := keyOf(role.GetDataset())
+			if !active || !all && proto.Equal(seen[k], role) {
+				continue
 			}
+			seen[k] = role
+			s := e.site(k)
+			if !all || !many.add(role) {
+				s.once(&s.observing, &work, func() { e.observe(ctx, s, role) })
+			}
+			s.once(&s.reconciling, &work, func() { reconciler{e}.reconcile(ctx, s, role) })
 		}
+		many.observe(ctx)
+		alive = active && e.grants.alive(time.Now())
 		select {
 		case <-tick.C:
+			whole = true
 		case <-changed:
+			whole = false
 		case <-ctx.Done():
 			return
 		}

@@ -35,10 +35,8 @@ func (e *Effector) proof(k key, ask *agentv1.ProofRequest, now time.Time) *agent
 func (s *grants) primary(k key) (role *agentv1.RoleGrant, grant *agentv1.Grant, recalled bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, role := range s.latest.GetRoles() {
-		if keyOf(role.GetDataset()) == k && role.GetRole() == agentv1.Role_ROLE_PRIMARY {
-			return role, s.latest, s.recalled
-		}
+	if role := s.byKey[k]; role.GetRole() == agentv1.Role_ROLE_PRIMARY {
+		return role, s.latest, s.recalled
 	}
 	return nil, nil, false
 }

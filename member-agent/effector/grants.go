@@ -17,6 +17,7 @@ const promotionGrace = 10 * time.Second
 type grants struct {
 	mu        sync.Mutex
 	latest    *agentv1.Grant
+	byKey     map[key]*agentv1.RoleGrant // of latest
 	deadline  time.Time
 	recalled  bool // latest is of an earlier life of the agent
 	promotion map[key]promotion
@@ -48,6 +49,10 @@ func (s *grants) take(g *agentv1.Grant, deadline time.Time) bool {
 		}
 	}
 	s.latest, s.deadline, s.recalled = g, deadline, false
+	s.byKey = make(map[key]*agentv1.RoleGrant, len(g.GetRoles()))
+	for _, role := range g.GetRoles() {
+		s.byKey[keyOf(role.GetDataset())] = role
+	}
 	s.notifyLocked()
 	return true
 }
@@ -62,6 +67,13 @@ func (s *grants) changes() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.changed
+}
+
+// alive reports whether the lease of the latest grant runs at now.
+func (s *grants) alive(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return now.Before(s.deadline)
 }
 
 // roles returns the roles last granted, also after the lease has ended: what
@@ -96,15 +108,11 @@ func (s *grants) proof(k key, now time.Time) *agentv1.Proof {
 		return nil
 	}
 	p := &agentv1.Proof{RemainingMillis: remaining.Milliseconds(), Incarnation: s.latest.GetIncarnation(), Revision: s.latest.GetRevision()}
-	for _, role := range s.latest.GetRoles() {
-		if keyOf(role.GetDataset()) != k {
-			continue
-		}
-		p.Role = role
-		if next, ok := s.promotion[k]; ok && now.Before(next.until) && next.role.GetEpoch() == role.GetEpoch() && role.GetRole() == agentv1.Role_ROLE_REPLICA {
-			p.Role = proto.CloneOf(next.role)
-			p.Role.Role = agentv1.Role_ROLE_PRIMARY
-		}
+	role := s.byKey[k]
+	p.Role = role
+	if next, ok := s.promotion[k]; ok && now.Before(next.until) && next.role.GetEpoch() == role.GetEpoch() && role.GetRole() == agentv1.Role_ROLE_REPLICA {
+		p.Role = proto.CloneOf(next.role)
+		p.Role.Role = agentv1.Role_ROLE_PRIMARY
 	}
 	return p
 }

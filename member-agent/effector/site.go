@@ -176,10 +176,17 @@ func (e *Effector) observe(ctx context.Context, s *site, role *agentv1.RoleGrant
 }
 
 func (e *Effector) keep(s *site, o driver.Observation) *agentv1.DatasetObservation {
+	return s.keep(o, time.Now())
+}
+
+// keep takes an observation of that time, unless a later one is known.
+func (s *site) keep(o driver.Observation, at time.Time) *agentv1.DatasetObservation {
 	seen := observed(s.key, o)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.latest, s.at = seen, time.Now()
+	if !at.Before(s.at) {
+		s.latest, s.at = seen, at
+	}
 	return seen
 }
 

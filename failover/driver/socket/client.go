@@ -14,9 +14,11 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 
 	"tripod.dev/tripod/failover/driver"
 	driverv1 "tripod.dev/tripod/proto/driver/v1"
@@ -35,13 +37,19 @@ type Client struct {
 	conn  *grpc.ClientConn
 	calls driverv1.DriverClient
 	dials atomic.Int64 // connections made
+	// plain is the connection on which the driver has said that it observes datasets one
+	// by one only; 0 if none.
+	plain atomic.Int64
 
 	mu       sync.Mutex
 	checked  int64 // the connection on which the driver has said who it is
 	identity driver.Identity
 }
 
-var _ driver.Driver = (*Client)(nil)
+var (
+	_ driver.Driver       = (*Client)(nil)
+	_ driver.ManyObserver = (*Client)(nil)
+)
 
 // New returns the driver that listens at path and calls itself name. It connects
 // to nothing yet.
@@ -133,7 +141,46 @@ func (c *Client) Observe(ctx context.Context, d driver.Dataset) driver.Observati
 			return unfenced(fromObservation(o))
 		}
 	}
+	return unknown(err)
+}
+
+func unknown(err error) driver.Observation {
 	return driver.Observation{Role: driver.RoleNone, State: driver.StateUnknown, Message: err.Error()}
+}
+
+// ObserveMany implements driver.ManyObserver.
+func (c *Client) ObserveMany(ctx context.Context, datasets []driver.Dataset) []*driver.Observation {
+	all := make([]*driver.Observation, len(datasets))
+	request := &driverv1.ObserveManyRequest{}
+	for _, d := range datasets {
+		request.Datasets = append(request.Datasets, toDataset(d))
+	}
+	connection := c.dials.Load()
+	if connection != 0 && connection == c.plain.Load() {
+		return all
+	}
+	err := c.Check(ctx)
+	var response *driverv1.ObserveManyResponse
+	if err == nil {
+		connection = c.dials.Load()
+		response, err = c.calls.ObserveMany(ctx, request)
+		if status.Code(err) == codes.Unimplemented {
+			c.plain.Store(connection)
+			return all
+		}
+		err = fromStatus(c.name, err)
+	}
+	for i := range all {
+		switch {
+		case err != nil:
+			o := unknown(err)
+			all[i] = &o
+		case i < len(response.GetObserved()) && response.GetObserved()[i].GetObservation() != nil:
+			o := unfenced(fromObservation(response.GetObserved()[i].GetObservation()))
+			all[i] = &o
+		}
+	}
+	return all
 }
 
 type method func(context.Context, *driverv1.Call, ...grpc.CallOption) (*driverv1.Observation, error)

@@ -3,8 +3,10 @@ package socket
 import (
 	"context"
 	"errors"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 
 	"tripod.dev/tripod/failover/driver"
 	driverv1 "tripod.dev/tripod/proto/driver/v1"
@@ -31,6 +33,36 @@ func (s *service) Identity(context.Context, *driverv1.IdentityRequest) (*driverv
 // Observe implements driverv1.DriverServer.
 func (s *service) Observe(ctx context.Context, r *driverv1.ObserveRequest) (*driverv1.Observation, error) {
 	return toObservation(s.driver.Observe(ctx, fromDataset(r.GetDataset()))), nil
+}
+
+// manyWait is how long a copy that takes long to observe holds up the others.
+const manyWait = 200 * time.Millisecond
+
+// ObserveMany implements driverv1.DriverServer. What it leaves out ends with its context.
+func (s *service) ObserveMany(ctx context.Context, r *driverv1.ObserveManyRequest) (*driverv1.ObserveManyResponse, error) {
+	type answer struct {
+		at          int
+		observation *driverv1.Observation
+	}
+	answers := make(chan answer, len(r.GetDatasets()))
+	response := &driverv1.ObserveManyResponse{}
+	for i, d := range r.GetDatasets() {
+		response.Observed = append(response.Observed, &driverv1.ObserveManyResponse_Observed{})
+		go func() { answers <- answer{i, toObservation(s.driver.Observe(ctx, fromDataset(d)))} }()
+	}
+	late := time.NewTimer(manyWait)
+	defer late.Stop()
+	for range r.GetDatasets() {
+		select {
+		case a := <-answers:
+			response.Observed[a.at].Observation = a.observation
+		case <-late.C:
+			return response, nil
+		case <-ctx.Done():
+			return nil, status.FromContextError(ctx.Err()).Err()
+		}
+	}
+	return response, nil
 }
 
 // Promote implements driverv1.DriverServer.

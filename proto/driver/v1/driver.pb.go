@@ -305,6 +305,95 @@ func (x *ObserveRequest) GetDataset() *Dataset {
 	return nil
 }
 
+type ObserveManyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Datasets      []*Dataset             `protobuf:"bytes,1,rep,name=datasets,proto3" json:"datasets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObserveManyRequest) Reset() {
+	*x = ObserveManyRequest{}
+	mi := &file_driver_v1_driver_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObserveManyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObserveManyRequest) ProtoMessage() {}
+
+func (x *ObserveManyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_driver_v1_driver_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObserveManyRequest.ProtoReflect.Descriptor instead.
+func (*ObserveManyRequest) Descriptor() ([]byte, []int) {
+	return file_driver_v1_driver_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ObserveManyRequest) GetDatasets() []*Dataset {
+	if x != nil {
+		return x.Datasets
+	}
+	return nil
+}
+
+// ObserveManyResponse has an entry for each dataset, in the order of the request.
+type ObserveManyResponse struct {
+	state         protoimpl.MessageState          `protogen:"open.v1"`
+	Observed      []*ObserveManyResponse_Observed `protobuf:"bytes,1,rep,name=observed,proto3" json:"observed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObserveManyResponse) Reset() {
+	*x = ObserveManyResponse{}
+	mi := &file_driver_v1_driver_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObserveManyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObserveManyResponse) ProtoMessage() {}
+
+func (x *ObserveManyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_driver_v1_driver_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObserveManyResponse.ProtoReflect.Descriptor instead.
+func (*ObserveManyResponse) Descriptor() ([]byte, []int) {
+	return file_driver_v1_driver_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ObserveManyResponse) GetObserved() []*ObserveManyResponse_Observed {
+	if x != nil {
+		return x.Observed
+	}
+	return nil
+}
+
 // Call is a committed decision as the agent hands it on.
 type Call struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -325,7 +414,7 @@ type Call struct {
 
 func (x *Call) Reset() {
 	*x = Call{}
-	mi := &file_driver_v1_driver_proto_msgTypes[4]
+	mi := &file_driver_v1_driver_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -337,7 +426,7 @@ func (x *Call) String() string {
 func (*Call) ProtoMessage() {}
 
 func (x *Call) ProtoReflect() protoreflect.Message {
-	mi := &file_driver_v1_driver_proto_msgTypes[4]
+	mi := &file_driver_v1_driver_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -350,7 +439,7 @@ func (x *Call) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Call.ProtoReflect.Descriptor instead.
 func (*Call) Descriptor() ([]byte, []int) {
-	return file_driver_v1_driver_proto_rawDescGZIP(), []int{4}
+	return file_driver_v1_driver_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Call) GetIncarnation() uint64 {
@@ -421,7 +510,7 @@ type ResyncRequest struct {
 
 func (x *ResyncRequest) Reset() {
 	*x = ResyncRequest{}
-	mi := &file_driver_v1_driver_proto_msgTypes[5]
+	mi := &file_driver_v1_driver_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -433,7 +522,7 @@ func (x *ResyncRequest) String() string {
 func (*ResyncRequest) ProtoMessage() {}
 
 func (x *ResyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_driver_v1_driver_proto_msgTypes[5]
+	mi := &file_driver_v1_driver_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -446,7 +535,7 @@ func (x *ResyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncRequest.ProtoReflect.Descriptor instead.
 func (*ResyncRequest) Descriptor() ([]byte, []int) {
-	return file_driver_v1_driver_proto_rawDescGZIP(), []int{5}
+	return file_driver_v1_driver_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ResyncRequest) GetCall() *Call {
@@ -478,7 +567,7 @@ type ResyncResponse struct {
 
 func (x *ResyncResponse) Reset() {
 	*x = ResyncResponse{}
-	mi := &file_driver_v1_driver_proto_msgTypes[6]
+	mi := &file_driver_v1_driver_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -490,7 +579,7 @@ func (x *ResyncResponse) String() string {
 func (*ResyncResponse) ProtoMessage() {}
 
 func (x *ResyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_driver_v1_driver_proto_msgTypes[6]
+	mi := &file_driver_v1_driver_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -503,7 +592,7 @@ func (x *ResyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncResponse.ProtoReflect.Descriptor instead.
 func (*ResyncResponse) Descriptor() ([]byte, []int) {
-	return file_driver_v1_driver_proto_rawDescGZIP(), []int{6}
+	return file_driver_v1_driver_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ResyncResponse) GetObservation() *Observation {
@@ -547,7 +636,7 @@ type Divergence struct {
 
 func (x *Divergence) Reset() {
 	*x = Divergence{}
-	mi := &file_driver_v1_driver_proto_msgTypes[7]
+	mi := &file_driver_v1_driver_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -559,7 +648,7 @@ func (x *Divergence) String() string {
 func (*Divergence) ProtoMessage() {}
 
 func (x *Divergence) ProtoReflect() protoreflect.Message {
-	mi := &file_driver_v1_driver_proto_msgTypes[7]
+	mi := &file_driver_v1_driver_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -572,7 +661,7 @@ func (x *Divergence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Divergence.ProtoReflect.Descriptor instead.
 func (*Divergence) Descriptor() ([]byte, []int) {
-	return file_driver_v1_driver_proto_rawDescGZIP(), []int{7}
+	return file_driver_v1_driver_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Divergence) GetMeasured() bool {
@@ -622,7 +711,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_driver_v1_driver_proto_msgTypes[8]
+	mi := &file_driver_v1_driver_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -634,7 +723,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_driver_v1_driver_proto_msgTypes[8]
+	mi := &file_driver_v1_driver_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -647,7 +736,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_driver_v1_driver_proto_rawDescGZIP(), []int{8}
+	return file_driver_v1_driver_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ProbeResponse) GetWritable() bool {
@@ -703,7 +792,7 @@ type Observation struct {
 
 func (x *Observation) Reset() {
 	*x = Observation{}
-	mi := &file_driver_v1_driver_proto_msgTypes[9]
+	mi := &file_driver_v1_driver_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -715,7 +804,7 @@ func (x *Observation) String() string {
 func (*Observation) ProtoMessage() {}
 
 func (x *Observation) ProtoReflect() protoreflect.Message {
-	mi := &file_driver_v1_driver_proto_msgTypes[9]
+	mi := &file_driver_v1_driver_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -728,7 +817,7 @@ func (x *Observation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Observation.ProtoReflect.Descriptor instead.
 func (*Observation) Descriptor() ([]byte, []int) {
-	return file_driver_v1_driver_proto_rawDescGZIP(), []int{9}
+	return file_driver_v1_driver_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Observation) GetRole() Role {
@@ -850,6 +939,52 @@ func (x *Observation) GetCopy() string {
 	return ""
 }
 
+type ObserveManyResponse_Observed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// observation is missing where one copy would have held up the others: it is
+	// asked for by itself.
+	Observation   *Observation `protobuf:"bytes,1,opt,name=observation,proto3" json:"observation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObserveManyResponse_Observed) Reset() {
+	*x = ObserveManyResponse_Observed{}
+	mi := &file_driver_v1_driver_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObserveManyResponse_Observed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObserveManyResponse_Observed) ProtoMessage() {}
+
+func (x *ObserveManyResponse_Observed) ProtoReflect() protoreflect.Message {
+	mi := &file_driver_v1_driver_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObserveManyResponse_Observed.ProtoReflect.Descriptor instead.
+func (*ObserveManyResponse_Observed) Descriptor() ([]byte, []int) {
+	return file_driver_v1_driver_proto_rawDescGZIP(), []int{5, 0}
+}
+
+func (x *ObserveManyResponse_Observed) GetObservation() *Observation {
+	if x != nil {
+		return x.Observation
+	}
+	return nil
+}
+
 var File_driver_v1_driver_proto protoreflect.FileDescriptor
 
 const file_driver_v1_driver_proto_rawDesc = "" +
@@ -873,7 +1008,13 @@ const file_driver_v1_driver_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"E\n" +
 	"\x0eObserveRequest\x123\n" +
-	"\adataset\x18\x01 \x01(\v2\x19.tripod.driver.v1.DatasetR\adataset\"\x8a\x02\n" +
+	"\adataset\x18\x01 \x01(\v2\x19.tripod.driver.v1.DatasetR\adataset\"K\n" +
+	"\x12ObserveManyRequest\x125\n" +
+	"\bdatasets\x18\x01 \x03(\v2\x19.tripod.driver.v1.DatasetR\bdatasets\"\xae\x01\n" +
+	"\x13ObserveManyResponse\x12J\n" +
+	"\bobserved\x18\x01 \x03(\v2..tripod.driver.v1.ObserveManyResponse.ObservedR\bobserved\x1aK\n" +
+	"\bObserved\x12?\n" +
+	"\vobservation\x18\x01 \x01(\v2\x1d.tripod.driver.v1.ObservationR\vobservation\"\x8a\x02\n" +
 	"\x04Call\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x123\n" +
@@ -933,10 +1074,11 @@ const file_driver_v1_driver_proto_rawDesc = "" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tROLE_NONE\x10\x01\x12\x10\n" +
 	"\fROLE_REPLICA\x10\x02\x12\x10\n" +
-	"\fROLE_PRIMARY\x10\x032\xbe\x04\n" +
+	"\fROLE_PRIMARY\x10\x032\x9a\x05\n" +
 	"\x06Driver\x12Q\n" +
 	"\bIdentity\x12!.tripod.driver.v1.IdentityRequest\x1a\".tripod.driver.v1.IdentityResponse\x12J\n" +
-	"\aObserve\x12 .tripod.driver.v1.ObserveRequest\x1a\x1d.tripod.driver.v1.Observation\x12@\n" +
+	"\aObserve\x12 .tripod.driver.v1.ObserveRequest\x1a\x1d.tripod.driver.v1.Observation\x12Z\n" +
+	"\vObserveMany\x12$.tripod.driver.v1.ObserveManyRequest\x1a%.tripod.driver.v1.ObserveManyResponse\x12@\n" +
 	"\aPromote\x12\x16.tripod.driver.v1.Call\x1a\x1d.tripod.driver.v1.Observation\x12?\n" +
 	"\x06Demote\x12\x16.tripod.driver.v1.Call\x1a\x1d.tripod.driver.v1.Observation\x12>\n" +
 	"\x05Fence\x12\x16.tripod.driver.v1.Call\x1a\x1d.tripod.driver.v1.Observation\x12@\n" +
@@ -958,50 +1100,58 @@ func file_driver_v1_driver_proto_rawDescGZIP() []byte {
 }
 
 var file_driver_v1_driver_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_driver_v1_driver_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_driver_v1_driver_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_driver_v1_driver_proto_goTypes = []any{
-	(Role)(0),                // 0: tripod.driver.v1.Role
-	(*IdentityRequest)(nil),  // 1: tripod.driver.v1.IdentityRequest
-	(*IdentityResponse)(nil), // 2: tripod.driver.v1.IdentityResponse
-	(*Dataset)(nil),          // 3: tripod.driver.v1.Dataset
-	(*ObserveRequest)(nil),   // 4: tripod.driver.v1.ObserveRequest
-	(*Call)(nil),             // 5: tripod.driver.v1.Call
-	(*ResyncRequest)(nil),    // 6: tripod.driver.v1.ResyncRequest
-	(*ResyncResponse)(nil),   // 7: tripod.driver.v1.ResyncResponse
-	(*Divergence)(nil),       // 8: tripod.driver.v1.Divergence
-	(*ProbeResponse)(nil),    // 9: tripod.driver.v1.ProbeResponse
-	(*Observation)(nil),      // 10: tripod.driver.v1.Observation
-	nil,                      // 11: tripod.driver.v1.Dataset.ParametersEntry
+	(Role)(0),                            // 0: tripod.driver.v1.Role
+	(*IdentityRequest)(nil),              // 1: tripod.driver.v1.IdentityRequest
+	(*IdentityResponse)(nil),             // 2: tripod.driver.v1.IdentityResponse
+	(*Dataset)(nil),                      // 3: tripod.driver.v1.Dataset
+	(*ObserveRequest)(nil),               // 4: tripod.driver.v1.ObserveRequest
+	(*ObserveManyRequest)(nil),           // 5: tripod.driver.v1.ObserveManyRequest
+	(*ObserveManyResponse)(nil),          // 6: tripod.driver.v1.ObserveManyResponse
+	(*Call)(nil),                         // 7: tripod.driver.v1.Call
+	(*ResyncRequest)(nil),                // 8: tripod.driver.v1.ResyncRequest
+	(*ResyncResponse)(nil),               // 9: tripod.driver.v1.ResyncResponse
+	(*Divergence)(nil),                   // 10: tripod.driver.v1.Divergence
+	(*ProbeResponse)(nil),                // 11: tripod.driver.v1.ProbeResponse
+	(*Observation)(nil),                  // 12: tripod.driver.v1.Observation
+	nil,                                  // 13: tripod.driver.v1.Dataset.ParametersEntry
+	(*ObserveManyResponse_Observed)(nil), // 14: tripod.driver.v1.ObserveManyResponse.Observed
 }
 var file_driver_v1_driver_proto_depIdxs = []int32{
-	11, // 0: tripod.driver.v1.Dataset.parameters:type_name -> tripod.driver.v1.Dataset.ParametersEntry
+	13, // 0: tripod.driver.v1.Dataset.parameters:type_name -> tripod.driver.v1.Dataset.ParametersEntry
 	3,  // 1: tripod.driver.v1.ObserveRequest.dataset:type_name -> tripod.driver.v1.Dataset
-	3,  // 2: tripod.driver.v1.Call.dataset:type_name -> tripod.driver.v1.Dataset
-	5,  // 3: tripod.driver.v1.ResyncRequest.call:type_name -> tripod.driver.v1.Call
-	10, // 4: tripod.driver.v1.ResyncResponse.observation:type_name -> tripod.driver.v1.Observation
-	8,  // 5: tripod.driver.v1.ResyncResponse.divergence:type_name -> tripod.driver.v1.Divergence
-	0,  // 6: tripod.driver.v1.Observation.role:type_name -> tripod.driver.v1.Role
-	1,  // 7: tripod.driver.v1.Driver.Identity:input_type -> tripod.driver.v1.IdentityRequest
-	4,  // 8: tripod.driver.v1.Driver.Observe:input_type -> tripod.driver.v1.ObserveRequest
-	5,  // 9: tripod.driver.v1.Driver.Promote:input_type -> tripod.driver.v1.Call
-	5,  // 10: tripod.driver.v1.Driver.Demote:input_type -> tripod.driver.v1.Call
-	5,  // 11: tripod.driver.v1.Driver.Fence:input_type -> tripod.driver.v1.Call
-	5,  // 12: tripod.driver.v1.Driver.Probe:input_type -> tripod.driver.v1.Call
-	6,  // 13: tripod.driver.v1.Driver.Resync:input_type -> tripod.driver.v1.ResyncRequest
-	5,  // 14: tripod.driver.v1.Driver.SetSyncSet:input_type -> tripod.driver.v1.Call
-	2,  // 15: tripod.driver.v1.Driver.Identity:output_type -> tripod.driver.v1.IdentityResponse
-	10, // 16: tripod.driver.v1.Driver.Observe:output_type -> tripod.driver.v1.Observation
-	10, // 17: tripod.driver.v1.Driver.Promote:output_type -> tripod.driver.v1.Observation
-	10, // 18: tripod.driver.v1.Driver.Demote:output_type -> tripod.driver.v1.Observation
-	10, // 19: tripod.driver.v1.Driver.Fence:output_type -> tripod.driver.v1.Observation
-	9,  // 20: tripod.driver.v1.Driver.Probe:output_type -> tripod.driver.v1.ProbeResponse
-	7,  // 21: tripod.driver.v1.Driver.Resync:output_type -> tripod.driver.v1.ResyncResponse
-	10, // 22: tripod.driver.v1.Driver.SetSyncSet:output_type -> tripod.driver.v1.Observation
-	15, // [15:23] is the sub-list for method output_type
-	7,  // [7:15] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	3,  // 2: tripod.driver.v1.ObserveManyRequest.datasets:type_name -> tripod.driver.v1.Dataset
+	14, // 3: tripod.driver.v1.ObserveManyResponse.observed:type_name -> tripod.driver.v1.ObserveManyResponse.Observed
+	3,  // 4: tripod.driver.v1.Call.dataset:type_name -> tripod.driver.v1.Dataset
+	7,  // 5: tripod.driver.v1.ResyncRequest.call:type_name -> tripod.driver.v1.Call
+	12, // 6: tripod.driver.v1.ResyncResponse.observation:type_name -> tripod.driver.v1.Observation
+	10, // 7: tripod.driver.v1.ResyncResponse.divergence:type_name -> tripod.driver.v1.Divergence
+	0,  // 8: tripod.driver.v1.Observation.role:type_name -> tripod.driver.v1.Role
+	12, // 9: tripod.driver.v1.ObserveManyResponse.Observed.observation:type_name -> tripod.driver.v1.Observation
+	1,  // 10: tripod.driver.v1.Driver.Identity:input_type -> tripod.driver.v1.IdentityRequest
+	4,  // 11: tripod.driver.v1.Driver.Observe:input_type -> tripod.driver.v1.ObserveRequest
+	5,  // 12: tripod.driver.v1.Driver.ObserveMany:input_type -> tripod.driver.v1.ObserveManyRequest
+	7,  // 13: tripod.driver.v1.Driver.Promote:input_type -> tripod.driver.v1.Call
+	7,  // 14: tripod.driver.v1.Driver.Demote:input_type -> tripod.driver.v1.Call
+	7,  // 15: tripod.driver.v1.Driver.Fence:input_type -> tripod.driver.v1.Call
+	7,  // 16: tripod.driver.v1.Driver.Probe:input_type -> tripod.driver.v1.Call
+	8,  // 17: tripod.driver.v1.Driver.Resync:input_type -> tripod.driver.v1.ResyncRequest
+	7,  // 18: tripod.driver.v1.Driver.SetSyncSet:input_type -> tripod.driver.v1.Call
+	2,  // 19: tripod.driver.v1.Driver.Identity:output_type -> tripod.driver.v1.IdentityResponse
+	12, // 20: tripod.driver.v1.Driver.Observe:output_type -> tripod.driver.v1.Observation
+	6,  // 21: tripod.driver.v1.Driver.ObserveMany:output_type -> tripod.driver.v1.ObserveManyResponse
+	12, // 22: tripod.driver.v1.Driver.Promote:output_type -> tripod.driver.v1.Observation
+	12, // 23: tripod.driver.v1.Driver.Demote:output_type -> tripod.driver.v1.Observation
+	12, // 24: tripod.driver.v1.Driver.Fence:output_type -> tripod.driver.v1.Observation
+	11, // 25: tripod.driver.v1.Driver.Probe:output_type -> tripod.driver.v1.ProbeResponse
+	9,  // 26: tripod.driver.v1.Driver.Resync:output_type -> tripod.driver.v1.ResyncResponse
+	12, // 27: tripod.driver.v1.Driver.SetSyncSet:output_type -> tripod.driver.v1.Observation
+	19, // [19:28] is the sub-list for method output_type
+	10, // [10:19] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_driver_v1_driver_proto_init() }
@@ -1009,14 +1159,14 @@ func file_driver_v1_driver_proto_init() {
 	if File_driver_v1_driver_proto != nil {
 		return
 	}
-	file_driver_v1_driver_proto_msgTypes[9].OneofWrappers = []any{}
+	file_driver_v1_driver_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_driver_v1_driver_proto_rawDesc), len(file_driver_v1_driver_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

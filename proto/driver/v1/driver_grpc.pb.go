@@ -22,14 +22,15 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Driver_Identity_FullMethodName   = "/tripod.driver.v1.Driver/Identity"
-	Driver_Observe_FullMethodName    = "/tripod.driver.v1.Driver/Observe"
-	Driver_Promote_FullMethodName    = "/tripod.driver.v1.Driver/Promote"
-	Driver_Demote_FullMethodName     = "/tripod.driver.v1.Driver/Demote"
-	Driver_Fence_FullMethodName      = "/tripod.driver.v1.Driver/Fence"
-	Driver_Probe_FullMethodName      = "/tripod.driver.v1.Driver/Probe"
-	Driver_Resync_FullMethodName     = "/tripod.driver.v1.Driver/Resync"
-	Driver_SetSyncSet_FullMethodName = "/tripod.driver.v1.Driver/SetSyncSet"
+	Driver_Identity_FullMethodName    = "/tripod.driver.v1.Driver/Identity"
+	Driver_Observe_FullMethodName     = "/tripod.driver.v1.Driver/Observe"
+	Driver_ObserveMany_FullMethodName = "/tripod.driver.v1.Driver/ObserveMany"
+	Driver_Promote_FullMethodName     = "/tripod.driver.v1.Driver/Promote"
+	Driver_Demote_FullMethodName      = "/tripod.driver.v1.Driver/Demote"
+	Driver_Fence_FullMethodName       = "/tripod.driver.v1.Driver/Fence"
+	Driver_Probe_FullMethodName       = "/tripod.driver.v1.Driver/Probe"
+	Driver_Resync_FullMethodName      = "/tripod.driver.v1.Driver/Resync"
+	Driver_SetSyncSet_FullMethodName  = "/tripod.driver.v1.Driver/SetSyncSet"
 )
 
 // DriverClient is the client API for Driver service.
@@ -44,6 +45,9 @@ const (
 type DriverClient interface {
 	Identity(ctx context.Context, in *IdentityRequest, opts ...grpc.CallOption) (*IdentityResponse, error)
 	Observe(ctx context.Context, in *ObserveRequest, opts ...grpc.CallOption) (*Observation, error)
+	// ObserveMany is Observe of many datasets at once. A driver that does not have it
+	// (UNIMPLEMENTED) is asked for each of them.
+	ObserveMany(ctx context.Context, in *ObserveManyRequest, opts ...grpc.CallOption) (*ObserveManyResponse, error)
 	Promote(ctx context.Context, in *Call, opts ...grpc.CallOption) (*Observation, error)
 	Demote(ctx context.Context, in *Call, opts ...grpc.CallOption) (*Observation, error)
 	Fence(ctx context.Context, in *Call, opts ...grpc.CallOption) (*Observation, error)
@@ -74,6 +78,16 @@ func (c *driverClient) Observe(ctx context.Context, in *ObserveRequest, opts ...
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Observation)
 	err := c.cc.Invoke(ctx, Driver_Observe_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *driverClient) ObserveMany(ctx context.Context, in *ObserveManyRequest, opts ...grpc.CallOption) (*ObserveManyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ObserveManyResponse)
+	err := c.cc.Invoke(ctx, Driver_ObserveMany_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -152,6 +166,9 @@ func (c *driverClient) SetSyncSet(ctx context.Context, in *Call, opts ...grpc.Ca
 type DriverServer interface {
 	Identity(context.Context, *IdentityRequest) (*IdentityResponse, error)
 	Observe(context.Context, *ObserveRequest) (*Observation, error)
+	// ObserveMany is Observe of many datasets at once. A driver that does not have it
+	// (UNIMPLEMENTED) is asked for each of them.
+	ObserveMany(context.Context, *ObserveManyRequest) (*ObserveManyResponse, error)
 	Promote(context.Context, *Call) (*Observation, error)
 	Demote(context.Context, *Call) (*Observation, error)
 	Fence(context.Context, *Call) (*Observation, error)
@@ -173,6 +190,9 @@ func (UnimplementedDriverServer) Identity(context.Context, *IdentityRequest) (*I
 }
 func (UnimplementedDriverServer) Observe(context.Context, *ObserveRequest) (*Observation, error) {
 	return nil, status.Error(codes.Unimplemented, "method Observe not implemented")
+}
+func (UnimplementedDriverServer) ObserveMany(context.Context, *ObserveManyRequest) (*ObserveManyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ObserveMany not implemented")
 }
 func (UnimplementedDriverServer) Promote(context.Context, *Call) (*Observation, error) {
 	return nil, status.Error(codes.Unimplemented, "method Promote not implemented")
@@ -245,6 +265,24 @@ func _Driver_Observe_Handler(srv interface{}, ctx context.Context, dec func(inte
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(DriverServer).Observe(ctx, req.(*ObserveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Driver_ObserveMany_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ObserveManyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DriverServer).ObserveMany(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Driver_ObserveMany_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DriverServer).ObserveMany(ctx, req.(*ObserveManyRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -371,6 +409,10 @@ var Driver_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Observe",
 			Handler:    _Driver_Observe_Handler,
+		},
+		{
+			MethodName: "ObserveMany",
+			Handler:    _Driver_ObserveMany_Handler,
 		},
 		{
 			MethodName: "Promote",
