@@ -455,7 +455,7 @@ func (c *checker) atEnd() {
 		}
 		asks := r.Status.Phase == v1alpha1.RunAwaitingApproval || r.Status.Phase == v1alpha1.RunPaused && strings.Contains(r.Status.Message, "tripodctl approve")
 		switch {
-		case asks, c.w.until-r.CreationTimestamp.Sub(epochZero) < 15*time.Second: // it has just begun
+		case asks, c.w.until-begun(r).Sub(epochZero) < 15*time.Second: // it has just begun
 			return
 		case r.Status.Reason == failover.ReasonNoTarget && c.othersDiverged(d.Status.Primary):
 		case !failover.Finished(r.Status.Phase):

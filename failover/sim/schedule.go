@@ -162,6 +162,14 @@ func (w *world) person() {
 	}
 }
 
+// begun is when a run could begin: when it was made, or when a person let it go on.
+func begun(r *v1alpha1.RecoveryRun) time.Time {
+	if at := r.Status.Timeline.ApprovedAt; at != nil {
+		return at.Time
+	}
+	return r.CreationTimestamp.Time
+}
+
 // accepts the loss that a run shows.
 func accepts(r *v1alpha1.RecoveryRun) *v1alpha1.AcceptedLoss {
 	if l := r.Status.Loss; l != nil {
