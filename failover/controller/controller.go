@@ -246,8 +246,9 @@ func (c *Controller) turn(ctx context.Context) (again bool, err error) {
 		return false, err
 	}
 	e := failover.Turn(s)
-	c.metrics.turns.Observe(time.Since(begin).Seconds())
-	c.pace(s.Brief, time.Since(begin))
+	took := time.Since(begin)
+	c.metrics.turns.Observe(took.Seconds())
+	c.pace(s.Brief, took)
 	c.report(e)
 	c.metrics.lost(s.Fleet.Clusters, e.Detection.Losses)
 	accounts := c.accounts.choose(e, c.uptime())

@@ -293,8 +293,11 @@ func (m *member) snapshot() *failover.Snapshot {
 
 // brief is as the production shell decides it, with any time that a turn may take.
 func (m *member) brief() bool {
-	if !m.w.large || m.now() < m.careful {
-		return m.w.large
+	if !m.w.large {
+		return false
+	}
+	if m.now() < m.careful {
+		return true
 	}
 	m.careful = m.now() + time.Duration(m.w.sixth.Int64N(int64(time.Second/2)))
 	return false

@@ -185,9 +185,9 @@ func (e *Effector) rounds(ctx context.Context) {
 			seen[k] = role
 			s := e.site(k)
 			if !all || !many.add(role) {
-				s.once(&s.observing, &work, func() { e.observe(ctx, s, role) })
+				once(&s.observing, &work, func() { e.observe(ctx, s, role) })
 			}
-			s.once(&s.reconciling, &work, func() { reconciler{e}.reconcile(ctx, s, role) })
+			once(&s.reconciling, &work, func() { reconciler{e}.reconcile(ctx, s, role) })
 		}
 		many.observe(ctx)
 		alive = active && e.grants.alive(time.Now())

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -21,9 +22,9 @@ type site struct {
 	// turn is held by whoever changes the copy: a directive or reconcile.
 	turn chan struct{}
 
+	observing, reconciling atomic.Bool // see once
+
 	mu          sync.Mutex
-	observing   bool
-	reconciling bool
 	latest      *agentv1.DatasetObservation
 	at          time.Time
 	epoch       int64 // highest seen
@@ -48,19 +49,12 @@ func (e *Effector) site(k key) *site {
 }
 
 // once runs f unless it is still running from an earlier tick.
-func (s *site) once(running *bool, work *sync.WaitGroup, f func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if *running {
+func once(running *atomic.Bool, work *sync.WaitGroup, f func()) {
+	if !running.CompareAndSwap(false, true) {
 		return
 	}
-	*running = true
 	work.Go(func() {
-		defer func() {
-			s.mu.Lock()
-			*running = false
-			s.mu.Unlock()
-		}()
+		defer running.Store(false)
 		f()
 	})
 }

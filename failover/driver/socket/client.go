@@ -151,36 +151,37 @@ func unknown(err error) driver.Observation {
 // ObserveMany implements driver.ManyObserver.
 func (c *Client) ObserveMany(ctx context.Context, datasets []driver.Dataset) []*driver.Observation {
 	all := make([]*driver.Observation, len(datasets))
+	if plain := c.plain.Load(); plain != 0 && plain == c.dials.Load() {
+		return all
+	}
+	observed, err := c.observeMany(ctx, datasets)
+	for i := range all {
+		switch {
+		case err != nil:
+			all[i] = new(unknown(err))
+		case i < len(observed) && observed[i].GetObservation() != nil:
+			all[i] = new(unfenced(fromObservation(observed[i].GetObservation())))
+		}
+	}
+	return all
+}
+
+// observeMany returns what the driver answers: nothing, if it has no such call.
+func (c *Client) observeMany(ctx context.Context, datasets []driver.Dataset) ([]*driverv1.ObserveManyResponse_Observed, error) {
+	if err := c.Check(ctx); err != nil {
+		return nil, err
+	}
 	request := &driverv1.ObserveManyRequest{}
 	for _, d := range datasets {
 		request.Datasets = append(request.Datasets, toDataset(d))
 	}
 	connection := c.dials.Load()
-	if connection != 0 && connection == c.plain.Load() {
-		return all
+	response, err := c.calls.ObserveMany(ctx, request)
+	if status.Code(err) == codes.Unimplemented {
+		c.plain.Store(connection)
+		return nil, nil
 	}
-	err := c.Check(ctx)
-	var response *driverv1.ObserveManyResponse
-	if err == nil {
-		connection = c.dials.Load()
-		response, err = c.calls.ObserveMany(ctx, request)
-		if status.Code(err) == codes.Unimplemented {
-			c.plain.Store(connection)
-			return all
-		}
-		err = fromStatus(c.name, err)
-	}
-	for i := range all {
-		switch {
-		case err != nil:
-			o := unknown(err)
-			all[i] = &o
-		case i < len(response.GetObserved()) && response.GetObserved()[i].GetObservation() != nil:
-			o := unfenced(fromObservation(response.GetObserved()[i].GetObservation()))
-			all[i] = &o
-		}
-	}
-	return all
+	return response.GetObserved(), fromStatus(c.name, err)
 }
 
 type method func(context.Context, *driverv1.Call, ...grpc.CallOption) (*driverv1.Observation, error)
