@@ -36,9 +36,10 @@ const (
 // archive is always a beginning of the chain, whoever wrote it. One round at a time,
 // beside the turns.
 type archive struct {
-	client client.Client
-	clock  func() time.Duration
-	log    *slog.Logger
+	client   client.Client
+	statuses Statuses
+	clock    func() time.Duration
+	log      *slog.Logger
 	// wrote is told of a run whose journal was cut.
 	wrote func(*v1alpha1.RecoveryRun)
 	// stuck is how many runs' evidence could not be moved.
@@ -142,7 +143,7 @@ func (a *archive) move(ctx context.Context, run *v1alpha1.RecoveryRun) error {
 		return err
 	}
 	run.Status.Evidence.Recent = ""
-	if err := a.client.Status().Update(ctx, run); err != nil {
+	if err := a.statuses.Update(ctx, run); err != nil {
 		return err
 	}
 	a.wrote(run)

@@ -31,7 +31,7 @@ type anArchive struct {
 
 func newAnArchive(t *testing.T) *anArchive {
 	a := &anArchive{t: t, Client: fake.NewClientBuilder().WithScheme(Scheme()).WithStatusSubresource(&v1alpha1.RecoveryRun{}).Build()}
-	a.archive = &archive{client: a.Client, clock: func() time.Duration { return a.now }, log: slog.New(slog.NewTextHandler(t.Output(), nil)), wrote: func(*v1alpha1.RecoveryRun) {}, stuck: newMetrics().unarchived}
+	a.archive = &archive{client: a.Client, statuses: throughClient{a.Client}, clock: func() time.Duration { return a.now }, log: slog.New(slog.NewTextHandler(t.Output(), nil)), wrote: func(*v1alpha1.RecoveryRun) {}, stuck: newMetrics().unarchived}
 	a.reset()
 	return a
 }

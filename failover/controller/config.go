@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"tripod.dev/tripod/failover"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
@@ -87,12 +88,21 @@ type Directives interface {
 	Direct(ctx context.Context, cluster string, d *agentv1.Directive) (*agentv1.DirectiveResult, error)
 }
 
+// Statuses writes the status of an object, as an API server does.
+type Statuses interface {
+	// Update replaces the status of the object at obj's resource version and sets the
+	// new one. It fails as the API server's client does.
+	Update(ctx context.Context, obj client.Object) error
+}
+
 // Config of the controller.
 type Config struct {
 	// Member names this hub member in the evidence.
 	Member string
 	// Rest reaches this member's own API server with full rights.
 	Rest *rest.Config
+	// Statuses writes what the engine decides; nil writes it through Rest.
+	Statuses Statuses
 	// Incarnation of the hub and term of this member's leadership, now.
 	Incarnation func() uint64
 	Term        func() uint64

@@ -240,6 +240,7 @@ func (h *hub) member(name string, cl client.Client) *Controller {
 	if err := func() error { c := cfg; c.defaults(); return c.Validate() }(); err != nil {
 		h.t.Fatal(err)
 	}
+	cfg.Statuses = judged{throughClient{cl}, h.t}
 	return newController(cfg, cl, cl)
 }
 

@@ -196,6 +196,7 @@ func (m *many) controller(t testing.TB) *Controller {
 		Observations: m, Directives: m, Signer: key, Tick: 50 * time.Millisecond, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	cfg.Engine = failover.DefaultConfig(time.Second, 5*time.Second)
 	cfg.Engine.Suspect, cfg.Engine.Grace = 10*time.Millisecond, time.Nanosecond
+	cfg.Statuses = judged{throughClient{m.store}, t}
 	return newController(cfg, m.store, m.store)
 }
 

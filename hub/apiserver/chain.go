@@ -32,6 +32,7 @@ type chain struct {
 	extensions   *apiextensions.Config
 	people       *people
 	allowed      *allowed
+	statuses     *Statuses
 }
 
 // newChain opens no connection to the store.
@@ -96,7 +97,8 @@ func newChain(o options.CompletedOptions, config Config, secrets *lateSecrets) (
 	}
 	aggregator.ExtraConfig.DisableRemoteAvailableConditionController = true
 	lead(aggregator.GenericConfig, hooks)
-	return &chain{aggregator: aggregator, controlPlane: controlPlane, extensions: extensions, people: who, allowed: rights}, nil
+	statuses := newStatuses(extensions.ExtraConfig.CRDRESTOptionsGetter, &diary{policy: generic.AuditPolicyRuleEvaluator, log: generic.AuditBackend})
+	return &chain{aggregator: aggregator, controlPlane: controlPlane, extensions: extensions, people: who, allowed: rights, statuses: statuses}, nil
 }
 
 // install puts the hooks into what the three servers share.

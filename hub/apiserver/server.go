@@ -98,6 +98,9 @@ func (s *Server) Loopback() *rest.Config {
 	return config
 }
 
+// Statuses writes statuses for the hub's own engine, until Run ends.
+func (s *Server) Statuses() *Statuses { return s.chain.statuses }
+
 // Serving is closed when the server accepts requests; /readyz says when it is
 // ready for all of them.
 func (s *Server) Serving() <-chan struct{} { return s.serving }
@@ -112,6 +115,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if !s.started.CompareAndSwap(false, true) {
 		return errors.New("apiserver: Run was called twice")
 	}
+	defer s.chain.statuses.close()
 	if err := s.waitForStore(ctx); err != nil {
 		return errors.Join(err, s.listener.Close())
 	}
