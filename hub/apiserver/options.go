@@ -118,6 +118,7 @@ func admit(o *options.Options, c Config) {
 	admission := o.Admission.GenericAdmission
 	admission.DefaultOffPlugins = sets.New(kubeoptions.AllOrderedPlugins...).Difference(upstreamAdmission)
 	registerAdmission(admission.Plugins, c.Drivers)
+	admission.Decorators = append(admission.Decorators, ownWay)
 	// Before the policies and webhooks: they shall see what was stamped.
 	ordered := []string{}
 	for _, name := range admission.RecommendedPluginOrder {
