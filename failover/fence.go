@@ -141,8 +141,9 @@ func (x *step) adopt() {
 // fence looks for a proof for one dataset. It is false when the run paused.
 func (x *step) fence(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) bool {
 	// A later revision than that of the commit counts more renewals, which is
-	// the safe side; it is journalled so that it does not move.
-	if rd.FencingRevision == 0 {
+	// the safe side; it is journalled so that it does not move while time is the proof.
+	journalled := rd.FencingRevision != 0
+	if !journalled {
 		rd.FencingRevision = revision(d)
 	}
 	a := rd.PreviousPrimary
@@ -161,6 +162,8 @@ func (x *step) fence(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) bool {
 		return false
 	case found.text != "":
 		x.wait("", found.text)
+	case !journalled:
+		rd.FencingRevision = 0 // the old primary is asked; its answer comes before a write of this alone would end
 	}
 	return true
 }
