@@ -17,6 +17,7 @@ import (
 	"k8s.io/apiserver/pkg/storage"
 	storageerrors "k8s.io/apiserver/pkg/storage/errors"
 	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
+	"k8s.io/utils/lru"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
@@ -43,7 +44,13 @@ type statusStore struct {
 	storage.Interface
 	prefix  string
 	destroy factory.DestroyFunc
+	// latest are the objects that were written last, by key: who writes one again need not
+	// read it, if nobody else has written it. The store says so.
+	latest *lru.Cache
 }
+
+// latestKept bounds how many objects of a kind are kept, of a few kilobytes each.
+const latestKept = 2048
 
 func newStatuses(options genericregistry.RESTOptionsGetter, d *diary) *Statuses {
 	return &Statuses{options: options, diary: d, stores: map[schema.GroupResource]statusStore{}}
@@ -98,6 +105,10 @@ func (s statusStore) replace(ctx context.Context, resource schema.GroupResource,
 	if ns := obj.GetNamespace(); ns != "" {
 		key = s.prefix + "/" + ns + "/" + obj.GetName()
 	}
+	var cached runtime.Object // nil reads it
+	if r, ok := s.latest.Get(key); ok && r.(*record).ResourceVersion == obj.GetResourceVersion() {
+		cached = r.(*record).DeepCopyObject()
+	}
 	written := &record{}
 	err = s.GuaranteedUpdate(ctx, key, written, false, nil, func(stored runtime.Object, is storage.ResponseMeta) (runtime.Object, *uint64, error) {
 		if is.ResourceVersion != wanted {
@@ -106,11 +117,13 @@ func (s statusStore) replace(ctx context.Context, resource schema.GroupResource,
 		next := stored.(*record)
 		next.fields["status"] = status
 		return next, nil, nil
-	}, nil)
+	}, cached)
 	if err != nil {
+		s.latest.Remove(key)
 		return storageerrors.InterpretUpdateError(err, resource, obj.GetName())
 	}
-	obj.SetResourceVersion(written.GetResourceVersion())
+	s.latest.Add(key, written)
+	obj.SetResourceVersion(written.ResourceVersion)
 	return nil
 }
 
@@ -136,7 +149,7 @@ func (s *Statuses) store(resource schema.GroupResource) (statusStore, error) {
 	if err != nil {
 		return statusStore{}, fmt.Errorf("apiserver: open the storage of %s: %w", resource, err)
 	}
-	store := statusStore{kept, prefix, destroy}
+	store := statusStore{kept, prefix, destroy, lru.New(latestKept)}
 	s.stores[resource] = store
 	return store, nil
 }
