@@ -46,7 +46,7 @@ func (d *diary) note(resource schema.GroupResource, obj client.Object, status js
 	event := &auditinternal.Event{
 		Level: rule.Level, AuditID: uuid.NewUUID(), Stage: auditinternal.StageResponseComplete, Verb: "update",
 		User:      authenticationv1.UserInfo{Username: hubItself.Name, Groups: hubItself.Groups},
-		SourceIPs: []string{"127.0.0.1"}, UserAgent: "tripod-hub/engine",
+		SourceIPs: []string{"127.0.0.1"}, UserAgent: "tripod-hub/engine", RequestURI: statusURI(resource, obj),
 		ObjectRef: &auditinternal.ObjectReference{
 			APIGroup: resource.Group, APIVersion: version, Resource: resource.Resource, Subresource: "status",
 			Namespace: obj.GetNamespace(), Name: obj.GetName(), UID: obj.GetUID(), ResourceVersion: obj.GetResourceVersion(),
@@ -59,6 +59,14 @@ func (d *diary) note(resource schema.GroupResource, obj client.Object, status js
 		event.RequestObject = &runtime.Unknown{Raw: body, ContentType: runtime.ContentTypeJSON}
 	}
 	d.log.ProcessEvents(event)
+}
+
+func statusURI(resource schema.GroupResource, obj client.Object) string {
+	at := "/apis/" + v1alpha1.GroupVersion.String()
+	if ns := obj.GetNamespace(); ns != "" {
+		at += "/namespaces/" + ns
+	}
+	return at + "/" + resource.Resource + "/" + obj.GetName() + "/status"
 }
 
 // answer is what a client would have been told.

@@ -44,12 +44,12 @@ func (recordCodec) Encode(obj runtime.Object, w io.Writer) error {
 	if !ok {
 		return fmt.Errorf("%T is no record", obj)
 	}
-	text, err := json.Marshal(r.fields)
-	if err != nil {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false) // what is stored is escaped, or was not to be
+	if err := encoder.Encode(r.fields); err != nil {
 		return fmt.Errorf("encode a stored object: %w", err)
 	}
-	_, err = w.Write(text)
-	return err
+	return nil
 }
 
 // Decode implements runtime.Decoder.

@@ -27,7 +27,7 @@ import (
 // its handlers: same keys, same encryption, same revisions, and every watch sees it. It is
 // for the hub's own engine alone. What it leaves out is what would judge a stranger:
 // admission, the schema, field managers. So no webhook can hold up a failover, and a
-// journal costs a third of what it costs a client (docs/decisions/0019).
+// journal costs a fifth of what it costs a client (docs/decisions/0019).
 //
 // It is safe for use by several goroutines.
 type Statuses struct {
@@ -56,10 +56,10 @@ func newStatuses(options genericregistry.RESTOptionsGetter, d *diary) *Statuses 
 	return &Statuses{options: options, diary: d, stores: map[schema.GroupResource]statusStore{}}
 }
 
-// Update replaces the status of the stored object with obj's and sets obj's resource
-// version and its status, as it is stored. The rest of the object stays as it is stored, byte for byte. Its errors are an
-// API server's: a conflict unless obj has the stored resource version, not found.
-// After any other error it may have been written.
+// Update replaces the status of the stored object with obj's, and sets obj's resource
+// version and its status, as it is stored. The rest of the object stays as it is stored,
+// byte for byte. Its errors are an API server's: a conflict unless obj has the stored
+// resource version, not found. After any other error it may have been written.
 func (s *Statuses) Update(ctx context.Context, obj client.Object) error {
 	begun := time.Now()
 	resource, err := resourceOf(obj)
