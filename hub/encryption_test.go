@@ -31,6 +31,7 @@ import (
 
 	"tripod.dev/tripod/hub/api/endpoint"
 	"tripod.dev/tripod/hub/encryption"
+	"tripod.dev/tripod/hub/encryption/encryptiontest"
 	hubstore "tripod.dev/tripod/hub/store"
 	"tripod.dev/tripod/hub/store/storetest"
 	"tripod.dev/tripod/hub/term"
@@ -379,18 +380,7 @@ func readText(t *testing.T, path string) string {
 func TestSensesReadWhatTheAPIServerEncrypts(t *testing.T) {
 	c := storetest.Start(t, 1, nil)
 	m := c.Leader()
-	key, err := encryption.NewKey(time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := encryption.Ring{key}.Text()
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "encryption.yaml")
-	if err := os.WriteFile(path, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	path := encryptiontest.File(t)
 	box, err := encryption.Open(t.Context(), path, "test")
 	if err != nil {
 		t.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -17,6 +16,7 @@ import (
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
 	"tripod.dev/tripod/hub/encryption"
+	"tripod.dev/tripod/hub/encryption/encryptiontest"
 )
 
 // typed is a client of Tripod's kinds with the rights of the hub itself.
@@ -44,7 +44,7 @@ func testRun(name string) *v1alpha1.RecoveryRun {
 // TestStatuses is what holds between the hub's own writes of a status and what everybody
 // reads, with everything encrypted in the store.
 func TestStatuses(t *testing.T) {
-	path, endpoint := boxFile(t), ""
+	path, endpoint := encryptiontest.File(t), ""
 	h := startHub(t, func(c *Config) {
 		box, err := encryption.Open(t.Context(), path, "test")
 		if err != nil {
@@ -211,24 +211,6 @@ func (s *statusesTest) audited() {
 		}
 		return "it is not there"
 	})
-}
-
-// boxFile is a configuration of encryption with one key.
-func boxFile(t *testing.T) string {
-	t.Helper()
-	key, err := encryption.NewKey(time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := encryption.Ring{key}.Text()
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "encryption.yaml")
-	if err := os.WriteFile(path, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 // TestARecordGoesBackAsItCame: a member of a newer version may have put more into an
