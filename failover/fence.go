@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"cmp"
 	"fmt"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
@@ -140,14 +141,14 @@ func (x *step) adopt() {
 
 // fence looks for a proof for one dataset. It is false when the run paused.
 func (x *step) fence(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) bool {
+	at := cmp.Or(rd.FencingRevision, revision(d))
+	found := x.stopped(d, rd.PreviousPrimary, at, stepFence)
+	if found == (finding{}) {
+		return true // the old primary is asked; its answer comes before a write would end
+	}
 	// A later revision than that of the commit counts more renewals, which is
 	// the safe side; it is journalled so that it does not move while time is the proof.
-	journalled := rd.FencingRevision != 0
-	if !journalled {
-		rd.FencingRevision = revision(d)
-	}
-	a := rd.PreviousPrimary
-	found := x.stopped(d, a, rd.FencingRevision, stepFence)
+	rd.FencingRevision = at
 	if found.proof != v1alpha1.FenceNone {
 		found = x.noLonger(d, rd, found)
 	}
@@ -162,8 +163,6 @@ func (x *step) fence(d *v1alpha1.Dataset, rd *v1alpha1.RunDataset) bool {
 		return false
 	case found.text != "":
 		x.wait("", found.text)
-	case !journalled:
-		rd.FencingRevision = 0 // the old primary is asked; its answer comes before a write of this alone would end
 	}
 	return true
 }

@@ -77,7 +77,7 @@ func (c *Controller) commit(ctx context.Context, e failover.Effects, accounts []
 }
 
 func (c *Controller) status(obj client.Object) func(context.Context) error {
-	return func(ctx context.Context) error { return c.statuses.Update(ctx, obj) }
+	return func(ctx context.Context) error { return c.cfg.Statuses.Update(ctx, obj) }
 }
 
 // write carries one write out and remembers what it made.
@@ -101,11 +101,4 @@ func (c *Controller) write(ctx context.Context, obj client.Object, f func(contex
 	c.metrics.failedWrites.Inc()
 	c.log.Warn("write failed", "object", client.ObjectKeyFromObject(obj).String(), "error", err)
 	return false
-}
-
-// throughClient are Statuses written with a client.
-type throughClient struct{ client.Client }
-
-func (c throughClient) Update(ctx context.Context, obj client.Object) error {
-	return c.Status().Update(ctx, obj)
 }

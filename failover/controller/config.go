@@ -101,7 +101,7 @@ type Config struct {
 	Member string
 	// Rest reaches this member's own API server with full rights.
 	Rest *rest.Config
-	// Statuses writes what the engine decides; nil writes it through Rest.
+	// Statuses writes what the engine decides.
 	Statuses Statuses
 	// Incarnation of the hub and term of this member's leadership, now.
 	Incarnation func() uint64
@@ -154,6 +154,8 @@ func (c *Config) Validate() error {
 		return errors.New("failover controller: Member is empty: name the hub member")
 	case c.Leases == nil || c.Vantages == nil || c.Observations == nil || c.Directives == nil:
 		return errors.New("failover controller: Leases, Vantages, Observations and Directives must all be given")
+	case c.Statuses == nil:
+		return errors.New("failover controller: Statuses must be given: it writes what is decided")
 	case c.Applied == nil:
 		return errors.New("failover controller: Applied must be given: a lease book that lags proves nothing")
 	case c.Incarnation == nil || c.Term == nil:

@@ -36,7 +36,6 @@ type Controller struct {
 	cfg       Config
 	log       *slog.Logger
 	client    client.Client
-	statuses  Statuses
 	cache     cache.Cache // nil in tests that read directly
 	objects   *objects
 	sender    *sender
@@ -103,16 +102,13 @@ func newController(cfg Config, cl client.Client, cached client.Reader) *Controll
 	cfg.defaults()
 	c := &Controller{cfg: cfg, log: cfg.Log, client: cl, objects: newObjects(cached, cl), started: time.Now(), width: newWidth(), announced: map[string]v1alpha1.RunPhase{},
 		woken: make(chan struct{}, 1), events: make(chan struct{}, eventsAtOnce), metrics: newMetrics()}
-	if c.statuses = cfg.Statuses; c.statuses == nil {
-		c.statuses = throughClient{cl}
-	}
 	c.sender = newSender(cfg.Directives, c.uptime, c.Wake, c.metrics)
 	c.readiness = &readiness{metrics: c.metrics, announce: c.tellOf, known: map[types.NamespacedName]told{}, plans: map[string]string{}}
 	c.hooks = newHooks(cl, cached, cfg.Clusters)
 	c.prober = &prober{hooks: c.hooks, client: cl}
 	c.recorder = recorder{member: cfg.Member, signer: cfg.Signer}
 	c.recorder.reset()
-	c.archive = &archive{client: cl, statuses: c.statuses, clock: c.uptime, log: c.log, stuck: c.metrics.unarchived, wrote: func(r *v1alpha1.RecoveryRun) { c.objects.remember(r, false) }}
+	c.archive = &archive{client: cl, statuses: cfg.Statuses, clock: c.uptime, log: c.log, stuck: c.metrics.unarchived, wrote: func(r *v1alpha1.RecoveryRun) { c.objects.remember(r, false) }}
 	return c
 }
 

@@ -233,14 +233,13 @@ func newHub(t *testing.T) *hub {
 
 func (h *hub) member(name string, cl client.Client) *Controller {
 	cfg := Config{Member: name, Incarnation: func() uint64 { return 1 }, Term: func() uint64 { return 7 }, Applied: func() int64 { return 1 << 40 }, HubPledges: func() bool { return true }, Leases: h.fleet, Vantages: h.fleet,
-		Observations: h.fleet, Directives: h.fleet, Signer: h.key, Tick: 5 * time.Millisecond, Log: slog.New(slog.DiscardHandler)}
+		Observations: h.fleet, Directives: h.fleet, Statuses: judged{throughClient{cl}, h.t}, Signer: h.key, Tick: 5 * time.Millisecond, Log: slog.New(slog.DiscardHandler)}
 	// Long in office: no outage to wait for.
 	cfg.Engine = failover.DefaultConfig(time.Second, 5*time.Second)
 	cfg.Engine.Suspect, cfg.Engine.Grace = 10*time.Millisecond, time.Nanosecond
 	if err := func() error { c := cfg; c.defaults(); return c.Validate() }(); err != nil {
 		h.t.Fatal(err)
 	}
-	cfg.Statuses = judged{throughClient{cl}, h.t}
 	return newController(cfg, cl, cl)
 }
 

@@ -14,7 +14,7 @@ import (
 func TestPledgesCannotBeForgotten(t *testing.T) {
 	fleet := &fleet{}
 	c := Config{Member: "north-1", Incarnation: func() uint64 { return 1 }, Term: func() uint64 { return 1 }, Applied: func() int64 { return 0 }, HubPledges: func() bool { return true },
-		Leases: fleet, Vantages: fleet, Observations: fleet, Directives: fleet, Engine: failover.DefaultConfig(time.Second, 5*time.Second)}
+		Leases: fleet, Vantages: fleet, Observations: fleet, Directives: fleet, Statuses: throughClient{}, Engine: failover.DefaultConfig(time.Second, 5*time.Second)}
 	c.defaults()
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)

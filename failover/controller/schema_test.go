@@ -3,7 +3,6 @@ package controller
 import (
 	"context"
 	"encoding/json"
-	"io/fs"
 	"strings"
 	"sync"
 	"testing"
@@ -13,7 +12,6 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
-	"sigs.k8s.io/yaml"
 
 	"tripod.dev/tripod/hub/api/crds"
 )
@@ -33,22 +31,21 @@ func (j judged) Update(ctx context.Context, obj client.Object) error {
 	return j.Statuses.Update(ctx, obj)
 }
 
+// throughClient are Statuses written with a client.
+type throughClient struct{ client.Client }
+
+func (c throughClient) Update(ctx context.Context, obj client.Object) error {
+	return c.Status().Update(ctx, obj)
+}
+
 // schemas are those of the CRDs, by kind.
 var schemas = sync.OnceValues(func() (map[string]validation.SchemaValidator, error) {
 	all := map[string]validation.SchemaValidator{}
-	files, err := fs.Glob(crds.Files, "*.yaml")
+	wanted, err := crds.All()
 	if err != nil {
 		return nil, err
 	}
-	for _, file := range files {
-		text, err := crds.Files.ReadFile(file)
-		if err != nil {
-			return nil, err
-		}
-		var crd apiextensionsv1.CustomResourceDefinition
-		if err := yaml.Unmarshal(text, &crd); err != nil {
-			return nil, err
-		}
+	for _, crd := range wanted {
 		var props apiextensions.JSONSchemaProps
 		if err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(crd.Spec.Versions[0].Schema.OpenAPIV3Schema, &props, nil); err != nil {
 			return nil, err

@@ -193,10 +193,9 @@ func (m *many) controller(t testing.TB) *Controller {
 		t.Fatal(err)
 	}
 	cfg := Config{Member: "hub-north-2", Incarnation: func() uint64 { return 1 }, Term: func() uint64 { return 7 }, Applied: func() int64 { return 1 << 40 }, HubPledges: func() bool { return true }, Leases: m, Vantages: m,
-		Observations: m, Directives: m, Signer: key, Tick: 50 * time.Millisecond, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+		Observations: m, Directives: m, Statuses: judged{throughClient{m.store}, t}, Signer: key, Tick: 50 * time.Millisecond, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	cfg.Engine = failover.DefaultConfig(time.Second, 5*time.Second)
 	cfg.Engine.Suspect, cfg.Engine.Grace = 10*time.Millisecond, time.Nanosecond
-	cfg.Statuses = judged{throughClient{m.store}, t}
 	return newController(cfg, m.store, m.store)
 }
 

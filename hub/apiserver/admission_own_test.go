@@ -7,7 +7,6 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"tripod.dev/tripod/test/freeport"
 )
@@ -16,20 +15,12 @@ import (
 // as it may be when a center is.
 func TestADeadWebhookHoldsUpNobodyButStrangers(t *testing.T) {
 	h := startHub(t, nil)
-	own := h.typed(t)
-	scheme, err := tripodScheme()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stranger, err := client.New(h.admin(), client.Options{Scheme: scheme})
-	if err != nil {
-		t.Fatal(err)
-	}
+	own, stranger := h.typed(t, h.server.Loopback()), h.typed(t, h.admin())
 	everything := admissionv1.RuleWithOperations{Operations: []admissionv1.OperationType{admissionv1.OperationAll},
 		Rule: admissionv1.Rule{APIGroups: []string{"*"}, APIVersions: []string{"*"}, Resources: []string{"*/*"}}}
 	url, fail, none, second := "https://"+freeport.Addresses(t, 1)[0], admissionv1.Fail, admissionv1.SideEffectClassNone, int32(1)
 	kube := kubernetes.NewForConfigOrDie(h.admin())
-	_, err = kube.AdmissionregistrationV1().ValidatingWebhookConfigurations().Create(t.Context(), &admissionv1.ValidatingWebhookConfiguration{
+	_, err := kube.AdmissionregistrationV1().ValidatingWebhookConfigurations().Create(t.Context(), &admissionv1.ValidatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{Name: "dead"}, Webhooks: []admissionv1.ValidatingWebhook{{Name: "dead.example.com", FailurePolicy: &fail, SideEffects: &none,
 			TimeoutSeconds: &second, AdmissionReviewVersions: []string{"v1"}, Rules: []admissionv1.RuleWithOperations{everything},
 			ClientConfig: admissionv1.WebhookClientConfig{URL: &url}}},

@@ -19,7 +19,7 @@ import (
 // cache of one member, and an etcd without syncs.
 func BenchmarkJournal(b *testing.B) {
 	h := startHub(b, nil)
-	c := h.typed(b)
+	c := h.typed(b, h.server.Loopback())
 	for name, write := range map[string]func(context.Context, client.Object) error{
 		"client": func(ctx context.Context, obj client.Object) error { return c.Status().Update(ctx, obj) },
 		"engine": h.server.Statuses().Update,

@@ -11,9 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/admission/plugin/namespace/lifecycle"
 	mutatingpolicy "k8s.io/apiserver/pkg/admission/plugin/policy/mutating"
-	validatingpolicy "k8s.io/apiserver/pkg/admission/plugin/policy/validating"
-	mutatingwebhook "k8s.io/apiserver/pkg/admission/plugin/webhook/mutating"
-	validatingwebhook "k8s.io/apiserver/pkg/admission/plugin/webhook/validating"
 	"k8s.io/apiserver/pkg/server/egressselector"
 	"k8s.io/client-go/informers"
 	"k8s.io/kubernetes/pkg/controlplane/apiserver/options"
@@ -36,11 +33,7 @@ var upstreamAdmission = sets.New(
 	certapproval.PluginName,
 	certsigning.PluginName,
 	certsubject.PluginName,
-	mutatingpolicy.PluginName,
-	mutatingwebhook.PluginName,
-	validatingpolicy.PluginName,
-	validatingwebhook.PluginName,
-)
+).Union(configurable)
 
 // upstreamOptions translates a Config into the control plane's own options.
 func upstreamOptions(ctx context.Context, c Config, listener net.Listener, secrets *lateSecrets) (options.CompletedOptions, error) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"time"
@@ -17,7 +16,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/healthz"
-	"sigs.k8s.io/yaml"
 
 	"tripod.dev/tripod/hub/api/crds"
 	"tripod.dev/tripod/hub/api/v1alpha1"
@@ -37,34 +35,11 @@ type startup struct {
 }
 
 func newStartup(logger *slog.Logger) (*startup, error) {
-	wanted, err := readCRDs()
+	wanted, err := crds.All()
 	if err != nil {
 		return nil, fmt.Errorf("apiserver: %w", err)
 	}
 	return &startup{logger: logger, wanted: wanted, served: make(chan struct{})}, nil
-}
-
-func readCRDs() ([]*apiextensionsv1.CustomResourceDefinition, error) {
-	names, err := fs.Glob(crds.Files, "*.yaml")
-	if err != nil {
-		return nil, err
-	}
-	var all []*apiextensionsv1.CustomResourceDefinition
-	for _, name := range names {
-		data, err := fs.ReadFile(crds.Files, name)
-		if err != nil {
-			return nil, err
-		}
-		crd := &apiextensionsv1.CustomResourceDefinition{}
-		if err := yaml.UnmarshalStrict(data, crd); err != nil {
-			return nil, fmt.Errorf("parse %s: %w", name, err)
-		}
-		all = append(all, crd)
-	}
-	if len(all) == 0 {
-		return nil, errors.New("no CRD is embedded: run `make generate`")
-	}
-	return all, nil
 }
 
 func (s *startup) addTo(server *genericapiserver.GenericAPIServer) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"path"
 	"reflect"
 	"sync"
 	"time"
@@ -101,10 +102,7 @@ func (s statusStore) replace(ctx context.Context, resource schema.GroupResource,
 	if err != nil || wanted == 0 {
 		return apierrors.NewBadRequest(fmt.Sprintf("%s %q has resource version %q: read it first", resource, obj.GetName(), obj.GetResourceVersion()))
 	}
-	key := s.prefix + "/" + obj.GetName()
-	if ns := obj.GetNamespace(); ns != "" {
-		key = s.prefix + "/" + ns + "/" + obj.GetName()
-	}
+	key := path.Join(s.prefix, obj.GetNamespace(), obj.GetName())
 	var cached runtime.Object // nil reads it
 	if r, ok := s.latest.Get(key); ok && r.(*record).ResourceVersion == obj.GetResourceVersion() {
 		cached = r.(*record).DeepCopyObject()

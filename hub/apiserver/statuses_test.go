@@ -12,6 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
@@ -19,15 +20,15 @@ import (
 	"tripod.dev/tripod/hub/encryption/encryptiontest"
 )
 
-// typed is a client of Tripod's kinds with the rights of the hub itself.
-func (h *hub) typed(t testing.TB) client.WithWatch {
+// typed is a client of Tripod's kinds.
+func (h *hub) typed(t testing.TB, config *rest.Config) client.WithWatch {
 	t.Helper()
 	<-h.server.Ready()
 	scheme, err := tripodScheme()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := client.NewWithWatch(h.server.Loopback(), client.Options{Scheme: scheme})
+	c, err := client.NewWithWatch(config, client.Options{Scheme: scheme})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +53,7 @@ func TestStatuses(t *testing.T) {
 		}
 		c.Encryption, endpoint = box, c.Store.Endpoints[0]
 	})
-	s := &statusesTest{T: t, hub: h, client: h.typed(t)}
+	s := &statusesTest{T: t, hub: h, client: h.typed(t, h.server.Loopback())}
 	var err error
 	if s.store, err = clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Logger: quietZap()}); err != nil {
 		t.Fatal(err)
