@@ -135,10 +135,12 @@ func (s sight) Sight(cluster string) controller.Sight {
 type reports struct{ observations *term.Observations }
 
 func (r reports) Reports() []controller.Report {
-	all := r.observations.All()
-	list := make([]controller.Report, 0, len(all))
-	for key, o := range all {
+	var list []controller.Report
+	r.observations.Each(func(key term.CopyKey, o term.Observation, of int) {
+		if list == nil {
+			list = make([]controller.Report, 0, of)
+		}
 		list = append(list, controller.Report{Cluster: key.Cluster, Age: o.Age, Held: o.Held, Runs: o.Runs, Dataset: o.DatasetObservation})
-	}
+	})
 	return list
 }

@@ -119,7 +119,7 @@ func (m *Member) openSessions(ctx context.Context) error {
 		Admit:       m.senses.committed.Admitted,
 		Believe:     m.apiserver.Believe,
 		Heard: func(cluster string, heartbeat *agentv1.Heartbeat) {
-			m.senses.observations.Note(cluster, heartbeat)
+			m.senses.observations.Hear(cluster, heartbeat)
 			m.progress.note(cluster, heartbeat)
 		},
 		Leaser:  m.senses.leaser,

@@ -31,8 +31,8 @@ func (p *part) Carry(context.Context, *agentv1.Directive) *agentv1.DirectiveResu
 	p.carried++
 	return &agentv1.DirectiveResult{Outcome: agentv1.Outcome_OUTCOME_DONE}
 }
-func (p *part) Observations() []*agentv1.DatasetObservation {
-	return []*agentv1.DatasetObservation{{State: "Running"}}
+func (p *part) Observations() ([]*agentv1.DatasetObservation, []int64) {
+	return []*agentv1.DatasetObservation{{State: "Running"}}, []int64{7}
 }
 func (p *part) GuardsBehind() []string                                             { return nil }
 func (p *part) Subscribe(context.Context, func(*agentv1.AgentMessage) error) error { return nil }
@@ -53,7 +53,7 @@ func TestOnlyTheActiveReplicaActsAndObserves(t *testing.T) {
 	if !p.active || p.hurried != 1 {
 		t.Error("the applier or the hub is not told who is active")
 	}
-	if beat := h.heartbeat(); !beat.GetActive() || len(beat.GetDatasets()) != 1 {
+	if beat := h.heartbeat(); !beat.GetActive() || len(beat.GetDatasets()) != 1 || beat.GetAgesMillis()[0] != 7 {
 		t.Errorf("the heartbeat of the active replica is %v", beat)
 	}
 	if result := h.Carry(t.Context(), &agentv1.Directive{Id: "r/s/2"}); result.GetOutcome() != agentv1.Outcome_OUTCOME_DONE {

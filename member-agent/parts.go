@@ -27,7 +27,7 @@ type effecting interface {
 	Run(ctx context.Context) error
 	Grant(grant *agentv1.Grant, deadline time.Time)
 	Carry(ctx context.Context, directive *agentv1.Directive) *agentv1.DirectiveResult
-	Observations() []*agentv1.DatasetObservation
+	Observations() (all []*agentv1.DatasetObservation, agesMillis []int64)
 	// GuardsBehind are those that do not follow the hub's CAs yet, in words.
 	GuardsBehind() []string
 }
@@ -110,7 +110,7 @@ func (h *hall) heartbeat() *agentv1.Heartbeat {
 	beat := &agentv1.Heartbeat{Active: h.active(), Observable: reason == "", UnobservableReason: reason, Pledges: true}
 	var behind []string
 	if beat.Active {
-		beat.Datasets = h.effector.Observations()
+		beat.Datasets, beat.AgesMillis = h.effector.Observations()
 		behind = h.effector.GuardsBehind()
 	}
 	beat.Authorities = h.progress(behind)

@@ -179,7 +179,7 @@ func (c *conversation) pass(ctx context.Context, heartbeat *agentv1.Heartbeat) {
 func (s *Server) passOn(ctx context.Context, session *agentSession, heartbeat *agentv1.Heartbeat) {
 	asked := time.Now()
 	for {
-		grant, err := s.uplink.hear(ctx, session.cluster, aged(heartbeat, time.Since(asked)))
+		grant, err := s.uplink.hear(ctx, session.cluster, heartbeat, time.Since(asked))
 		if err == nil {
 			if grant.GetSeq() != 0 {
 				s.metrics.grants.WithLabelValues(session.cluster).Inc()

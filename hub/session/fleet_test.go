@@ -59,7 +59,10 @@ type member struct {
 	presences map[string]int
 	view      []string
 	applied   int
-	hold      chan struct{} // grants wait for it when set
+	hold      chan struct{}                 // grants wait for it when set
+	own       *agentv1.Heartbeat            // the last that it heard itself
+	heard     time.Time                     // when
+	told      map[string]*agentv1.Heartbeat // the last that each member relayed
 }
 
 // fleet is a hub of three members in one process.
@@ -89,7 +92,7 @@ func newFleet(t *testing.T) *fleet {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.members[name] = &member{name: name, fleet: f, listener: listener, through: map[string]int{}, presences: map[string]int{}}
+		f.members[name] = &member{name: name, fleet: f, listener: listener, through: map[string]int{}, presences: map[string]int{}, told: map[string]*agentv1.Heartbeat{}}
 		f.members[name].incarnation.Store(1)
 		all = append(all, session.Member{Name: name, Center: "center-" + name, Address: listener.Addr().String()})
 	}
@@ -109,7 +112,7 @@ func (f *fleet) serve(m *member) {
 		Name: m.name, Center: "center-" + m.name, Listener: m.listener, TLS: f.ca.server(m.name),
 		PeerTLS: func(string) *tls.Config { return f.ca.client("tripod:member:"+m.name, "tripod:members") },
 		Members: f.listed, Sealed: f.sealed.Load, Lease: times(), Incarnation: m.incarnation.Load, Leadership: f,
-		Identify: identify, Admit: f.admit, Believe: f.believe, Leaser: m, View: m, Applied: m, Desired: f, Logger: f.log("member " + m.name),
+		Identify: identify, Admit: f.admit, Believe: f.believe, Heard: m.hears, Leaser: m, View: m, Applied: m, Desired: f, Logger: f.log("member " + m.name),
 	})
 	if err != nil {
 		f.t.Fatal(err)
@@ -245,6 +248,10 @@ func (m *member) Hear(ctx context.Context, request *hubv1.RelayRequest) (*hubv1.
 	}
 	response := &hubv1.RelayResponse{}
 	for _, h := range request.GetHeartbeats() {
+		m.mu.Lock()
+		m.told[request.GetMember()] = h.GetHeartbeat()
+		response.Observed = append(response.Observed, time.Since(m.heard) < 3*times().Tick)
+		m.mu.Unlock()
 		response.Grants = append(response.Grants, &agentv1.Grant{
 			Seq: h.GetHeartbeat().GetSeq(), TtlMillis: times().TTL.Milliseconds(),
 			Incarnation: m.incarnation.Load(), Term: 1, Revision: 1,
@@ -255,6 +262,12 @@ func (m *member) Hear(ctx context.Context, request *hubv1.RelayRequest) (*hubv1.
 		})
 	}
 	return response, nil
+}
+
+func (m *member) hears(_ string, heartbeat *agentv1.Heartbeat) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.own, m.heard = heartbeat, time.Now()
 }
 
 func (m *member) heardThrough(relay string) int {

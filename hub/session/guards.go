@@ -108,7 +108,7 @@ func (s *Server) prove(ctx context.Context, id Identity, seq uint64, send func(*
 	}
 	grant, err := s.uplink.hear(ctx, guard.Cluster, &agentv1.Heartbeat{
 		Seq: seq, Replica: guardReplica + guard.Namespace + "/" + guard.Dataset, Guard: true, Observable: true,
-	})
+	}, 0)
 	if err != nil || grant.GetSeq() == 0 {
 		return ctx.Err()
 	}

@@ -6,7 +6,6 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
@@ -65,7 +64,7 @@ func (s *Server) greet(stream agentv1.Sessions_SessionServer) (*agentv1.Hello, e
 	}
 	return hello, stream.Send(&agentv1.HubMessage{Kind: &agentv1.HubMessage_Welcome{Welcome: &agentv1.Welcome{
 		Member: s.config.Name, Center: s.config.Center, Incarnation: incarnation,
-		TickMillis: s.config.Lease.Tick.Milliseconds(), TtlMillis: s.config.Lease.TTL.Milliseconds(),
+		TickMillis: s.config.Lease.Tick.Milliseconds(), TtlMillis: s.config.Lease.TTL.Milliseconds(), Differences: true,
 	}}})
 }
 
@@ -104,9 +103,13 @@ func (s *Server) handle(session *agentSession, message *agentv1.AgentMessage) er
 	return nil // a kind of a newer agent is ignored
 }
 
-func (s *Server) beat(session *agentSession, heartbeat *agentv1.Heartbeat) error {
+func (s *Server) beat(session *agentSession, said *agentv1.Heartbeat) error {
 	if err := s.admitted(session.id, session.cluster); err != nil {
 		return err
+	}
+	heartbeat, err := session.listener.Whole(said)
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
 	}
 	s.metrics.heartbeats.WithLabelValues(session.cluster).Inc()
 	heartbeat.Replica, heartbeat.Guard = session.replica, false
@@ -123,16 +126,4 @@ func (s *Server) beat(session *agentSession, heartbeat *agentv1.Heartbeat) error
 		default:
 		}
 	}
-}
-
-// aged adds the time that a heartbeat waited here to the ages in it.
-func aged(heartbeat *agentv1.Heartbeat, waited time.Duration) *agentv1.Heartbeat {
-	if waited < 10*time.Millisecond || len(heartbeat.GetDatasets()) == 0 {
-		return heartbeat
-	}
-	older := proto.CloneOf(heartbeat)
-	for _, d := range older.GetDatasets() {
-		d.AgeMillis += waited.Milliseconds()
-	}
-	return older
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/yamux"
 
+	"tripod.dev/tripod/proto/agent/delta"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
 
@@ -22,6 +23,8 @@ type agentSession struct {
 	done    <-chan struct{}
 	// beats holds the newest heartbeat that was not yet passed on.
 	beats chan *agentv1.Heartbeat
+	// listener belongs to who receives from the stream.
+	listener delta.Listener
 
 	// Guarded by registry.mu.
 	active bool

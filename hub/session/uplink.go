@@ -3,11 +3,13 @@ package session
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"tripod.dev/tripod/proto/agent/delta"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
 	hubv1 "tripod.dev/tripod/proto/hub/v1"
 )
@@ -23,27 +25,63 @@ type uplink struct {
 	config  Config
 	peers   *peers
 	metrics *metrics
+
+	mu sync.Mutex
+	// spares are the replicas that the leader hears itself, as it said last.
+	leader string
+	spares map[spare]bool
 }
+
+// spare names a replica of an agent.
+type spare struct{ cluster, replica string }
 
 func newUplink(config Config, peers *peers, m *metrics) *uplink {
 	return &uplink{config: config, peers: peers, metrics: m}
 }
 
-// hear asks the leader for a grant. It takes a tick at most, and less when the
-// leadership changes meanwhile.
-func (u *uplink) hear(ctx context.Context, cluster string, heartbeat *agentv1.Heartbeat) (*agentv1.Grant, error) {
-	response, err := u.relay(ctx, &hubv1.RelayedHeartbeat{Cluster: cluster, Heartbeat: heartbeat})
+// hear asks the leader for a grant for a heartbeat that came that long ago. It takes a
+// tick at most, and less when the leadership changes meanwhile.
+func (u *uplink) hear(ctx context.Context, cluster string, heartbeat *agentv1.Heartbeat, ago time.Duration) (*agentv1.Grant, error) {
+	leader, changed := u.config.Leadership.Leader()
+	replica := spare{cluster, heartbeat.GetReplica()}
+	if leader == u.config.Name || u.spared(leader, replica) { // of what this member hears itself it knows already
+		heartbeat = delta.Unobserved(heartbeat)
+	} else {
+		heartbeat = delta.Plain(heartbeat, ago)
+	}
+	response, err := u.relay(ctx, leader, changed, &hubv1.RelayedHeartbeat{Cluster: cluster, Heartbeat: heartbeat})
 	if err != nil {
 		return nil, err
 	}
 	if len(response.GetGrants()) != 1 {
 		return nil, status.Errorf(codes.Internal, "the leader answered one heartbeat with %d grants", len(response.GetGrants()))
 	}
+	u.spare(leader, replica, slices.Equal(response.GetObserved(), []bool{true}))
 	return response.GetGrants()[0], nil
 }
 
-func (u *uplink) relay(ctx context.Context, heartbeats ...*hubv1.RelayedHeartbeat) (*hubv1.RelayResponse, error) {
-	leader, changed := u.config.Leadership.Leader()
+// spared is whether the leader wants no observations of the replica.
+func (u *uplink) spared(leader string, replica spare) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.leader == leader && u.spares[replica]
+}
+
+// spare notes whether the leader wants observations of the replica.
+func (u *uplink) spare(leader string, replica spare, spared bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.leader != leader {
+		u.leader, u.spares = leader, map[spare]bool{}
+	}
+	if !spared {
+		delete(u.spares, replica)
+		return
+	}
+	u.spares[replica] = true
+}
+
+func (u *uplink) relay(ctx context.Context, leader string, changed <-chan struct{}, heartbeats ...*hubv1.RelayedHeartbeat) (*hubv1.RelayResponse, error) {
 	if leader == "" {
 		return nil, errNoLeader
 	}
@@ -96,7 +134,8 @@ func (u *uplink) run(ctx context.Context) error {
 	defer ticker.Stop()
 	for {
 		// A leader that does not answer is the store's to notice.
-		_, _ = u.relay(ctx)
+		leader, changed := u.config.Leadership.Leader()
+		_, _ = u.relay(ctx, leader, changed)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

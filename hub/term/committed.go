@@ -13,7 +13,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
-	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
 
 // Reader reads the store's state as applied on this member.
@@ -48,11 +47,9 @@ type Committed struct {
 	mu       sync.Mutex
 	admitted map[string]error
 	asked    time.Duration
-	roles    map[string][]*agentv1.RoleGrant
-	// of is the generation of datasets that roles were computed from, and places
-	// where the clusters were then.
-	of     uint64
-	places []Place
+	roles    roleLedger
+	// of is the generation of datasets that roles were computed from.
+	of uint64
 }
 
 // NewCommitted reads below prefix. Grants say what pledgers names; nil offers no
@@ -75,12 +72,6 @@ func (c *Committed) Datasets(ctx context.Context) ([]*v1alpha1.Dataset, int64, e
 	return list, revision, err
 }
 
-// RoleTable is what committed state at Revision gives to every cluster.
-type RoleTable struct {
-	Revision int64
-	Clusters map[string][]*agentv1.RoleGrant
-}
-
 // Roles returns the table at the newest revision applied here when the call
 // began, or a newer one. It must not be changed.
 func (c *Committed) Roles(ctx context.Context) (RoleTable, error) {
@@ -96,12 +87,18 @@ func (c *Committed) Roles(ctx context.Context) (RoleTable, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case generation < c.of: // another caller has read a newer state meanwhile
-		return RoleTable{revision, Roles(datasets, terms)}, nil
-	case generation > c.of || !slices.Equal(terms.Places, c.places):
-		c.roles, c.of, c.places = Roles(datasets, terms), generation, terms.Places
+	case generation < c.of: // another caller has read a newer state meanwhile; nobody counts this one
+		var once roleLedger
+		once.advance(datasets, terms)
+		once.table.Revision, once.table.version = revision, 0
+		return once.table, nil
+	case generation > c.of || !slices.Equal(terms.Places, c.roles.terms.Places):
+		c.roles.advance(datasets, terms)
+		c.of = generation
 	}
-	return RoleTable{revision, c.roles}, nil
+	table := c.roles.table
+	table.Revision = revision
+	return table, nil
 }
 
 // Clusters returns all clusters at one revision.

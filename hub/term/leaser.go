@@ -107,7 +107,7 @@ func (l *Leaser) Hear(ctx context.Context, request *hubv1.RelayRequest) (*hubv1.
 	if err != nil {
 		return nil, err
 	}
-	response := &hubv1.RelayResponse{Grants: make([]*agentv1.Grant, len(admitted))}
+	response := &hubv1.RelayResponse{Grants: make([]*agentv1.Grant, len(admitted)), Observed: make([]bool, len(admitted))}
 	if joined != nil {
 		select {
 		case <-joined.done:
@@ -122,6 +122,7 @@ func (l *Leaser) Hear(ctx context.Context, request *hubv1.RelayRequest) (*hubv1.
 		response.Grants[i] = &agentv1.Grant{}
 		if admitted[i] {
 			response.Grants[i] = l.grant(joined, h)
+			response.Observed[i] = l.config.Observations.Hears(h.GetCluster(), h.GetHeartbeat().GetReplica())
 		}
 	}
 	return response, nil
@@ -163,11 +164,12 @@ func (l *Leaser) join(request *hubv1.RelayRequest, admitted []bool) (*round, err
 }
 
 func (l *Leaser) grant(r *round, h *hubv1.RelayedHeartbeat) *agentv1.Grant {
-	return &agentv1.Grant{
+	g := &agentv1.Grant{
 		Seq: h.GetHeartbeat().GetSeq(), TtlMillis: l.config.Lease.TTL.Milliseconds(),
 		Incarnation: l.config.Incarnation(), Term: r.term, Revision: r.roles.Revision,
-		Roles: r.roles.Clusters[h.GetCluster()],
 	}
+	r.roles.grant(g, h.GetCluster(), h.GetHeartbeat().GetRoles())
+	return g
 }
 
 // Run answers until ctx ends, which is when the term does. When nobody is heard it

@@ -8,6 +8,7 @@ import (
 
 	"tripod.dev/tripod/failover/trail"
 	"tripod.dev/tripod/hub/api/v1alpha1"
+	"tripod.dev/tripod/proto/agent/delta"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
 
@@ -47,8 +48,6 @@ type Observations struct {
 
 type noted struct {
 	observation *agentv1.DatasetObservation
-	replica     string
-	seq         uint64
 	came        time.Duration
 	seen        time.Duration
 	since       time.Duration // came, of the first in a row that say that it runs
@@ -61,23 +60,30 @@ func NewObservations(late time.Duration, clock Clock) *Observations {
 	return &Observations{clock: clock, late: late, copies: map[CopyKey]noted{}, trails: map[types.NamespacedName]*trail.Book{}, agents: replicas{}}
 }
 
-// Note takes the observations of one heartbeat. The same heartbeat comes through
-// several members; only the first arrival counts.
+// Hear takes the observations of a heartbeat that this member hears itself, and Note
+// those of one that another member relays. The same heartbeat comes through several
+// members; only the first arrival counts.
+func (o *Observations) Hear(cluster string, heartbeat *agentv1.Heartbeat) {
+	o.note(cluster, heartbeat, true)
+}
+
+// Note is described at Hear.
 func (o *Observations) Note(cluster string, heartbeat *agentv1.Heartbeat) {
+	o.note(cluster, heartbeat, false)
+}
+
+func (o *Observations) note(cluster string, heartbeat *agentv1.Heartbeat, own bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := o.clock()
-	o.agents.note(cluster, heartbeat, now)
-	if !heartbeat.GetActive() {
+	o.agents.note(cluster, heartbeat, own, now)
+	if !heartbeat.GetActive() || len(heartbeat.GetDatasets()) == 0 || !o.agents.news(cluster, heartbeat, o.late, now) {
 		return
 	}
-	for _, d := range heartbeat.GetDatasets() {
+	for i, d := range heartbeat.GetDatasets() {
 		key := CopyKey{types.NamespacedName{Namespace: d.GetDataset().GetNamespace(), Name: d.GetDataset().GetName()}, cluster}
 		old, ok := o.copies[key]
-		if ok && old.replica == heartbeat.GetReplica() && heartbeat.GetSeq() <= old.seq && now-old.came < o.late {
-			continue
-		}
-		next := noted{d, heartbeat.GetReplica(), heartbeat.GetSeq(), now, now - time.Duration(d.GetAgeMillis())*time.Millisecond, now}
+		next := noted{d, now, now - delta.Age(heartbeat, i), now}
 		if ok && old.runs() {
 			next.since = old.since
 		}
@@ -129,12 +135,18 @@ func (o *Observations) Get(key CopyKey) (Observation, bool) {
 
 // All returns the newest observation of every copy.
 func (o *Observations) All() map[CopyKey]Observation {
+	all := map[CopyKey]Observation{}
+	o.Each(func(key CopyKey, seen Observation, _ int) { all[key] = seen })
+	return all
+}
+
+// Each tells of the newest observation of every copy, and how many there are. It must
+// not be called back.
+func (o *Observations) Each(tell func(key CopyKey, seen Observation, of int)) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := o.clock()
-	all := make(map[CopyKey]Observation, len(o.copies))
 	for key, n := range o.copies {
-		all[key] = o.observationLocked(key, n, now)
+		tell(key, o.observationLocked(key, n, now), len(o.copies))
 	}
-	return all
 }

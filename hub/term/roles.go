@@ -1,6 +1,7 @@
 package term
 
 import (
+	"iter"
 	"maps"
 	"slices"
 
@@ -8,21 +9,21 @@ import (
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
 
-// Roles are what committed state gives to each cluster. It is a pure function:
-// the primary role goes to status.primary in the phases Steady, Closing and
+// rolesOf are what a committed dataset gives to each of its clusters. It is a pure
+// function: the primary role goes to status.primary in the phases Steady, Closing and
 // Promoting and to nobody otherwise (safety.md section 6, step 1). Terms add under
 // which pledges may keep it.
-func Roles(datasets []*v1alpha1.Dataset, terms Terms) map[string][]*agentv1.RoleGrant {
-	roles := map[string][]*agentv1.RoleGrant{}
-	for _, d := range datasets {
+func rolesOf(d *v1alpha1.Dataset, terms Terms) iter.Seq2[string, *agentv1.RoleGrant] {
+	return func(yield func(string, *agentv1.RoleGrant) bool) {
 		for i := range d.Spec.Members {
 			member := &d.Spec.Members[i]
 			grant := roleGrant(d, member)
 			terms.failsafe(d, grant)
-			roles[member.Cluster] = append(roles[member.Cluster], grant)
+			if !yield(member.Cluster, grant) {
+				return
+			}
 		}
 	}
-	return roles
 }
 
 func roleGrant(d *v1alpha1.Dataset, self *v1alpha1.DatasetMember) *agentv1.RoleGrant {

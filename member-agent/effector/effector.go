@@ -179,7 +179,7 @@ func (e *Effector) rounds(ctx context.Context) {
 		changed, active, all := e.grants.changes(), e.cfg.Active(), whole || !alive
 		for _, role := range e.grants.roles() {
 			k := keyOf(role.GetDataset())
-			if !active || !all && proto.Equal(seen[k], role) {
+			if old := seen[k]; !active || !all && (old == role || proto.Equal(old, role)) {
 				continue
 			}
 			seen[k] = role
@@ -202,14 +202,16 @@ func (e *Effector) rounds(ctx context.Context) {
 	}
 }
 
-// Observations returns the latest of every dataset of the grant, with its age.
-func (e *Effector) Observations() []*agentv1.DatasetObservation {
-	var all []*agentv1.DatasetObservation
+// Observations returns the latest of every dataset of the grant, and how old each is, in
+// milliseconds. One that says what it said before is the same message, and none may be
+// changed.
+func (e *Effector) Observations() (all []*agentv1.DatasetObservation, agesMillis []int64) {
+	now := time.Now()
 	for _, role := range e.grants.roles() {
-		if o := e.site(keyOf(role.GetDataset())).observation(); o != nil {
-			o.Pledgers, o.Unpledged = e.cfg.Pledges.Pledgers(role.GetDataset())
-			all = append(all, o)
+		o, at := e.site(keyOf(role.GetDataset())).observation(e.cfg.Pledges.Pledgers(role.GetDataset()))
+		if o != nil {
+			all, agesMillis = append(all, o), append(agesMillis, max(0, now.Sub(at)).Milliseconds())
 		}
 	}
-	return all
+	return all, agesMillis
 }

@@ -113,6 +113,6 @@ func (e reconciler) followsWell(c driver.Call, status *agentv1.GuardStatus) bool
 	if !s.follows(c.Epoch) {
 		return false
 	}
-	o := s.observation()
+	o, _ := s.observation(nil, nil)
 	return o.GetState() == string(driver.StateStreaming) || o.GetState() == string(driver.StateCatchingUp)
 }

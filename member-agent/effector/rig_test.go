@@ -385,8 +385,8 @@ func (f *fleet) must(name string, verb agentv1.Verb, change func(*agentv1.Direct
 }
 
 func (f *fleet) observed(name string) *agentv1.DatasetObservation {
-	for _, o := range f.centers[name].effector.Observations() {
-		return o
+	if all, _ := f.centers[name].effector.Observations(); len(all) > 0 {
+		return all[0]
 	}
 	return &agentv1.DatasetObservation{}
 }

@@ -25,9 +25,10 @@ type site struct {
 	observing, reconciling atomic.Bool // see once
 
 	mu          sync.Mutex
-	latest      *agentv1.DatasetObservation
+	latest      *agentv1.DatasetObservation // not changed while it says the same
 	at          time.Time
-	epoch       int64 // highest seen
+	told        *agentv1.DatasetObservation // latest with its pledgers
+	epoch       int64                       // highest seen
 	incarnation uint64
 	revision    int64              // highest carried out at epoch
 	interrupt   context.CancelFunc // ends the work of whoever has the turn
@@ -148,15 +149,22 @@ func (s *site) rest(now time.Time, err error) {
 	s.retry = now.Add(s.pause)
 }
 
-func (s *site) observation() *agentv1.DatasetObservation {
+// observation is the latest, of that time, with the pledgers of the copy; nil if there
+// is none. It is the same message while it says the same, and must not be changed.
+func (s *site) observation(pledgers, unpledged []string) (*agentv1.DatasetObservation, time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.latest == nil {
-		return nil
+		return nil, time.Time{}
 	}
-	o := proto.CloneOf(s.latest)
-	o.AgeMillis = time.Since(s.at).Milliseconds()
-	return o
+	if s.told == nil {
+		s.told = s.latest
+	}
+	if !slices.Equal(s.told.Pledgers, pledgers) || !slices.Equal(s.told.Unpledged, unpledged) {
+		s.told = proto.CloneOf(s.latest)
+		s.told.Pledgers, s.told.Unpledged = pledgers, unpledged
+	}
+	return s.told, s.at
 }
 
 // observe keeps the latest observation for the heartbeats.
@@ -178,8 +186,11 @@ func (s *site) keep(o driver.Observation, at time.Time) *agentv1.DatasetObservat
 	seen := observed(s.key, o)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !at.Before(s.at) {
-		s.latest, s.at = seen, at
+	if at.Before(s.at) {
+		return seen
+	}
+	if s.at = at; !proto.Equal(s.latest, seen) {
+		s.latest, s.told = seen, nil
 	}
 	return seen
 }

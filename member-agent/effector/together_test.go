@@ -57,8 +57,12 @@ func TestCopiesOfOneDriverAreObservedTogether(t *testing.T) {
 			Role: agentv1.Role_ROLE_REPLICA, Driver: "counting"})
 	}
 	a.Grant(grant, time.Now().Add(time.Minute))
-	wait(t, 5*time.Second, "an observation of each copy", func() bool { return len(a.Observations()) == len(grant.Roles) })
-	for _, o := range a.Observations() {
+	wait(t, 5*time.Second, "an observation of each copy", func() bool {
+		all, ages := a.Observations()
+		return len(all) == len(grant.Roles) && len(ages) == len(all)
+	})
+	all, _ := a.Observations()
+	for _, o := range all {
 		want := o.GetDataset().GetName()
 		if want == "alone" {
 			want = "" // observed by itself

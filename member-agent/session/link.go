@@ -162,7 +162,7 @@ func (l *link) greet(stream agentv1.Sessions_SessionClient) (*agentv1.Welcome, e
 
 // carry moves messages both ways until the session ends.
 func (l *link) carry(ctx context.Context, hangUp context.CancelCauseFunc, welcome *agentv1.Welcome, stream agentv1.Sessions_SessionClient) error {
-	out := newOutbox()
+	out := newOutbox(welcome.GetDifferences())
 	name := welcome.GetMember()
 	l.member.Store(&name)
 	l.out.Store(out)

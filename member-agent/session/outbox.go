@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"tripod.dev/tripod/proto/agent/delta"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
 
@@ -19,10 +20,16 @@ type outbox struct {
 	view      *agentv1.AgentMessage
 	wake      chan struct{}
 	drained   chan struct{}
+	// speaker makes differences of heartbeats; nil for a member that wants whole ones.
+	speaker *delta.Speaker
 }
 
-func newOutbox() *outbox {
-	return &outbox{wake: make(chan struct{}, 1), drained: make(chan struct{}, 1)}
+func newOutbox(differences bool) *outbox {
+	o := &outbox{wake: make(chan struct{}, 1), drained: make(chan struct{}, 1)}
+	if differences {
+		o.speaker = &delta.Speaker{}
+	}
+	return o
 }
 
 func signal(c chan struct{}) {
@@ -83,14 +90,21 @@ func (o *outbox) clearView() {
 	o.mu.Unlock()
 }
 
+// take returns what is to be sent next, nil when nothing waits. What it returns must be
+// sent, or the session ended.
 func (o *outbox) take() *agentv1.AgentMessage {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
 	case o.heartbeat != nil:
-		m := &agentv1.AgentMessage{Kind: &agentv1.AgentMessage_Heartbeat{Heartbeat: o.heartbeat}}
+		heartbeat := o.heartbeat
 		o.heartbeat = nil
-		return m
+		if o.speaker != nil {
+			heartbeat = o.speaker.Next(heartbeat)
+		} else {
+			heartbeat = delta.Plain(heartbeat, 0)
+		}
+		return &agentv1.AgentMessage{Kind: &agentv1.AgentMessage_Heartbeat{Heartbeat: heartbeat}}
 	case len(o.messages) > 0:
 		m := o.messages[0]
 		o.messages = o.messages[1:]

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tripod.dev/tripod/failover/lease"
+	"tripod.dev/tripod/proto/agent/delta"
 	agentv1 "tripod.dev/tripod/proto/agent/v1"
 )
 
@@ -27,6 +28,7 @@ type Sessions struct {
 	holder   *lease.Holder
 	deadline time.Duration // last told to the receiver
 	stamp    lease.Stamp
+	roles    delta.Roles
 	// remembered is the highest incarnation that Remember was called with.
 	remembered uint64
 }
@@ -94,6 +96,7 @@ func (s *Sessions) askAll() {
 	heartbeat.Replica = s.config.Replica
 	s.mu.Lock()
 	heartbeat.Seq = s.holder.Ask(time.Since(s.origin))
+	heartbeat.Roles = s.roles.Held()
 	s.mu.Unlock()
 	for _, link := range s.book.all() {
 		link.post().putHeartbeat(heartbeat)
@@ -111,9 +114,16 @@ func (s *Sessions) answer(grant *agentv1.Grant) lease.Verdict {
 		return verdict
 	}
 	s.rememberLocked()
+	whole, err := s.roles.Take(grant)
+	if err != nil { // the receiver keeps the lease that it has until all roles have come
+		s.config.Logger.Warn("grant cannot be used; asking for all roles", "error", err)
+		s.roles.Forget()
+		s.Hurry()
+		return verdict
+	}
 	if deadline := s.holder.Deadline(); deadline != s.deadline || stamp != s.stamp {
 		s.deadline, s.stamp = deadline, stamp
-		s.config.Receiver.Grant(grant, s.origin.Add(deadline))
+		s.config.Receiver.Grant(whole, s.origin.Add(deadline))
 	}
 	return verdict
 }

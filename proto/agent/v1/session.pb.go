@@ -823,12 +823,15 @@ func (x *Hello) GetRevision() int64 {
 }
 
 type Welcome struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
-	Center        string                 `protobuf:"bytes,2,opt,name=center,proto3" json:"center,omitempty"`
-	Incarnation   uint64                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	TickMillis    int64                  `protobuf:"varint,4,opt,name=tick_millis,json=tickMillis,proto3" json:"tick_millis,omitempty"`
-	TtlMillis     int64                  `protobuf:"varint,5,opt,name=ttl_millis,json=ttlMillis,proto3" json:"ttl_millis,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Member      string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	Center      string                 `protobuf:"bytes,2,opt,name=center,proto3" json:"center,omitempty"`
+	Incarnation uint64                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	TickMillis  int64                  `protobuf:"varint,4,opt,name=tick_millis,json=tickMillis,proto3" json:"tick_millis,omitempty"`
+	TtlMillis   int64                  `protobuf:"varint,5,opt,name=ttl_millis,json=ttlMillis,proto3" json:"ttl_millis,omitempty"`
+	// differences is true when the member understands heartbeats with ages_millis and
+	// same; absent in older programs.
+	Differences   bool `protobuf:"varint,6,opt,name=differences,proto3" json:"differences,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -898,6 +901,13 @@ func (x *Welcome) GetTtlMillis() int64 {
 	return 0
 }
 
+func (x *Welcome) GetDifferences() bool {
+	if x != nil {
+		return x.Differences
+	}
+	return false
+}
+
 // Heartbeat asks for a grant. The agent notes on its own monotonic clock when
 // it sent seq (safety.md section 3, step 1).
 type Heartbeat struct {
@@ -920,7 +930,16 @@ type Heartbeat struct {
 	Authorities *AuthorityProgress `protobuf:"bytes,8,opt,name=authorities,proto3" json:"authorities,omitempty"`
 	// pledges is true when this replica's program gives pledges and yields before it
 	// takes part in a promotion; absent in older programs.
-	Pledges       bool `protobuf:"varint,9,opt,name=pledges,proto3" json:"pledges,omitempty"`
+	Pledges bool `protobuf:"varint,9,opt,name=pledges,proto3" json:"pledges,omitempty"`
+	// ages_millis are the ages of the datasets, in their order; without it each has its
+	// own (age_millis). So an observation that has not changed stays the same message.
+	AgesMillis []int64 `protobuf:"varint,10,rep,packed,name=ages_millis,json=agesMillis,proto3" json:"ages_millis,omitempty"`
+	// same, if it is not empty, says that datasets holds only what is new since the
+	// heartbeat before on this stream. It has a number for each observation: n > 0 for
+	// the n-th of the heartbeat before, 0 for the next one in datasets.
+	Same []uint32 `protobuf:"varint,11,rep,packed,name=same,proto3" json:"same,omitempty"`
+	// roles that this replica holds: the grant may say only what has changed since.
+	Roles         *RolesHeld `protobuf:"bytes,12,opt,name=roles,proto3" json:"roles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1018,6 +1037,88 @@ func (x *Heartbeat) GetPledges() bool {
 	return false
 }
 
+func (x *Heartbeat) GetAgesMillis() []int64 {
+	if x != nil {
+		return x.AgesMillis
+	}
+	return nil
+}
+
+func (x *Heartbeat) GetSame() []uint32 {
+	if x != nil {
+		return x.Same
+	}
+	return nil
+}
+
+func (x *Heartbeat) GetRoles() *RolesHeld {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+// RolesHeld names what the grants up to one have given.
+type RolesHeld struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Incarnation   uint64                 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolesHeld) Reset() {
+	*x = RolesHeld{}
+	mi := &file_agent_v1_session_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolesHeld) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolesHeld) ProtoMessage() {}
+
+func (x *RolesHeld) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_session_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolesHeld.ProtoReflect.Descriptor instead.
+func (*RolesHeld) Descriptor() ([]byte, []int) {
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RolesHeld) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *RolesHeld) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *RolesHeld) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 type AuthorityProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// generation of the CAs that the replica trusts.
@@ -1031,7 +1132,7 @@ type AuthorityProgress struct {
 
 func (x *AuthorityProgress) Reset() {
 	*x = AuthorityProgress{}
-	mi := &file_agent_v1_session_proto_msgTypes[8]
+	mi := &file_agent_v1_session_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +1144,7 @@ func (x *AuthorityProgress) String() string {
 func (*AuthorityProgress) ProtoMessage() {}
 
 func (x *AuthorityProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[8]
+	mi := &file_agent_v1_session_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1157,7 @@ func (x *AuthorityProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorityProgress.ProtoReflect.Descriptor instead.
 func (*AuthorityProgress) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{8}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AuthorityProgress) GetGeneration() uint64 {
@@ -1081,15 +1182,23 @@ type Grant struct {
 	Incarnation uint64                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	Term        uint64                 `protobuf:"varint,4,opt,name=term,proto3" json:"term,omitempty"`
 	// revision of the committed state from which the roles were read.
-	Revision      int64        `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
-	Roles         []*RoleGrant `protobuf:"bytes,6,rep,name=roles,proto3" json:"roles,omitempty"`
+	Revision int64        `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	Roles    []*RoleGrant `protobuf:"bytes,6,rep,name=roles,proto3" json:"roles,omitempty"`
+	// version of all roles of all clusters, which grows with each change while one
+	// leader leads (term); 0 if nobody counts.
+	Version uint64 `protobuf:"varint,7,opt,name=version,proto3" json:"version,omitempty"`
+	// since, if it is not 0, says that roles holds only those that have changed after
+	// that version, and gone those that there are no more. total is how many there are.
+	Since         uint64        `protobuf:"varint,8,opt,name=since,proto3" json:"since,omitempty"`
+	Gone          []*DatasetKey `protobuf:"bytes,9,rep,name=gone,proto3" json:"gone,omitempty"`
+	Total         uint32        `protobuf:"varint,10,opt,name=total,proto3" json:"total,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_agent_v1_session_proto_msgTypes[9]
+	mi := &file_agent_v1_session_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1101,7 +1210,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[9]
+	mi := &file_agent_v1_session_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1114,7 +1223,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{9}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Grant) GetSeq() uint64 {
@@ -1159,6 +1268,34 @@ func (x *Grant) GetRoles() []*RoleGrant {
 	return nil
 }
 
+func (x *Grant) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Grant) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *Grant) GetGone() []*DatasetKey {
+	if x != nil {
+		return x.Gone
+	}
+	return nil
+}
+
+func (x *Grant) GetTotal() uint32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
 type DatasetKey struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -1169,7 +1306,7 @@ type DatasetKey struct {
 
 func (x *DatasetKey) Reset() {
 	*x = DatasetKey{}
-	mi := &file_agent_v1_session_proto_msgTypes[10]
+	mi := &file_agent_v1_session_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1181,7 +1318,7 @@ func (x *DatasetKey) String() string {
 func (*DatasetKey) ProtoMessage() {}
 
 func (x *DatasetKey) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[10]
+	mi := &file_agent_v1_session_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1194,7 +1331,7 @@ func (x *DatasetKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DatasetKey.ProtoReflect.Descriptor instead.
 func (*DatasetKey) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{10}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DatasetKey) GetNamespace() string {
@@ -1241,7 +1378,7 @@ type RoleGrant struct {
 
 func (x *RoleGrant) Reset() {
 	*x = RoleGrant{}
-	mi := &file_agent_v1_session_proto_msgTypes[11]
+	mi := &file_agent_v1_session_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1253,7 +1390,7 @@ func (x *RoleGrant) String() string {
 func (*RoleGrant) ProtoMessage() {}
 
 func (x *RoleGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[11]
+	mi := &file_agent_v1_session_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1266,7 +1403,7 @@ func (x *RoleGrant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleGrant.ProtoReflect.Descriptor instead.
 func (*RoleGrant) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{11}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RoleGrant) GetDataset() *DatasetKey {
@@ -1365,7 +1502,7 @@ type Failsafe struct {
 
 func (x *Failsafe) Reset() {
 	*x = Failsafe{}
-	mi := &file_agent_v1_session_proto_msgTypes[12]
+	mi := &file_agent_v1_session_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +1514,7 @@ func (x *Failsafe) String() string {
 func (*Failsafe) ProtoMessage() {}
 
 func (x *Failsafe) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[12]
+	mi := &file_agent_v1_session_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1390,7 +1527,7 @@ func (x *Failsafe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failsafe.ProtoReflect.Descriptor instead.
 func (*Failsafe) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{12}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Failsafe) GetPledgers() []string {
@@ -1413,7 +1550,7 @@ type DatasetPeer struct {
 
 func (x *DatasetPeer) Reset() {
 	*x = DatasetPeer{}
-	mi := &file_agent_v1_session_proto_msgTypes[13]
+	mi := &file_agent_v1_session_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1425,7 +1562,7 @@ func (x *DatasetPeer) String() string {
 func (*DatasetPeer) ProtoMessage() {}
 
 func (x *DatasetPeer) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[13]
+	mi := &file_agent_v1_session_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1438,7 +1575,7 @@ func (x *DatasetPeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DatasetPeer.ProtoReflect.Descriptor instead.
 func (*DatasetPeer) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{13}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DatasetPeer) GetCluster() string {
@@ -1513,7 +1650,7 @@ type DatasetObservation struct {
 
 func (x *DatasetObservation) Reset() {
 	*x = DatasetObservation{}
-	mi := &file_agent_v1_session_proto_msgTypes[14]
+	mi := &file_agent_v1_session_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1525,7 +1662,7 @@ func (x *DatasetObservation) String() string {
 func (*DatasetObservation) ProtoMessage() {}
 
 func (x *DatasetObservation) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[14]
+	mi := &file_agent_v1_session_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1538,7 +1675,7 @@ func (x *DatasetObservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DatasetObservation.ProtoReflect.Descriptor instead.
 func (*DatasetObservation) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{14}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DatasetObservation) GetDataset() *DatasetKey {
@@ -1719,7 +1856,7 @@ type Directive struct {
 
 func (x *Directive) Reset() {
 	*x = Directive{}
-	mi := &file_agent_v1_session_proto_msgTypes[15]
+	mi := &file_agent_v1_session_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1731,7 +1868,7 @@ func (x *Directive) String() string {
 func (*Directive) ProtoMessage() {}
 
 func (x *Directive) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[15]
+	mi := &file_agent_v1_session_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1744,7 +1881,7 @@ func (x *Directive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Directive.ProtoReflect.Descriptor instead.
 func (*Directive) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{15}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Directive) GetId() string {
@@ -1854,7 +1991,7 @@ type DirectiveResult struct {
 
 func (x *DirectiveResult) Reset() {
 	*x = DirectiveResult{}
-	mi := &file_agent_v1_session_proto_msgTypes[16]
+	mi := &file_agent_v1_session_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1866,7 +2003,7 @@ func (x *DirectiveResult) String() string {
 func (*DirectiveResult) ProtoMessage() {}
 
 func (x *DirectiveResult) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[16]
+	mi := &file_agent_v1_session_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1879,7 +2016,7 @@ func (x *DirectiveResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectiveResult.ProtoReflect.Descriptor instead.
 func (*DirectiveResult) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{16}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DirectiveResult) GetId() string {
@@ -1947,7 +2084,7 @@ type DesiredState struct {
 
 func (x *DesiredState) Reset() {
 	*x = DesiredState{}
-	mi := &file_agent_v1_session_proto_msgTypes[17]
+	mi := &file_agent_v1_session_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1959,7 +2096,7 @@ func (x *DesiredState) String() string {
 func (*DesiredState) ProtoMessage() {}
 
 func (x *DesiredState) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[17]
+	mi := &file_agent_v1_session_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1972,7 +2109,7 @@ func (x *DesiredState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredState.ProtoReflect.Descriptor instead.
 func (*DesiredState) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{17}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DesiredState) GetIncarnation() uint64 {
@@ -2022,7 +2159,7 @@ type ObjectKey struct {
 
 func (x *ObjectKey) Reset() {
 	*x = ObjectKey{}
-	mi := &file_agent_v1_session_proto_msgTypes[18]
+	mi := &file_agent_v1_session_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2034,7 +2171,7 @@ func (x *ObjectKey) String() string {
 func (*ObjectKey) ProtoMessage() {}
 
 func (x *ObjectKey) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[18]
+	mi := &file_agent_v1_session_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2047,7 +2184,7 @@ func (x *ObjectKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectKey.ProtoReflect.Descriptor instead.
 func (*ObjectKey) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{18}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ObjectKey) GetApiVersion() string {
@@ -2091,7 +2228,7 @@ type DesiredObject struct {
 
 func (x *DesiredObject) Reset() {
 	*x = DesiredObject{}
-	mi := &file_agent_v1_session_proto_msgTypes[19]
+	mi := &file_agent_v1_session_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2103,7 +2240,7 @@ func (x *DesiredObject) String() string {
 func (*DesiredObject) ProtoMessage() {}
 
 func (x *DesiredObject) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[19]
+	mi := &file_agent_v1_session_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2116,7 +2253,7 @@ func (x *DesiredObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredObject.ProtoReflect.Descriptor instead.
 func (*DesiredObject) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{19}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DesiredObject) GetKey() *ObjectKey {
@@ -2159,7 +2296,7 @@ type Burial struct {
 
 func (x *Burial) Reset() {
 	*x = Burial{}
-	mi := &file_agent_v1_session_proto_msgTypes[20]
+	mi := &file_agent_v1_session_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2171,7 +2308,7 @@ func (x *Burial) String() string {
 func (*Burial) ProtoMessage() {}
 
 func (x *Burial) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[20]
+	mi := &file_agent_v1_session_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2184,7 +2321,7 @@ func (x *Burial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Burial.ProtoReflect.Descriptor instead.
 func (*Burial) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{20}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Burial) GetTombstone() string {
@@ -2218,7 +2355,7 @@ type AppliedStatus struct {
 
 func (x *AppliedStatus) Reset() {
 	*x = AppliedStatus{}
-	mi := &file_agent_v1_session_proto_msgTypes[21]
+	mi := &file_agent_v1_session_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2230,7 +2367,7 @@ func (x *AppliedStatus) String() string {
 func (*AppliedStatus) ProtoMessage() {}
 
 func (x *AppliedStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[21]
+	mi := &file_agent_v1_session_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2243,7 +2380,7 @@ func (x *AppliedStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppliedStatus.ProtoReflect.Descriptor instead.
 func (*AppliedStatus) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{21}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AppliedStatus) GetObjects() []*AppliedObject {
@@ -2274,7 +2411,7 @@ type AppliedObject struct {
 
 func (x *AppliedObject) Reset() {
 	*x = AppliedObject{}
-	mi := &file_agent_v1_session_proto_msgTypes[22]
+	mi := &file_agent_v1_session_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2286,7 +2423,7 @@ func (x *AppliedObject) String() string {
 func (*AppliedObject) ProtoMessage() {}
 
 func (x *AppliedObject) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[22]
+	mi := &file_agent_v1_session_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2299,7 +2436,7 @@ func (x *AppliedObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppliedObject.ProtoReflect.Descriptor instead.
 func (*AppliedObject) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{22}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AppliedObject) GetKey() *ObjectKey {
@@ -2368,7 +2505,7 @@ type ClusterFacts struct {
 
 func (x *ClusterFacts) Reset() {
 	*x = ClusterFacts{}
-	mi := &file_agent_v1_session_proto_msgTypes[23]
+	mi := &file_agent_v1_session_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2380,7 +2517,7 @@ func (x *ClusterFacts) String() string {
 func (*ClusterFacts) ProtoMessage() {}
 
 func (x *ClusterFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[23]
+	mi := &file_agent_v1_session_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2393,7 +2530,7 @@ func (x *ClusterFacts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterFacts.ProtoReflect.Descriptor instead.
 func (*ClusterFacts) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{23}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ClusterFacts) GetVersion() string {
@@ -2489,7 +2626,7 @@ type SyncedResource struct {
 
 func (x *SyncedResource) Reset() {
 	*x = SyncedResource{}
-	mi := &file_agent_v1_session_proto_msgTypes[24]
+	mi := &file_agent_v1_session_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2501,7 +2638,7 @@ func (x *SyncedResource) String() string {
 func (*SyncedResource) ProtoMessage() {}
 
 func (x *SyncedResource) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[24]
+	mi := &file_agent_v1_session_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2514,7 +2651,7 @@ func (x *SyncedResource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncedResource.ProtoReflect.Descriptor instead.
 func (*SyncedResource) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{24}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SyncedResource) GetGroup() string {
@@ -2584,7 +2721,7 @@ type ViewSubscription struct {
 
 func (x *ViewSubscription) Reset() {
 	*x = ViewSubscription{}
-	mi := &file_agent_v1_session_proto_msgTypes[25]
+	mi := &file_agent_v1_session_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2596,7 +2733,7 @@ func (x *ViewSubscription) String() string {
 func (*ViewSubscription) ProtoMessage() {}
 
 func (x *ViewSubscription) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[25]
+	mi := &file_agent_v1_session_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2609,7 +2746,7 @@ func (x *ViewSubscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ViewSubscription.ProtoReflect.Descriptor instead.
 func (*ViewSubscription) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{25}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ViewSubscription) GetStart() bool {
@@ -2636,7 +2773,7 @@ type ViewDelta struct {
 
 func (x *ViewDelta) Reset() {
 	*x = ViewDelta{}
-	mi := &file_agent_v1_session_proto_msgTypes[26]
+	mi := &file_agent_v1_session_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2648,7 +2785,7 @@ func (x *ViewDelta) String() string {
 func (*ViewDelta) ProtoMessage() {}
 
 func (x *ViewDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[26]
+	mi := &file_agent_v1_session_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2661,7 +2798,7 @@ func (x *ViewDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ViewDelta.ProtoReflect.Descriptor instead.
 func (*ViewDelta) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{26}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ViewDelta) GetResource() *SyncedResource {
@@ -2715,7 +2852,7 @@ type ViewObject struct {
 
 func (x *ViewObject) Reset() {
 	*x = ViewObject{}
-	mi := &file_agent_v1_session_proto_msgTypes[27]
+	mi := &file_agent_v1_session_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2727,7 +2864,7 @@ func (x *ViewObject) String() string {
 func (*ViewObject) ProtoMessage() {}
 
 func (x *ViewObject) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_session_proto_msgTypes[27]
+	mi := &file_agent_v1_session_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2740,7 +2877,7 @@ func (x *ViewObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ViewObject.ProtoReflect.Descriptor instead.
 func (*ViewObject) Descriptor() ([]byte, []int) {
-	return file_agent_v1_session_proto_rawDescGZIP(), []int{27}
+	return file_agent_v1_session_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ViewObject) GetObject() []byte {
@@ -2789,7 +2926,7 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\areplica\x18\x01 \x01(\tR\areplica\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x03R\brevision\"\x9b\x01\n" +
+	"\brevision\x18\x04 \x01(\x03R\brevision\"\xbd\x01\n" +
 	"\aWelcome\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x16\n" +
 	"\x06center\x18\x02 \x01(\tR\x06center\x12 \n" +
@@ -2797,7 +2934,8 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\vtick_millis\x18\x04 \x01(\x03R\n" +
 	"tickMillis\x12\x1d\n" +
 	"\n" +
-	"ttl_millis\x18\x05 \x01(\x03R\tttlMillis\"\xd7\x02\n" +
+	"ttl_millis\x18\x05 \x01(\x03R\tttlMillis\x12 \n" +
+	"\vdifferences\x18\x06 \x01(\bR\vdifferences\"\xbe\x03\n" +
 	"\tHeartbeat\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\tR\areplica\x12\x16\n" +
@@ -2809,12 +2947,21 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\x13unobservable_reason\x18\x06 \x01(\tR\x12unobservableReason\x12\x14\n" +
 	"\x05guard\x18\a \x01(\bR\x05guard\x12D\n" +
 	"\vauthorities\x18\b \x01(\v2\".tripod.agent.v1.AuthorityProgressR\vauthorities\x12\x18\n" +
-	"\apledges\x18\t \x01(\bR\apledges\"M\n" +
+	"\apledges\x18\t \x01(\bR\apledges\x12\x1f\n" +
+	"\vages_millis\x18\n" +
+	" \x03(\x03R\n" +
+	"agesMillis\x12\x12\n" +
+	"\x04same\x18\v \x03(\rR\x04same\x120\n" +
+	"\x05roles\x18\f \x01(\v2\x1a.tripod.agent.v1.RolesHeldR\x05roles\"[\n" +
+	"\tRolesHeld\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\"M\n" +
 	"\x11AuthorityProgress\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
 	"generation\x12\x18\n" +
-	"\apending\x18\x02 \x03(\tR\apending\"\xbc\x01\n" +
+	"\apending\x18\x02 \x03(\tR\apending\"\xb3\x02\n" +
 	"\x05Grant\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1d\n" +
 	"\n" +
@@ -2822,7 +2969,12 @@ const file_agent_v1_session_proto_rawDesc = "" +
 	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x12\n" +
 	"\x04term\x18\x04 \x01(\x04R\x04term\x12\x1a\n" +
 	"\brevision\x18\x05 \x01(\x03R\brevision\x120\n" +
-	"\x05roles\x18\x06 \x03(\v2\x1a.tripod.agent.v1.RoleGrantR\x05roles\">\n" +
+	"\x05roles\x18\x06 \x03(\v2\x1a.tripod.agent.v1.RoleGrantR\x05roles\x12\x18\n" +
+	"\aversion\x18\a \x01(\x04R\aversion\x12\x14\n" +
+	"\x05since\x18\b \x01(\x04R\x05since\x12/\n" +
+	"\x04gone\x18\t \x03(\v2\x1b.tripod.agent.v1.DatasetKeyR\x04gone\x12\x14\n" +
+	"\x05total\x18\n" +
+	" \x01(\rR\x05total\">\n" +
 	"\n" +
 	"DatasetKey\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
@@ -3029,7 +3181,7 @@ func file_agent_v1_session_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_agent_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_agent_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_agent_v1_session_proto_goTypes = []any{
 	(Role)(0),                  // 0: tripod.agent.v1.Role
 	(Protection)(0),            // 1: tripod.agent.v1.Protection
@@ -3043,76 +3195,79 @@ var file_agent_v1_session_proto_goTypes = []any{
 	(*Hello)(nil),              // 9: tripod.agent.v1.Hello
 	(*Welcome)(nil),            // 10: tripod.agent.v1.Welcome
 	(*Heartbeat)(nil),          // 11: tripod.agent.v1.Heartbeat
-	(*AuthorityProgress)(nil),  // 12: tripod.agent.v1.AuthorityProgress
-	(*Grant)(nil),              // 13: tripod.agent.v1.Grant
-	(*DatasetKey)(nil),         // 14: tripod.agent.v1.DatasetKey
-	(*RoleGrant)(nil),          // 15: tripod.agent.v1.RoleGrant
-	(*Failsafe)(nil),           // 16: tripod.agent.v1.Failsafe
-	(*DatasetPeer)(nil),        // 17: tripod.agent.v1.DatasetPeer
-	(*DatasetObservation)(nil), // 18: tripod.agent.v1.DatasetObservation
-	(*Directive)(nil),          // 19: tripod.agent.v1.Directive
-	(*DirectiveResult)(nil),    // 20: tripod.agent.v1.DirectiveResult
-	(*DesiredState)(nil),       // 21: tripod.agent.v1.DesiredState
-	(*ObjectKey)(nil),          // 22: tripod.agent.v1.ObjectKey
-	(*DesiredObject)(nil),      // 23: tripod.agent.v1.DesiredObject
-	(*Burial)(nil),             // 24: tripod.agent.v1.Burial
-	(*AppliedStatus)(nil),      // 25: tripod.agent.v1.AppliedStatus
-	(*AppliedObject)(nil),      // 26: tripod.agent.v1.AppliedObject
-	(*ClusterFacts)(nil),       // 27: tripod.agent.v1.ClusterFacts
-	(*SyncedResource)(nil),     // 28: tripod.agent.v1.SyncedResource
-	(*ViewSubscription)(nil),   // 29: tripod.agent.v1.ViewSubscription
-	(*ViewDelta)(nil),          // 30: tripod.agent.v1.ViewDelta
-	(*ViewObject)(nil),         // 31: tripod.agent.v1.ViewObject
-	nil,                        // 32: tripod.agent.v1.RoleGrant.ParametersEntry
+	(*RolesHeld)(nil),          // 12: tripod.agent.v1.RolesHeld
+	(*AuthorityProgress)(nil),  // 13: tripod.agent.v1.AuthorityProgress
+	(*Grant)(nil),              // 14: tripod.agent.v1.Grant
+	(*DatasetKey)(nil),         // 15: tripod.agent.v1.DatasetKey
+	(*RoleGrant)(nil),          // 16: tripod.agent.v1.RoleGrant
+	(*Failsafe)(nil),           // 17: tripod.agent.v1.Failsafe
+	(*DatasetPeer)(nil),        // 18: tripod.agent.v1.DatasetPeer
+	(*DatasetObservation)(nil), // 19: tripod.agent.v1.DatasetObservation
+	(*Directive)(nil),          // 20: tripod.agent.v1.Directive
+	(*DirectiveResult)(nil),    // 21: tripod.agent.v1.DirectiveResult
+	(*DesiredState)(nil),       // 22: tripod.agent.v1.DesiredState
+	(*ObjectKey)(nil),          // 23: tripod.agent.v1.ObjectKey
+	(*DesiredObject)(nil),      // 24: tripod.agent.v1.DesiredObject
+	(*Burial)(nil),             // 25: tripod.agent.v1.Burial
+	(*AppliedStatus)(nil),      // 26: tripod.agent.v1.AppliedStatus
+	(*AppliedObject)(nil),      // 27: tripod.agent.v1.AppliedObject
+	(*ClusterFacts)(nil),       // 28: tripod.agent.v1.ClusterFacts
+	(*SyncedResource)(nil),     // 29: tripod.agent.v1.SyncedResource
+	(*ViewSubscription)(nil),   // 30: tripod.agent.v1.ViewSubscription
+	(*ViewDelta)(nil),          // 31: tripod.agent.v1.ViewDelta
+	(*ViewObject)(nil),         // 32: tripod.agent.v1.ViewObject
+	nil,                        // 33: tripod.agent.v1.RoleGrant.ParametersEntry
 }
 var file_agent_v1_session_proto_depIdxs = []int32{
 	9,  // 0: tripod.agent.v1.AgentMessage.hello:type_name -> tripod.agent.v1.Hello
 	11, // 1: tripod.agent.v1.AgentMessage.heartbeat:type_name -> tripod.agent.v1.Heartbeat
-	30, // 2: tripod.agent.v1.AgentMessage.view:type_name -> tripod.agent.v1.ViewDelta
-	25, // 3: tripod.agent.v1.AgentMessage.applied:type_name -> tripod.agent.v1.AppliedStatus
-	20, // 4: tripod.agent.v1.AgentMessage.result:type_name -> tripod.agent.v1.DirectiveResult
-	27, // 5: tripod.agent.v1.AgentMessage.facts:type_name -> tripod.agent.v1.ClusterFacts
+	31, // 2: tripod.agent.v1.AgentMessage.view:type_name -> tripod.agent.v1.ViewDelta
+	26, // 3: tripod.agent.v1.AgentMessage.applied:type_name -> tripod.agent.v1.AppliedStatus
+	21, // 4: tripod.agent.v1.AgentMessage.result:type_name -> tripod.agent.v1.DirectiveResult
+	28, // 5: tripod.agent.v1.AgentMessage.facts:type_name -> tripod.agent.v1.ClusterFacts
 	10, // 6: tripod.agent.v1.HubMessage.welcome:type_name -> tripod.agent.v1.Welcome
-	13, // 7: tripod.agent.v1.HubMessage.grant:type_name -> tripod.agent.v1.Grant
-	21, // 8: tripod.agent.v1.HubMessage.desired:type_name -> tripod.agent.v1.DesiredState
-	19, // 9: tripod.agent.v1.HubMessage.directive:type_name -> tripod.agent.v1.Directive
-	29, // 10: tripod.agent.v1.HubMessage.subscription:type_name -> tripod.agent.v1.ViewSubscription
+	14, // 7: tripod.agent.v1.HubMessage.grant:type_name -> tripod.agent.v1.Grant
+	22, // 8: tripod.agent.v1.HubMessage.desired:type_name -> tripod.agent.v1.DesiredState
+	20, // 9: tripod.agent.v1.HubMessage.directive:type_name -> tripod.agent.v1.Directive
+	30, // 10: tripod.agent.v1.HubMessage.subscription:type_name -> tripod.agent.v1.ViewSubscription
 	7,  // 11: tripod.agent.v1.HubMessage.members:type_name -> tripod.agent.v1.HubMembers
 	6,  // 12: tripod.agent.v1.HubMessage.authorities:type_name -> tripod.agent.v1.HubAuthorities
 	8,  // 13: tripod.agent.v1.HubMembers.members:type_name -> tripod.agent.v1.HubMember
-	18, // 14: tripod.agent.v1.Heartbeat.datasets:type_name -> tripod.agent.v1.DatasetObservation
-	12, // 15: tripod.agent.v1.Heartbeat.authorities:type_name -> tripod.agent.v1.AuthorityProgress
-	15, // 16: tripod.agent.v1.Grant.roles:type_name -> tripod.agent.v1.RoleGrant
-	14, // 17: tripod.agent.v1.RoleGrant.dataset:type_name -> tripod.agent.v1.DatasetKey
-	0,  // 18: tripod.agent.v1.RoleGrant.role:type_name -> tripod.agent.v1.Role
-	32, // 19: tripod.agent.v1.RoleGrant.parameters:type_name -> tripod.agent.v1.RoleGrant.ParametersEntry
-	1,  // 20: tripod.agent.v1.RoleGrant.protection:type_name -> tripod.agent.v1.Protection
-	17, // 21: tripod.agent.v1.RoleGrant.peers:type_name -> tripod.agent.v1.DatasetPeer
-	16, // 22: tripod.agent.v1.RoleGrant.failsafe:type_name -> tripod.agent.v1.Failsafe
-	14, // 23: tripod.agent.v1.DatasetObservation.dataset:type_name -> tripod.agent.v1.DatasetKey
-	0,  // 24: tripod.agent.v1.DatasetObservation.role:type_name -> tripod.agent.v1.Role
-	14, // 25: tripod.agent.v1.Directive.dataset:type_name -> tripod.agent.v1.DatasetKey
-	2,  // 26: tripod.agent.v1.Directive.verb:type_name -> tripod.agent.v1.Verb
-	15, // 27: tripod.agent.v1.Directive.role:type_name -> tripod.agent.v1.RoleGrant
-	3,  // 28: tripod.agent.v1.DirectiveResult.outcome:type_name -> tripod.agent.v1.Outcome
-	18, // 29: tripod.agent.v1.DirectiveResult.observation:type_name -> tripod.agent.v1.DatasetObservation
-	23, // 30: tripod.agent.v1.DesiredState.objects:type_name -> tripod.agent.v1.DesiredObject
-	24, // 31: tripod.agent.v1.DesiredState.burials:type_name -> tripod.agent.v1.Burial
-	22, // 32: tripod.agent.v1.DesiredObject.key:type_name -> tripod.agent.v1.ObjectKey
-	22, // 33: tripod.agent.v1.Burial.key:type_name -> tripod.agent.v1.ObjectKey
-	26, // 34: tripod.agent.v1.AppliedStatus.objects:type_name -> tripod.agent.v1.AppliedObject
-	22, // 35: tripod.agent.v1.AppliedObject.key:type_name -> tripod.agent.v1.ObjectKey
-	28, // 36: tripod.agent.v1.ClusterFacts.resources:type_name -> tripod.agent.v1.SyncedResource
-	28, // 37: tripod.agent.v1.ViewDelta.resource:type_name -> tripod.agent.v1.SyncedResource
-	31, // 38: tripod.agent.v1.ViewDelta.upserts:type_name -> tripod.agent.v1.ViewObject
-	22, // 39: tripod.agent.v1.ViewDelta.deletes:type_name -> tripod.agent.v1.ObjectKey
-	4,  // 40: tripod.agent.v1.Sessions.Session:input_type -> tripod.agent.v1.AgentMessage
-	5,  // 41: tripod.agent.v1.Sessions.Session:output_type -> tripod.agent.v1.HubMessage
-	41, // [41:42] is the sub-list for method output_type
-	40, // [40:41] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	19, // 14: tripod.agent.v1.Heartbeat.datasets:type_name -> tripod.agent.v1.DatasetObservation
+	13, // 15: tripod.agent.v1.Heartbeat.authorities:type_name -> tripod.agent.v1.AuthorityProgress
+	12, // 16: tripod.agent.v1.Heartbeat.roles:type_name -> tripod.agent.v1.RolesHeld
+	16, // 17: tripod.agent.v1.Grant.roles:type_name -> tripod.agent.v1.RoleGrant
+	15, // 18: tripod.agent.v1.Grant.gone:type_name -> tripod.agent.v1.DatasetKey
+	15, // 19: tripod.agent.v1.RoleGrant.dataset:type_name -> tripod.agent.v1.DatasetKey
+	0,  // 20: tripod.agent.v1.RoleGrant.role:type_name -> tripod.agent.v1.Role
+	33, // 21: tripod.agent.v1.RoleGrant.parameters:type_name -> tripod.agent.v1.RoleGrant.ParametersEntry
+	1,  // 22: tripod.agent.v1.RoleGrant.protection:type_name -> tripod.agent.v1.Protection
+	18, // 23: tripod.agent.v1.RoleGrant.peers:type_name -> tripod.agent.v1.DatasetPeer
+	17, // 24: tripod.agent.v1.RoleGrant.failsafe:type_name -> tripod.agent.v1.Failsafe
+	15, // 25: tripod.agent.v1.DatasetObservation.dataset:type_name -> tripod.agent.v1.DatasetKey
+	0,  // 26: tripod.agent.v1.DatasetObservation.role:type_name -> tripod.agent.v1.Role
+	15, // 27: tripod.agent.v1.Directive.dataset:type_name -> tripod.agent.v1.DatasetKey
+	2,  // 28: tripod.agent.v1.Directive.verb:type_name -> tripod.agent.v1.Verb
+	16, // 29: tripod.agent.v1.Directive.role:type_name -> tripod.agent.v1.RoleGrant
+	3,  // 30: tripod.agent.v1.DirectiveResult.outcome:type_name -> tripod.agent.v1.Outcome
+	19, // 31: tripod.agent.v1.DirectiveResult.observation:type_name -> tripod.agent.v1.DatasetObservation
+	24, // 32: tripod.agent.v1.DesiredState.objects:type_name -> tripod.agent.v1.DesiredObject
+	25, // 33: tripod.agent.v1.DesiredState.burials:type_name -> tripod.agent.v1.Burial
+	23, // 34: tripod.agent.v1.DesiredObject.key:type_name -> tripod.agent.v1.ObjectKey
+	23, // 35: tripod.agent.v1.Burial.key:type_name -> tripod.agent.v1.ObjectKey
+	27, // 36: tripod.agent.v1.AppliedStatus.objects:type_name -> tripod.agent.v1.AppliedObject
+	23, // 37: tripod.agent.v1.AppliedObject.key:type_name -> tripod.agent.v1.ObjectKey
+	29, // 38: tripod.agent.v1.ClusterFacts.resources:type_name -> tripod.agent.v1.SyncedResource
+	29, // 39: tripod.agent.v1.ViewDelta.resource:type_name -> tripod.agent.v1.SyncedResource
+	32, // 40: tripod.agent.v1.ViewDelta.upserts:type_name -> tripod.agent.v1.ViewObject
+	23, // 41: tripod.agent.v1.ViewDelta.deletes:type_name -> tripod.agent.v1.ObjectKey
+	4,  // 42: tripod.agent.v1.Sessions.Session:input_type -> tripod.agent.v1.AgentMessage
+	5,  // 43: tripod.agent.v1.Sessions.Session:output_type -> tripod.agent.v1.HubMessage
+	43, // [43:44] is the sub-list for method output_type
+	42, // [42:43] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_session_proto_init() }
@@ -3137,14 +3292,14 @@ func file_agent_v1_session_proto_init() {
 		(*HubMessage_Members)(nil),
 		(*HubMessage_Authorities)(nil),
 	}
-	file_agent_v1_session_proto_msgTypes[14].OneofWrappers = []any{}
+	file_agent_v1_session_proto_msgTypes[15].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_session_proto_rawDesc), len(file_agent_v1_session_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

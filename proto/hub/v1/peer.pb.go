@@ -140,7 +140,11 @@ func (x *RelayedHeartbeat) GetHeartbeat() *v1.Heartbeat {
 type RelayResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// grants in the order of the request's heartbeats.
-	Grants        []*v1.Grant `protobuf:"bytes,1,rep,name=grants,proto3" json:"grants,omitempty"`
+	Grants []*v1.Grant `protobuf:"bytes,1,rep,name=grants,proto3" json:"grants,omitempty"`
+	// observed, in the order of the request's heartbeats, is true where the leader hears
+	// that replica itself: what it observes need not be relayed. An older leader says
+	// nothing and is told everything.
+	Observed      []bool `protobuf:"varint,2,rep,packed,name=observed,proto3" json:"observed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -178,6 +182,13 @@ func (*RelayResponse) Descriptor() ([]byte, []int) {
 func (x *RelayResponse) GetGrants() []*v1.Grant {
 	if x != nil {
 		return x.Grants
+	}
+	return nil
+}
+
+func (x *RelayResponse) GetObserved() []bool {
+	if x != nil {
+		return x.Observed
 	}
 	return nil
 }
@@ -291,9 +302,10 @@ const file_hub_v1_peer_proto_rawDesc = "" +
 	"heartbeats\"f\n" +
 	"\x10RelayedHeartbeat\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x128\n" +
-	"\theartbeat\x18\x02 \x01(\v2\x1a.tripod.agent.v1.HeartbeatR\theartbeat\"?\n" +
+	"\theartbeat\x18\x02 \x01(\v2\x1a.tripod.agent.v1.HeartbeatR\theartbeat\"[\n" +
 	"\rRelayResponse\x12.\n" +
-	"\x06grants\x18\x01 \x03(\v2\x16.tripod.agent.v1.GrantR\x06grants\"c\n" +
+	"\x06grants\x18\x01 \x03(\v2\x16.tripod.agent.v1.GrantR\x06grants\x12\x1a\n" +
+	"\bobserved\x18\x02 \x03(\bR\bobserved\"c\n" +
 	"\rDirectRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x128\n" +
 	"\tdirective\x18\x02 \x01(\v2\x1a.tripod.agent.v1.DirectiveR\tdirective\"J\n" +
