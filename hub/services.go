@@ -57,7 +57,7 @@ func (m *Member) openServices(context.Context) (err error) {
 		return err
 	}
 	s.engine, err = failovercontroller.New(failovercontroller.Config{
-		Member: m.config.Name, Rest: api, Statuses: m.apiserver.Statuses(),
+		Member: m.config.Name, Rest: api, Statuses: m.apiserver.Statuses(), Feeds: m.apiserver.Feeds(),
 		Incarnation: m.store.Incarnation, Term: m.currentTerm,
 		Applied: m.store.Revision,
 		Leases:  m.senses.leases, Vantages: sight{m.senses.vantages, m.senses.observations}, Observations: reports{m.senses.observations},

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"tripod.dev/tripod/failover"
@@ -95,6 +96,12 @@ type Statuses interface {
 	Update(ctx context.Context, obj client.Object) error
 }
 
+// Feeds list and watch what the engine reads.
+type Feeds interface {
+	// Of returns the feed of obj's kind.
+	Of(obj client.Object) (toolscache.ListerWatcher, error)
+}
+
 // Config of the controller.
 type Config struct {
 	// Member names this hub member in the evidence.
@@ -103,6 +110,8 @@ type Config struct {
 	Rest *rest.Config
 	// Statuses writes what the engine decides.
 	Statuses Statuses
+	// Feeds are what New's caches are filled from.
+	Feeds Feeds
 	// Incarnation of the hub and term of this member's leadership, now.
 	Incarnation func() uint64
 	Term        func() uint64

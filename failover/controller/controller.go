@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/apimachinery/pkg/watch"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -79,8 +80,8 @@ func New(cfg Config) (*Controller, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if cfg.Rest == nil {
-		return nil, errors.New("failover controller: Rest is nil: give the member's own API server")
+	if cfg.Rest == nil || cfg.Feeds == nil {
+		return nil, errors.New("failover controller: Rest or Feeds is nil: give the member's own API server")
 	}
 	rc := rest.CopyConfig(cfg.Rest)
 	rc.QPS = -1 // in-process; a recovery must not queue behind a rate limit
@@ -89,11 +90,16 @@ func New(cfg Config) (*Controller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make client: %w", err)
 	}
-	ca, err := cache.New(rc, cache.Options{Scheme: scheme})
+	var c *Controller // informers are made by Warm
+	ca, err := cache.New(rc, cache.Options{Scheme: scheme, NewInformer: func(_ toolscache.ListerWatcher, obj runtime.Object, resync time.Duration, indexers toolscache.Indexers) toolscache.SharedIndexInformer {
+		informer := toolscache.NewSharedIndexInformer(source(cfg.Feeds, obj), obj, resync, indexers)
+		c.objects.informed(obj, informer.GetStore())
+		return informer
+	}})
 	if err != nil {
 		return nil, fmt.Errorf("make cache: %w", err)
 	}
-	c := newController(cfg, cl, ca)
+	c = newController(cfg, cl, ca)
 	c.cache = ca
 	return c, nil
 }
@@ -110,6 +116,22 @@ func newController(cfg Config, cl client.Client, cached client.Reader) *Controll
 	c.recorder.reset()
 	c.archive = &archive{client: cl, statuses: cfg.Statuses, clock: c.uptime, log: c.log, stuck: c.metrics.unarchived, wrote: func(r *v1alpha1.RecoveryRun) { c.objects.remember(r, false) }}
 	return c
+}
+
+// source is the feed of a kind; of one that has none the informer says so at each attempt.
+func source(feeds Feeds, obj runtime.Object) toolscache.ListerWatcher {
+	var from toolscache.ListerWatcher
+	err := fmt.Errorf("%T is no object", obj)
+	if object, ok := obj.(client.Object); ok {
+		from, err = feeds.Of(object)
+	}
+	if err == nil {
+		return from
+	}
+	return &toolscache.ListWatch{
+		ListWithContextFunc:  func(context.Context, metav1.ListOptions) (runtime.Object, error) { return nil, err },
+		WatchFuncWithContext: func(context.Context, metav1.ListOptions) (watch.Interface, error) { return nil, err },
+	}
 }
 
 // Collectors returns the controller's metrics for the member's registry.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
@@ -24,6 +25,9 @@ type objects struct {
 
 	mu    sync.Mutex
 	newer map[objectKey]newer
+	// stores are the informers' own, by the type of what is in them: a list from there
+	// copies nothing.
+	stores map[reflect.Type]toolscache.Store
 }
 
 type objectKey struct {
@@ -42,7 +46,32 @@ type newer struct {
 const createdGrace = 5 * time.Second
 
 func newObjects(cached client.Reader, direct client.Client) *objects {
-	return &objects{cached: cached, direct: direct, newer: map[objectKey]newer{}}
+	return &objects{cached: cached, direct: direct, newer: map[objectKey]newer{}, stores: map[reflect.Type]toolscache.Store{}}
+}
+
+// informed notes where an informer keeps objects of a type.
+func (o *objects) informed(obj any, store toolscache.Store) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.stores[reflect.TypeOf(obj)] = store
+}
+
+// cachedList are the objects of a kind in the informers' caches.
+func cachedList[T client.Object](ctx context.Context, o *objects, into client.ObjectList, items func() []T) ([]T, error) {
+	var zero T
+	o.mu.Lock()
+	store := o.stores[reflect.TypeOf(zero)]
+	o.mu.Unlock()
+	if store == nil {
+		err := o.cached.List(ctx, into, client.UnsafeDisableDeepCopy)
+		return items(), err
+	}
+	all := store.List()
+	found := make([]T, 0, len(all))
+	for _, obj := range all {
+		found = append(found, obj.(T))
+	}
+	return found, nil
 }
 
 // remember notes an object as the API server returned it.
@@ -92,19 +121,21 @@ func (o *objects) refreshAll(ctx context.Context) error {
 
 // list returns the newest known state of every object of a kind.
 func list[T client.Object](ctx context.Context, o *objects, into client.ObjectList, items func() []T) ([]T, error) {
-	if err := o.cached.List(ctx, into, client.UnsafeDisableDeepCopy); err != nil {
+	found, err := cachedList(ctx, o, into, items)
+	if err != nil {
 		return nil, fmt.Errorf("read cache: %w", err)
 	}
-	found := items()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	seen := make(map[objectKey]bool, len(found))
+	seen := map[objectKey]bool{} // of newer
 	for i, obj := range found {
 		k := objectKey{reflect.TypeOf(obj), client.ObjectKeyFromObject(obj)}
-		seen[k] = true
 		n, ok := o.newer[k]
+		if !ok {
+			continue
+		}
+		seen[k] = true
 		switch {
-		case !ok:
 		case resourceVersion(n.object) > resourceVersion(obj) && n.object.GetUID() == obj.GetUID():
 			found[i] = n.object.(T)
 		default:

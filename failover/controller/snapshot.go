@@ -151,8 +151,9 @@ func (c *Controller) outage(youngest time.Duration) bool {
 }
 
 func (c *Controller) observed() map[failover.Copy]failover.Observed {
-	out := map[failover.Copy]failover.Observed{}
-	for _, r := range c.cfg.Observations.Reports() {
+	reports := c.cfg.Observations.Reports()
+	out := make(map[failover.Copy]failover.Observed, len(reports))
+	for _, r := range reports {
 		name := types.NamespacedName{Namespace: r.Dataset.GetDataset().GetNamespace(), Name: r.Dataset.GetDataset().GetName()}
 		o := fromWire(r.Dataset, r.Age)
 		o.Held, o.Runs = r.Held, r.Runs

@@ -290,8 +290,26 @@ func testGarbageCollection(t *testing.T, h *hub) {
 	if err := in(h.admin(), deployments, "owners").Delete(context.Background(), owner.GetName(), metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the dependent is gone", func(ctx context.Context) string {
-		if _, err := dependents.Get(ctx, "dependent", getOptions); !apierrors.IsNotFound(err) {
+	isGone(t, dependents, "dependent")
+
+	// Tripod's own kinds are collected, and owned, like any other.
+	datasets := in(h.admin(), datasetsResource, "owners")
+	first := apply(t, datasets, datasetText("first", "postgresql"), "test")
+	second := object(t, datasetText("second", "postgresql"))
+	second.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: "tripod.dev/v1alpha1", Kind: "Dataset", Name: first.GetName(), UID: first.GetUID()}})
+	if _, err := datasets.Create(context.Background(), second, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := datasets.Delete(context.Background(), "first", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	isGone(t, datasets, "second")
+}
+
+func isGone(t *testing.T, client dynamic.ResourceInterface, name string) {
+	t.Helper()
+	eventually(t, name+" is gone", func(ctx context.Context) string {
+		if _, err := client.Get(ctx, name, getOptions); !apierrors.IsNotFound(err) {
 			return fmt.Sprintf("there (%v)", err)
 		}
 		return ""

@@ -33,6 +33,7 @@ type chain struct {
 	people       *people
 	allowed      *allowed
 	statuses     *Statuses
+	feeds        *Feeds
 }
 
 // newChain opens no connection to the store.
@@ -97,8 +98,10 @@ func newChain(o options.CompletedOptions, config Config, secrets *lateSecrets) (
 	}
 	aggregator.ExtraConfig.DisableRemoteAvailableConditionController = true
 	lead(aggregator.GenericConfig, hooks)
-	statuses := newStatuses(extensions.ExtraConfig.CRDRESTOptionsGetter, &diary{policy: generic.AuditPolicyRuleEvaluator, log: generic.AuditBackend})
-	return &chain{aggregator: aggregator, controlPlane: controlPlane, extensions: extensions, people: who, allowed: rights, statuses: statuses}, nil
+	own := extensions.ExtraConfig.CRDRESTOptionsGetter
+	extensions.ExtraConfig.CRDRESTOptionsGetter = seldomWatched{own}
+	statuses := newStatuses(own, &diary{policy: generic.AuditPolicyRuleEvaluator, log: generic.AuditBackend})
+	return &chain{aggregator: aggregator, controlPlane: controlPlane, extensions: extensions, people: who, allowed: rights, statuses: statuses, feeds: newFeeds(own)}, nil
 }
 
 // install puts the hooks into what the three servers share.

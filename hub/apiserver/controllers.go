@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/informers"
@@ -52,7 +53,7 @@ func (s *Server) LeaderControllers() []Runnable {
 	var runnables []Runnable
 	for _, c := range controllers {
 		runnables = append(runnables, Runnable{Name: c.name, Run: func(ctx context.Context) error {
-			clients, err := newControllerClients(s.Loopback(), c.name)
+			clients, err := newControllerClients(s.Loopback(), s.Feeds(), c.name)
 			if err == nil {
 				err = c.run(klog.NewContext(ctx, klog.Background().WithName(c.name)), clients)
 			}
@@ -69,10 +70,11 @@ func (s *Server) LeaderControllers() []Runnable {
 type controllerClients struct {
 	kube     kubernetes.Interface
 	metadata metadata.Interface
+	feeds    *Feeds
 	informers.SharedInformerFactory
 }
 
-func newControllerClients(config *rest.Config, name string) (*controllerClients, error) {
+func newControllerClients(config *rest.Config, feeds *Feeds, name string) (*controllerClients, error) {
 	config = rest.AddUserAgent(config, name)
 	kube, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -82,7 +84,7 @@ func newControllerClients(config *rest.Config, name string) (*controllerClients,
 	if err != nil {
 		return nil, fmt.Errorf("make a metadata client: %w", err)
 	}
-	return &controllerClients{kube: kube, metadata: meta, SharedInformerFactory: informers.NewSharedInformerFactory(kube, 0)}, nil
+	return &controllerClients{kube: kube, metadata: meta, feeds: feeds, SharedInformerFactory: informers.NewSharedInformerFactory(kube, 0)}, nil
 }
 
 // with runs a controller whose informers have been asked for, and returns when
@@ -134,9 +136,10 @@ func runTokenCleaner(ctx context.Context, c *controllerClients) error {
 func runGarbageCollector(ctx context.Context, c *controllerClients) error {
 	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(c.kube.Discovery()))
 	objects := metadatainformer.NewSharedInformerFactory(c.metadata, 0)
+	own := &ownMetadata{InformerFactory: informerfactory.NewInformerFactory(c, objects), feeds: c.feeds, informers: map[schema.GroupVersionResource]*ownInformer{}}
 	started := make(chan struct{})
 	collector, err := garbagecollector.NewGarbageCollector(ctx, c.kube, c.metadata, mapper,
-		garbagecollector.DefaultIgnoredResources(), informerfactory.NewInformerFactory(c, objects), started)
+		garbagecollector.DefaultIgnoredResources(), own, started)
 	if err != nil {
 		return err
 	}
@@ -147,6 +150,7 @@ func runGarbageCollector(ctx context.Context, c *controllerClients) error {
 		wg.Go(func() { collector.Run(ctx, controllerWorkers, collectorSyncTimeout) })
 		wg.Wait()
 		objects.Shutdown()
+		own.running.Wait()
 	})
 	return nil
 }

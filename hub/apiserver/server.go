@@ -101,6 +101,9 @@ func (s *Server) Loopback() *rest.Config {
 // Statuses writes statuses for the hub's own engine, until Run ends.
 func (s *Server) Statuses() *Statuses { return s.chain.statuses }
 
+// Feeds serve the hub's own informers, until Run ends.
+func (s *Server) Feeds() *Feeds { return s.chain.feeds }
+
 // Serving is closed when the server accepts requests; /readyz says when it is
 // ready for all of them.
 func (s *Server) Serving() <-chan struct{} { return s.serving }
@@ -116,6 +119,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return errors.New("apiserver: Run was called twice")
 	}
 	defer s.chain.statuses.close()
+	defer s.chain.feeds.close()
 	if err := s.waitForStore(ctx); err != nil {
 		return errors.Join(err, s.listener.Close())
 	}

@@ -135,17 +135,10 @@ func (s *Statuses) store(resource schema.GroupResource) (statusStore, error) {
 	if store, ok := s.stores[resource]; ok {
 		return store, nil
 	}
-	options, err := s.options.GetRESTOptions(resource, nil)
+	kept, prefix, destroy, err := openStorage(s.options, resource, recordCodec{}, func() runtime.Object { return &record{} },
+		func() runtime.Object { return &metav1.PartialObjectMetadataList{} })
 	if err != nil {
-		return statusStore{}, fmt.Errorf("apiserver: find the storage of %s: %w", resource, err)
-	}
-	config := *options.StorageConfig
-	config.Codec = recordCodec{}
-	prefix := "/" + options.ResourcePrefix
-	kept, destroy, err := factory.Create(config, func() runtime.Object { return &record{} },
-		func() runtime.Object { return &metav1.PartialObjectMetadataList{} }, prefix)
-	if err != nil {
-		return statusStore{}, fmt.Errorf("apiserver: open the storage of %s: %w", resource, err)
+		return statusStore{}, err
 	}
 	store := statusStore{kept, prefix, destroy, lru.New(latestKept)}
 	s.stores[resource] = store
