@@ -77,25 +77,30 @@ func (x *step) hooked() {
 	if to == v1alpha1.RunPaused {
 		to = x.status().ResumePhase
 	}
+	if h := x.dueHook(to); h != nil {
+		x.drop()
+		x.runHook(h, hookStep+h.Name)
+	}
+}
+
+// dueHook is the next hook that has to run before the run may be in that phase, or nil.
+func (x *step) dueHook(to v1alpha1.RunPhase) *v1alpha1.PlanHook {
 	passed := points(x.was.Run.Status.Phase, to)
 	if len(passed) == 0 || passed[0] == "BeforeRun" && x.changed() {
-		return
+		return nil
 	}
 	plan := x.planOf(x.was.Run)
 	if plan == nil {
-		return
+		return nil
 	}
 	for _, point := range passed {
 		for i := range plan.Spec.Hooks {
-			h := &plan.Spec.Hooks[i]
-			if h.At != point || !x.concerns(h) || x.hookPassed(h, hookStep+h.Name) {
-				continue
+			if h := &plan.Spec.Hooks[i]; h.At == point && x.concerns(h) && !x.hookPassed(h, hookStep+h.Name) {
+				return h
 			}
-			x.drop()
-			x.runHook(h, hookStep+h.Name)
-			return
 		}
 	}
+	return nil
 }
 
 // drop takes back what this step wanted.

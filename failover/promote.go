@@ -114,7 +114,10 @@ func (x *step) promoted() {
 	x.enter(v1alpha1.RunRouting)
 	st.Timeline.PromotedAt = x.mark()
 	st.Measured.PromoteSeconds = seconds(since - total(st.Measured.DetectSeconds, st.Measured.FenceSeconds))
-	x.route()
+	// Where no name leads to the application there is no route to wait for.
+	if x.route() && len(x.was.Services) == 0 && !x.planned() && x.dueHook(v1alpha1.RunVerifying) == nil {
+		x.routed("nothing leads here by a name", since)
+	}
 }
 
 // route writes the names' answers; a name already routed is left as it is.
@@ -157,20 +160,24 @@ func (x *step) routing() {
 	if !routed || !opened {
 		return
 	}
+	rd := x.status().Datasets[0]
+	x.routed("routes are committed", x.sinceHeard(rd.PreviousPrimary, rd.FencingRevision))
+}
+
+// routed begins the verification, and is when the service was restored.
+func (x *step) routed(how string, since time.Duration) {
 	st := x.status()
-	rd := st.Datasets[0]
-	since := x.sinceHeard(rd.PreviousPrimary, rd.FencingRevision)
 	for i := range st.Datasets {
 		st.Datasets[i].Routed = true
 		x.begin(stepVerify, st.Datasets[i].Target, st.Datasets[i].Name)
 	}
-	x.finish(stepRoute, rd.Target, "", "routed")
+	x.finish(stepRoute, st.Datasets[0].Target, "", how)
 	x.enter(v1alpha1.RunVerifying)
 	st.Timeline.RoutedAt = x.mark()
 	st.Measured.RouteSeconds = seconds(since - total(st.Measured.DetectSeconds, st.Measured.FenceSeconds, st.Measured.PromoteSeconds))
 	st.Measured.RTOSeconds = seconds(since)
 	st.Measured.RPO = rpo(st)
-	x.milestone(MarkRouted, NoteResult, x.was.Run.Name, "routes are committed; RPO "+st.Measured.RPO, since)
+	x.milestone(MarkRouted, NoteResult, x.was.Run.Name, how+"; RPO "+st.Measured.RPO, since)
 }
 
 // verifying proves by a write through the driver that the new primary serves.
@@ -179,6 +186,9 @@ func (x *step) verifying() {
 		return
 	}
 	x.tooLate()
+	if !x.settled() { // written together with the journal that is here already
+		return
+	}
 	all := true
 	for _, rd := range x.status().Datasets {
 		d := x.was.dataset(rd.Name)

@@ -28,6 +28,14 @@ func (w *world) policy() (holdSeconds int32, mode v1alpha1.FailbackMode) {
 	return 10, v1alpha1.FailbackManual
 }
 
+// names are those that lead to a lane's application: of every third one none.
+func (w *world) names(l *lane) []string {
+	if w.third.IntN(3) == 0 {
+		return nil
+	}
+	return []string{l.application().Name}
+}
+
 // The flaps of scenario S7.
 const (
 	flap     = 20 * time.Second

@@ -231,7 +231,7 @@ func (w *world) seedLane(l *lane) []metav1.Object {
 	d := &v1alpha1.Dataset{ObjectMeta: meta(l.dataset()), Spec: v1alpha1.DatasetSpec{Driver: "model", Protection: protection,
 		Members: []v1alpha1.DatasetMember{{Cluster: places[0], Link: v1alpha1.LinkSynchronous}, {Cluster: places[1], Link: v1alpha1.LinkSynchronous},
 			{Cluster: places[2], Link: third}}}}
-	app := &v1alpha1.Application{ObjectMeta: meta(l.application()), Spec: v1alpha1.ApplicationSpec{Datasets: []string{d.Name}, Services: []string{l.application().Name},
+	app := &v1alpha1.Application{ObjectMeta: meta(l.application()), Spec: v1alpha1.ApplicationSpec{Datasets: []string{d.Name}, Services: w.names(l),
 		Failover: v1alpha1.FailoverPolicy{WithinRegion: v1alpha1.FailoverAutomatic, AcrossRegions: v1alpha1.FailoverApproval, HoldSeconds: hold, Failback: failback}}}
 	app.Spec.DependsOn = w.needs(l)
 	g := &v1alpha1.GlobalService{ObjectMeta: meta(l.application()), Spec: v1alpha1.GlobalServiceSpec{Host: app.Name + ".test", Mode: v1alpha1.ActiveOnly}}
