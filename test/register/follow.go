@@ -13,8 +13,13 @@ import (
 	"tripod.dev/tripod/failover/driver"
 )
 
-// redial is the pause before a primary that does not answer is asked again.
-const redial = 100 * time.Millisecond
+// redialFirst is the pause before a primary that does not answer is asked again, which
+// doubles up to redialMost: a thousand copies whose primaries are fenced would else dial
+// ten thousand times a second.
+const (
+	redialFirst = 100 * time.Millisecond
+	redialMost  = 2 * time.Second
+)
 
 // following copies a primary's lines until it ends.
 type following struct {
@@ -52,13 +57,17 @@ func (f *following) note(connected bool, head int) {
 }
 
 func (f *following) run(ctx context.Context, r *register) {
-	pace := time.NewTicker(redial)
-	defer pace.Stop()
+	pause := redialFirst
 	for {
+		begun := time.Now()
 		_ = f.copy(ctx, r)
 		f.note(false, 0)
+		if time.Since(begun) > redialMost { // it did follow
+			pause = redialFirst
+		}
 		select {
-		case <-pace.C:
+		case <-time.After(pause):
+			pause = min(2*pause, redialMost)
 		case <-ctx.Done():
 			return
 		}
