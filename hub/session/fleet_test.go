@@ -92,7 +92,7 @@ func newFleet(t *testing.T) *fleet {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.members[name] = &member{name: name, fleet: f, listener: listener, through: map[string]int{}, presences: map[string]int{}, told: map[string]*agentv1.Heartbeat{}}
+		f.members[name] = &member{name: name, fleet: f, listener: listener, through: map[string]int{}, presences: map[string]int{}}
 		f.members[name].incarnation.Store(1)
 		all = append(all, session.Member{Name: name, Center: "center-" + name, Address: listener.Addr().String()})
 	}
@@ -249,6 +249,9 @@ func (m *member) Hear(ctx context.Context, request *hubv1.RelayRequest) (*hubv1.
 	response := &hubv1.RelayResponse{}
 	for _, h := range request.GetHeartbeats() {
 		m.mu.Lock()
+		if m.told == nil {
+			m.told = map[string]*agentv1.Heartbeat{}
+		}
 		m.told[request.GetMember()] = h.GetHeartbeat()
 		response.Observed = append(response.Observed, time.Since(m.heard) < 3*times().Tick)
 		m.mu.Unlock()
