@@ -2,6 +2,7 @@ package term
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,11 +23,11 @@ func (f facts) Facts(cluster string) *agentv1.ClusterFacts { return f[cluster] }
 type writer struct {
 	t      *testing.T
 	store  *store
-	writes int
+	writes atomic.Int64
 }
 
 func (w *writer) UpdateStatus(_ context.Context, c *v1alpha1.Cluster) error {
-	w.writes++
+	w.writes.Add(1)
 	w.store.put(w.t, "clusters", c.Name, c)
 	return nil
 }
@@ -74,9 +75,9 @@ func TestClusterStatusFollowsTheCluster(t *testing.T) {
 		f["north-1"] = &agentv1.ClusterFacts{Version: "v1.36.3", Nodes: 2, ReadyNodes: 2, AllocatableCpu: "8", AllocatableMemory: "16Gi"}
 		pass(true, 10*time.Second, nil)
 		expect("heard", map[string]string{"Leased": "Renewed", "Connected": "AllMembers", "Observable": "Observed", "Ready": "Serving"})
-		before := w.writes
+		before := w.writes.Load()
 		pass(true, 50*time.Second, nil)
-		if n := w.writes - before; n > 1 {
+		if n := w.writes.Load() - before; n > 1 {
 			t.Errorf("%d writes in 50 s without a change", n)
 		}
 		pass(true, 6*time.Second, func(h *agentv1.Heartbeat) { h.Observable, h.UnobservableReason = false, "401 Unauthorized" })
@@ -101,9 +102,10 @@ func TestAClusterThatOneMemberDoesNotHearIsConnectedInPart(t *testing.T) {
 		known.Status.Vantages = []v1alpha1.Vantage{{Member: "gone", Center: "b", Connected: true, LastHeard: metav1.NowMicro()}}
 		d.store.put(t, "clusters", "north-1", known)
 		defer d.lead(t)()
-		hub := []string{"a", "b"}
+		var hub atomic.Pointer[[]string]
+		hub.Store(&[]string{"a", "b"})
 		status := NewClusterStatus(ClusterStatusConfig{Fleet: d.committed, Leases: d.leases, Vantages: d.vantages, Facts: facts{},
-			Writer: &writer{t: t, store: d.store}, Members: func() []string { return hub }}, time.Second)
+			Writer: &writer{t: t, store: d.store}, Members: func() []string { return *hub.Load() }}, time.Second)
 		defer runStatus(t, status)()
 		seq := uint64(0)
 		expect := func(status metav1.ConditionStatus, reason string, through ...string) {
@@ -134,7 +136,7 @@ func TestAClusterThatOneMemberDoesNotHearIsConnectedInPart(t *testing.T) {
 		expect(metav1.ConditionTrue, "AllMembers", "a", "b")
 		expect(metav1.ConditionFalse, "Partial", "b")
 		expect(metav1.ConditionTrue, "AllMembers", "a", "b")
-		hub = append(hub, "c") // joins, and nobody reaches it yet
+		hub.Store(&[]string{"a", "b", "c"}) // joins, and nobody reaches it yet
 		expect(metav1.ConditionFalse, "Partial", "a", "b")
 	})
 }
@@ -154,7 +156,7 @@ func TestANewLeaderListensBeforeItCallsAClusterSilent(t *testing.T) {
 		status := NewClusterStatus(ClusterStatusConfig{Fleet: d.committed, Leases: d.leases, Vantages: d.vantages, Facts: facts{}, Writer: w}, time.Second)
 		defer runStatus(t, status)()
 		elapse(2 * time.Second)
-		if w.writes != 0 {
+		if w.writes.Load() != 0 {
 			t.Error("a leader that has listened for two ticks wrote a status")
 		}
 		elapse(4 * time.Second)

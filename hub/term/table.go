@@ -125,10 +125,9 @@ func (l *roleLedger) advance(datasets []*v1alpha1.Dataset, terms Terms) {
 		}
 	}
 	table.leave(left, next)
-	if changed = changed || len(left) > 0; !changed {
-		next = l.table.version
+	if table.version = l.table.version; changed || len(left) > 0 {
+		table.version = next
 	}
-	table.version = next
 	l.terms, l.entries, l.table = terms, entries, table
 }
 

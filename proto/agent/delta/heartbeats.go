@@ -20,6 +20,9 @@ import (
 // what it stands for.
 const mostObservations = 1 << 17
 
+// slight is a delay that is no matter for the age of an observation.
+const slight = 10 * time.Millisecond
+
 // Speaker makes the heartbeats of one stream from whole ones. Its zero value has said
 // nothing yet. An observation that has not changed must be the same message as before.
 type Speaker struct {
@@ -111,7 +114,7 @@ func Age(whole *agentv1.Heartbeat, i int) time.Duration {
 // Plain returns a whole heartbeat as one who knows no ages_millis understands it, sent
 // later by as much.
 func Plain(whole *agentv1.Heartbeat, later time.Duration) *agentv1.Heartbeat {
-	if len(whole.GetDatasets()) == 0 || len(whole.GetAgesMillis()) == 0 && later == 0 {
+	if len(whole.GetDatasets()) == 0 || len(whole.GetAgesMillis()) == 0 && later < slight {
 		return whole
 	}
 	plain := without(whole, "datasets", "ages_millis")
