@@ -50,11 +50,11 @@ func (f *Feeds) Of(obj client.Object) (toolscache.ListerWatcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	scheme, err := tripodScheme()
+	kind, err := kindOf(obj)
 	if err != nil {
 		return nil, err
 	}
-	kinds, _, err := scheme.ObjectKinds(obj)
+	scheme, err := tripodScheme()
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func (f *Feeds) Of(obj client.Object) (toolscache.ListerWatcher, error) {
 			return o
 		}
 	}
-	return f.feed(feedKey{resource, true}, fresh(kinds[0].Kind), fresh(kinds[0].Kind+"List"))
+	return f.feed(feedKey{resource, true}, fresh(kind.Kind), fresh(kind.Kind+"List"))
 }
 
 // Metadata returns the feed of what all objects have, of one of Tripod's kinds: of each

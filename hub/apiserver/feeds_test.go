@@ -18,21 +18,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"tripod.dev/tripod/hub/api/v1alpha1"
-	"tripod.dev/tripod/hub/encryption"
-	"tripod.dev/tripod/hub/encryption/encryptiontest"
 )
 
 // TestFeeds is what holds between the hub's own informers and what everybody reads, with
 // everything encrypted in the store.
 func TestFeeds(t *testing.T) {
-	path := encryptiontest.File(t)
-	h := startHub(t, func(c *Config) {
-		box, err := encryption.Open(t.Context(), path, "test")
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Encryption = box
-	})
+	h, _ := startEncryptedHub(t)
 	s := &statusesTest{T: t, hub: h, client: h.typed(t, h.server.Loopback())}
 	for name, test := range map[string]func(*statusesTest){
 		"every kind is as the API serves it": (*statusesTest).fed,
@@ -61,26 +52,11 @@ func (s *statusesTest) feed(obj client.Object) feed {
 	return source.(feed)
 }
 
-// engineKinds is one of each kind that the engine reads, with as little in it as a person
-// may write.
-func engineKinds() []client.Object {
-	meta, alone := metav1.ObjectMeta{Namespace: "feeds", Name: "one"}, metav1.ObjectMeta{Name: "fed"}
-	run := testRun("fed")
-	return []client.Object{
-		&v1alpha1.Application{ObjectMeta: meta},
-		&v1alpha1.Dataset{ObjectMeta: meta, Spec: v1alpha1.DatasetSpec{Driver: "postgresql", Members: []v1alpha1.DatasetMember{{Cluster: "north"}}}},
-		&v1alpha1.GlobalService{ObjectMeta: meta, Spec: v1alpha1.GlobalServiceSpec{Host: "one.example", Mode: v1alpha1.AllHealthy,
-			Endpoints: []v1alpha1.ServiceEndpoint{{Cluster: "north", Address: "10.0.0.1"}}}},
-		&v1alpha1.RecoveryPlan{ObjectMeta: alone}, run,
-		&v1alpha1.Cluster{ObjectMeta: alone, Spec: v1alpha1.ClusterSpec{Region: "north", Center: "north-1"}},
-	}
-}
-
 // fed fails when a kind is read otherwise than through the API: a default that is not
 // stored, for instance.
 func (s *statusesTest) fed() {
 	s.hub.namespace(s.T, "feeds")
-	for _, obj := range engineKinds() {
+	for _, obj := range engineKinds("feeds") {
 		fresh := reflect.New(reflect.TypeOf(obj).Elem()).Interface().(client.Object)
 		if err := s.client.Create(s.Context(), obj); err != nil {
 			s.Errorf("%T: %v", obj, err)

@@ -20,7 +20,7 @@ type seldomWatched struct {
 // GetRESTOptions implements genericregistry.RESTOptionsGetter.
 func (g seldomWatched) GetRESTOptions(resource schema.GroupResource, example runtime.Object) (genericregistry.RESTOptions, error) {
 	options, err := g.RESTOptionsGetter.GetRESTOptions(resource, example)
-	if err == nil && resource.Group == v1alpha1.GroupVersion.Group && (resource.Resource == "recoveryruns" || resource.Resource == "datasets") {
+	if err == nil && (resource == v1alpha1.Resource("recoveryruns") || resource == v1alpha1.Resource("datasets")) {
 		options.Decorator = genericregistry.UndecoratedStorage
 	}
 	return options, err

@@ -161,14 +161,22 @@ var tripodScheme = sync.OnceValues(func() (*runtime.Scheme, error) {
 })
 
 func resourceOf(obj client.Object) (schema.GroupResource, error) {
-	scheme, err := tripodScheme()
+	kind, err := kindOf(obj)
 	if err != nil {
 		return schema.GroupResource{}, err
 	}
+	resource, _ := meta.UnsafeGuessKindToResource(kind) // as the CRDs have it: see the test
+	return resource.GroupResource(), nil
+}
+
+func kindOf(obj client.Object) (schema.GroupVersionKind, error) {
+	scheme, err := tripodScheme()
+	if err != nil {
+		return schema.GroupVersionKind{}, err
+	}
 	kinds, _, err := scheme.ObjectKinds(obj)
 	if err != nil {
-		return schema.GroupResource{}, fmt.Errorf("apiserver: %T is none of Tripod's kinds: %w", obj, err)
+		return schema.GroupVersionKind{}, fmt.Errorf("apiserver: %T is none of Tripod's kinds: %w", obj, err)
 	}
-	resource, _ := meta.UnsafeGuessKindToResource(kinds[0]) // as the CRDs have it: see the test
-	return resource.GroupResource(), nil
+	return kinds[0], nil
 }

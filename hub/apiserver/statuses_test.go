@@ -42,17 +42,40 @@ func testRun(name string) *v1alpha1.RecoveryRun {
 	return run
 }
 
-// TestStatuses is what holds between the hub's own writes of a status and what everybody
-// reads, with everything encrypted in the store.
-func TestStatuses(t *testing.T) {
-	path, endpoint := encryptiontest.File(t), ""
-	h := startHub(t, func(c *Config) {
+// startEncryptedHub starts a hub that encrypts everything in its store, and says where
+// that is.
+func startEncryptedHub(t *testing.T) (h *hub, endpoint string) {
+	t.Helper()
+	path := encryptiontest.File(t)
+	h = startHub(t, func(c *Config) {
 		box, err := encryption.Open(t.Context(), path, "test")
 		if err != nil {
 			t.Fatal(err)
 		}
 		c.Encryption, endpoint = box, c.Store.Endpoints[0]
 	})
+	return h, endpoint
+}
+
+// engineKinds is one of each kind that the engine reads, with as little in it as a person
+// may write.
+func engineKinds(name string) []client.Object {
+	meta, alone := metav1.ObjectMeta{Namespace: name, Name: "one"}, metav1.ObjectMeta{Name: name}
+	return []client.Object{
+		&v1alpha1.Application{ObjectMeta: meta},
+		&v1alpha1.Dataset{ObjectMeta: meta, Spec: v1alpha1.DatasetSpec{Driver: "postgresql", Members: []v1alpha1.DatasetMember{{Cluster: "north"}}}},
+		&v1alpha1.GlobalService{ObjectMeta: meta, Spec: v1alpha1.GlobalServiceSpec{Host: "one.example", Mode: v1alpha1.AllHealthy,
+			Endpoints: []v1alpha1.ServiceEndpoint{{Cluster: "north", Address: "10.0.0.1"}}}},
+		&v1alpha1.RecoveryPlan{ObjectMeta: alone},
+		testRun(name),
+		&v1alpha1.Cluster{ObjectMeta: alone, Spec: v1alpha1.ClusterSpec{Region: "north", Center: "north-1"}},
+	}
+}
+
+// TestStatuses is what holds between the hub's own writes of a status and what everybody
+// reads, with everything encrypted in the store.
+func TestStatuses(t *testing.T) {
+	h, endpoint := startEncryptedHub(t)
 	s := &statusesTest{T: t, hub: h, client: h.typed(t, h.server.Loopback())}
 	var err error
 	if s.store, err = clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Logger: quietZap()}); err != nil {
@@ -164,16 +187,7 @@ func (s *statusesTest) gone() {
 // kinds fails when a kind's resource is guessed otherwise than its CRD says.
 func (s *statusesTest) kinds() {
 	s.hub.namespace(s.T, "kinds")
-	meta := metav1.ObjectMeta{Namespace: "kinds", Name: "one"}
-	alone := metav1.ObjectMeta{Name: "one"}
-	for _, obj := range []client.Object{
-		&v1alpha1.Application{ObjectMeta: meta},
-		&v1alpha1.Dataset{ObjectMeta: meta, Spec: v1alpha1.DatasetSpec{Driver: "postgresql", Members: []v1alpha1.DatasetMember{{Cluster: "north"}}}},
-		&v1alpha1.GlobalService{ObjectMeta: meta, Spec: v1alpha1.GlobalServiceSpec{Host: "one.example", Mode: v1alpha1.AllHealthy,
-			Endpoints: []v1alpha1.ServiceEndpoint{{Cluster: "north", Address: "10.0.0.1"}}}},
-		&v1alpha1.RecoveryPlan{ObjectMeta: alone},
-		&v1alpha1.Cluster{ObjectMeta: alone, Spec: v1alpha1.ClusterSpec{Region: "north", Center: "north-1"}},
-	} {
+	for _, obj := range engineKinds("kinds") {
 		if err := s.client.Create(s.Context(), obj); err != nil {
 			s.Errorf("%T: %v", obj, err)
 			continue

@@ -48,7 +48,7 @@ func (t RoleTable) Roles(cluster string) []*agentv1.RoleGrant {
 func (t RoleTable) grant(g *agentv1.Grant, cluster string, held *agentv1.RolesHeld) {
 	g.Version = t.version
 	version := held.GetVersion()
-	if t.version == 0 || version < max(1, t.from) || version > t.version || held.GetIncarnation() != g.GetIncarnation() || held.GetTerm() != g.GetTerm() {
+	if t.version == 0 || version < t.from || version > t.version || held.GetIncarnation() != g.GetIncarnation() || held.GetTerm() != g.GetTerm() {
 		g.Roles = t.Roles(cluster)
 		return
 	}
@@ -93,7 +93,7 @@ type givenRole struct {
 // advance makes the table of these datasets, which are the same objects as before where
 // they have not changed.
 func (l *roleLedger) advance(datasets []*v1alpha1.Dataset, terms Terms) {
-	next := max(1, l.table.version+1)
+	next := l.table.version + 1
 	settled := slices.Equal(terms.Places, l.terms.Places)
 	table := RoleTable{from: max(1, l.table.from), clusters: map[string]*share{}}
 	entries := make(map[types.NamespacedName]given, len(datasets))

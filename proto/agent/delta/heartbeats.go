@@ -8,6 +8,7 @@ package delta
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -139,12 +140,9 @@ func without(whole *agentv1.Heartbeat, fields ...protoreflect.Name) *agentv1.Hea
 	other := &agentv1.Heartbeat{}
 	to := other.ProtoReflect()
 	whole.ProtoReflect().Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
-		for _, name := range fields {
-			if field.Name() == name {
-				return true
-			}
+		if !slices.Contains(fields, field.Name()) {
+			to.Set(field, value)
 		}
-		to.Set(field, value)
 		return true
 	})
 	return other
