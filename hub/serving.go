@@ -39,7 +39,7 @@ func (m *Member) openAPIServer(ctx context.Context) error {
 		Applications: &whereabouts{committed: m.senses.committed, linearize: m.store.Linearize, clock: m.clock},
 		Fleet:        http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fleet.ServeHTTP(w, r) }),
 		ClientCertificate: func() (*tls.Certificate, error) {
-			return m.identity.Certificate(), nil
+			return m.identity.ClientCertificate(), nil
 		},
 		Reach:  reach,
 		Again:  again,

@@ -148,6 +148,14 @@ func (i *Identity) SetEncryption(text []byte) error {
 // joining agent can find the CA that its token pins.
 func (i *Identity) Certificate() *tls.Certificate { return i.member.Load() }
 
+// ClientCertificate is the member's current one alone, as a client shows it. Who verifies
+// it has the CA; one that comes along is tried as an intermediate as well, and a
+// kube-apiserver verifies at each request: two signatures instead of one.
+func (i *Identity) ClientCertificate() *tls.Certificate {
+	current := i.member.Load()
+	return &tls.Certificate{Certificate: current.Certificate[:1], PrivateKey: current.PrivateKey, Leaf: current.Leaf}
+}
+
 // Files of the identity, for programs that take paths.
 type Files struct {
 	CACertificate, MemberCertificate, MemberKey, ServiceAccountKey, Encryption, AdminKubeconfig string

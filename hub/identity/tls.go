@@ -34,7 +34,7 @@ func (i *Identity) ClientTLS(serverName string, nextProtos ...string) *tls.Confi
 		MinVersion:           tls.VersionTLS13,
 		NextProtos:           nextProtos,
 		ServerName:           serverName,
-		GetClientCertificate: i.clientCertificate,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return i.ClientCertificate(), nil },
 		RootCAs:              i.Roots(),
 		Time:                 i.config.Now,
 	}
@@ -51,17 +51,14 @@ func (i *Identity) PeerTLS(kinds ...Kind) *tls.Config {
 	}
 	config := i.ServerTLS()
 	config.ClientAuth = tls.RequireAnyClientCert
-	config.GetClientCertificate = i.clientCertificate
+	// With the CA, so that the failure can say which one the other side has.
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return i.member.Load(), nil }
 	config.RootCAs = i.Roots()
-	// Chain and name are verified below, the same way in both directions, so
-	// that the failure can say which CA the other side has.
+	// Chain and name are verified below, the same way in both directions, and the
+	// failure can say which CA the other side has.
 	config.InsecureSkipVerify = true
 	config.VerifyConnection = func(state tls.ConnectionState) error { return i.verifyPeer(state, kinds) }
 	return config
-}
-
-func (i *Identity) clientCertificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	return i.member.Load(), nil
 }
 
 // verifyPeer is the check of PeerTLS.
