@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 
 	authnv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -38,7 +39,7 @@ func appendEvent(to []byte, event *auditinternal.Event) ([]byte, error) {
 			field{"apiGroup", ref.APIGroup}, field{"apiVersion", ref.APIVersion}, field{"resourceVersion", ref.ResourceVersion}, field{"subresource", ref.Subresource})
 	}
 	if event.ResponseStatus != nil {
-		w.any("responseStatus", event.ResponseStatus)
+		w.status(event.ResponseStatus)
 	}
 	if event.RequestObject != nil {
 		w.any("requestObject", event.RequestObject)
@@ -168,6 +169,16 @@ func (w *writer) time(name string, at metav1.MicroTime) {
 	w.to = append(at.UTC().AppendFormat(append(w.to, '"'), metav1.RFC3339Micro), '"')
 }
 
+// status appends what became of the request: nearly always a code and nothing else.
+func (w *writer) status(s *metav1.Status) {
+	if code := s.Code; code != 0 && *s == (metav1.Status{Code: code}) {
+		w.name("responseStatus")
+		w.to = append(strconv.AppendInt(append(w.to, `{"metadata":{},"code":`...), int64(code), 10), '}')
+		return
+	}
+	w.any("responseStatus", s)
+}
+
 // any appends what is rare, or has a form of its own.
 func (w *writer) any(name string, value any) {
 	encoded, err := json.Marshal(value)
@@ -179,17 +190,24 @@ func (w *writer) any(name string, value any) {
 	w.to = append(w.to, encoded...)
 }
 
-// string appends a string, itself if it needs no escapes.
+// string appends a string, by itself unless it needs other escapes than quotes do, which
+// every reason of RBAC has.
 func (w *writer) string(value string) {
+	from, copied := len(w.to), 0
+	w.to = append(w.to, '"')
 	for i := range len(value) {
-		if c := value[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+		switch c := value[i]; {
+		case c < ' ' || c > '~' || c == '<' || c == '>' || c == '&':
 			encoded, err := json.Marshal(value)
 			if err != nil {
 				w.err = err // a string always has a form
 			}
-			w.to = append(w.to, encoded...)
+			w.to = append(w.to[:from], encoded...)
 			return
+		case c == '"' || c == '\\':
+			w.to = append(append(w.to, value[copied:i]...), '\\', c)
+			copied = i + 1
 		}
 	}
-	w.to = append(append(append(w.to, '"'), value...), '"')
+	w.to = append(append(w.to, value[copied:]...), '"')
 }

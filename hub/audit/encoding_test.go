@@ -45,6 +45,11 @@ func TestEncodingIsTheAPIs(t *testing.T) {
 	one := event(1)
 	one.User.Extra = map[string]authnv1.ExtraValue{"nil": nil, "empty": {}, "two": {"a", ""}, `"<`: {"x"}}
 	compare(one)
+	for _, status := range []metav1.Status{{}, {Code: 200}, {Code: 403, Reason: metav1.StatusReasonForbidden}, {ListMeta: metav1.ListMeta{ResourceVersion: "1"}, Code: 200}} {
+		one := event(1)
+		one.ResponseStatus = &status
+		compare(one)
+	}
 	chance := rand.New(rand.NewPCG(1, 2))
 	for _, empty := range []float64{0, 0.3} {
 		fill := randfill.NewWithSeed(int64(chance.Uint64())).NilChance(empty).NumElements(0, 3).Funcs(
@@ -70,7 +75,8 @@ func BenchmarkProcess(b *testing.B) {
 	}
 	defer l.Shutdown()
 	one := event(1)
-	one.Annotations = map[string]string{"authorization.k8s.io/decision": "allow", "authorization.k8s.io/reason": "RBAC: allowed by ClusterRoleBinding"}
+	one.Annotations = map[string]string{"authorization.k8s.io/decision": "allow", "authorization.k8s.io/reason": `RBAC: allowed by ClusterRoleBinding "passer" of ClusterRole "passer" to User "ann"`}
+	one.ResponseStatus = &metav1.Status{Code: 200}
 	b.ReportAllocs()
 	for b.Loop() {
 		l.ProcessEvents(one)

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -76,6 +75,7 @@ func impersonate(header http.Header, person user.Info) {
 // escapeKey percent-encodes what a header's name cannot hold, and the percent
 // sign itself. Upper case is encoded too: header names have no case.
 func escapeKey(key string) string {
+	const upperHex = "0123456789ABCDEF"
 	var b strings.Builder
 	for i := range len(key) {
 		c := key[i]
@@ -83,7 +83,7 @@ func escapeKey(key string) string {
 			b.WriteByte(c)
 			continue
 		}
-		fmt.Fprintf(&b, "%%%02X", c)
+		b.Write([]byte{'%', upperHex[c>>4], upperHex[c&15]})
 	}
 	return b.String()
 }

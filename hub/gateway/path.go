@@ -95,10 +95,15 @@ func cutName(path, of string, missing error, check func(string) []string) (name,
 	return name, "/" + rest, nil
 }
 
+var prefixes = [...]struct {
+	prefix string
+	to     destination
+}{{clustersPrefix, toCluster}, {fleetPrefix, toFleet}, {applicationsPrefix, toApplication}}
+
 func prefixOf(path string) (string, destination) {
-	for prefix, to := range map[string]destination{clustersPrefix: toCluster, fleetPrefix: toFleet, applicationsPrefix: toApplication} {
-		if path == prefix || strings.HasPrefix(path, prefix+"/") {
-			return prefix, to
+	for _, p := range prefixes {
+		if rest, ok := strings.CutPrefix(path, p.prefix); ok && (rest == "" || rest[0] == '/') {
+			return p.prefix, p.to
 		}
 	}
 	return "", toHub
