@@ -66,7 +66,7 @@ func (m *Member) openAPIServer(ctx context.Context) error {
 
 		Encryption: m.box,
 		Audit:      m.auditing(),
-		Hooks: apiserver.Hooks{RequestInfo: m.routes.RequestInfo, LongRunning: m.routes.LongRunning, Front: m.routes.Front, Handler: func(next http.Handler) http.Handler {
+		Hooks: apiserver.Hooks{RequestInfo: m.routes.RequestInfo, LongRunning: m.routes.LongRunning, Passes: m.routes.Passes, Front: m.routes.Front, Handler: func(next http.Handler) http.Handler {
 			return m.noteOldCertificates(m.seal.guard(m.routes.Handler(next)))
 		}},
 		Logger: m.logger,

@@ -9,8 +9,6 @@ import (
 	"strings"
 
 	genericapifilters "k8s.io/apiserver/pkg/endpoints/filters"
-	"k8s.io/apiserver/pkg/endpoints/filters/impersonation"
-	genericfeatures "k8s.io/apiserver/pkg/features"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 )
 
@@ -101,11 +99,7 @@ func judgedHeaders(from http.Header) http.Header {
 func judgement(c *genericapiserver.Config) http.Handler {
 	var handler http.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	handler = genericapifilters.WithAuthorization(handler, c.Authorization.Authorizer, c.Serializer)
-	if c.FeatureGate.Enabled(genericfeatures.ConstrainedImpersonation) {
-		handler = impersonation.WithConstrainedImpersonation(handler, c.Authorization.Authorizer, c.Serializer)
-	} else {
-		handler = impersonation.WithImpersonation(handler, c.Authorization.Authorizer, c.Serializer)
-	}
+	handler = impersonating(handler, c)
 	refused := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
 	handler = genericapifilters.WithAuthentication(handler, c.Authentication.Authenticator, refused, c.Authentication.APIAudiences, c.Authentication.RequestHeaderConfig)
 	return genericapifilters.WithRequestInfo(handler, c.RequestInfoResolver)

@@ -121,12 +121,28 @@ func lead(front *genericapiserver.RecommendedConfig, hooks Hooks) {
 	}
 	build := front.BuildHandlerChainFunc
 	front.BuildHandlerChainFunc = func(api http.Handler, c *genericapiserver.Config) http.Handler {
-		handler := roomy(rememberHow(build(hooks.Handler(api), untraced(c)), c))
+		served := hooks.Handler(api)
+		handler := rememberHow(build(served, untraced(c)), c)
+		if hooks.Passes != nil {
+			handler = either(hooks.Passes, passageChain(served, c), handler)
+		}
+		handler = roomy(handler)
 		if hooks.Front != nil {
 			handler = hooks.Front(handler)
 		}
 		return handler
 	}
+}
+
+// either has the requests for which it holds served by yes, all others by no.
+func either(holds func(*http.Request) bool, yes, no http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if holds(r) {
+			yes.ServeHTTP(w, r)
+			return
+		}
+		no.ServeHTTP(w, r)
+	})
 }
 
 // create makes the storages, which begin to read from the store.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -54,6 +55,8 @@ func BenchmarkPassage(b *testing.B) {
 type passages struct {
 	hub   *hub
 	front http.Handler
+	// long has requests go through upstream's chain as it is.
+	long atomic.Bool
 }
 
 func newPassages(t testing.TB) *passages {
@@ -66,6 +69,7 @@ func newPassages(t testing.TB) *passages {
 	t.Cleanup(routes.Close)
 	p.hub = startHub(t, func(c *Config) {
 		c.Hooks = Hooks{RequestInfo: routes.RequestInfo, LongRunning: routes.LongRunning, Handler: routes.Handler,
+			Passes: func(r *http.Request) bool { return !p.long.Load() && routes.Passes(r) },
 			Front: func(next http.Handler) http.Handler {
 				p.front = routes.Front(next)
 				return p.front
@@ -121,14 +125,14 @@ func (p *passages) Cluster(name string) (*v1alpha1.Cluster, bool) {
 const passedAnswer = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 
 // Dial implements gateway.Dialer. What is at the other end reads a request's head and
-// answers.
-func (p *passages) Dial(context.Context, string) (net.Conn, error) {
+// answers, but for the cluster that is silent.
+func (p *passages) Dial(_ context.Context, cluster string) (net.Conn, error) {
 	near, far := net.Pipe()
 	go func() {
 		defer func() { _ = far.Close() }()
 		lines := bufio.NewScanner(far)
 		for lines.Scan() {
-			if strings.TrimSpace(lines.Text()) != "" {
+			if cluster == "silent" || strings.TrimSpace(lines.Text()) != "" {
 				continue
 			}
 			if _, err := far.Write([]byte(passedAnswer)); err != nil {

@@ -69,6 +69,13 @@ func (g *Routes) overseen(r *http.Request, as *reading) (overseen *http.Request,
 	}
 }
 
+// Passes tells what only passes through, to a cluster or an application: it does not
+// last, nothing of it is still to be read, and it ends with its context.
+func (g *Routes) Passes(r *http.Request) bool {
+	reading := readingOf(r)
+	return (reading.route.to == toCluster || reading.route.to == toApplication) && r.ContentLength == 0 && !g.lasts(r, reading)
+}
+
 func (g *Routes) lasts(r *http.Request, as *reading) bool {
 	if as.upgrade {
 		return true

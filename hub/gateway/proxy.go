@@ -110,6 +110,10 @@ var (
 	errUnauthentic = errors.New("it refused the credentials of its own agent, or of this hub: see the agent's log")
 )
 
+// setHere are headers that are the hub's to set, in their canonical form.
+var setHere = [...]string{"Audit-Id", "Cache-Control", "Set-Cookie", "Location", "Strict-Transport-Security",
+	"X-Kubernetes-Pf-Flowschema-Uid", "X-Kubernetes-Pf-Prioritylevel-Uid"}
+
 // inspect refuses answers that must not reach a client, and removes headers that
 // the hub's own filters set.
 func inspect(response *http.Response) error {
@@ -119,9 +123,8 @@ func inspect(response *http.Response) error {
 	case http.StatusUnauthorized:
 		return errUnauthentic
 	}
-	for _, name := range []string{"Audit-Id", "Cache-Control", "Set-Cookie", "Location", "Strict-Transport-Security",
-		"X-Kubernetes-Pf-Flowschema-Uid", "X-Kubernetes-Pf-Prioritylevel-Uid"} {
-		response.Header.Del(name)
+	for _, name := range setHere {
+		delete(response.Header, name)
 	}
 	if v := voyageOf(response.Request.Context()); v != nil {
 		return v.answer(response)
@@ -141,6 +144,8 @@ func explain(w http.ResponseWriter, r *http.Request, err error) {
 		refuse(w, revoked())
 	case errors.As(err, &unreached):
 		refuse(w, away(name, unreached.Error()))
+	case errors.Is(r.Context().Err(), context.DeadlineExceeded):
+		refuse(w, late(name))
 	case r.Context().Err() != nil:
 		// The client is gone; nobody reads an answer.
 		w.WriteHeader(http.StatusGatewayTimeout)

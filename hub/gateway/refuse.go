@@ -63,6 +63,16 @@ func badGateway(name, why string) metav1.Status {
 	}
 }
 
+// late is the answer when a request's time is over, which is a minute unless it says
+// otherwise.
+func late(name string) metav1.Status {
+	return metav1.Status{
+		Code: http.StatusGatewayTimeout, Reason: metav1.StatusReasonTimeout,
+		Message: fmt.Sprintf("cluster %q did not answer in the time of this request: give it more with ?timeout=", name),
+		Details: &metav1.StatusDetails{Name: name, Group: "tripod.dev", Kind: "clusters"},
+	}
+}
+
 // refuse answers with a Status.
 func refuse(w http.ResponseWriter, status metav1.Status) {
 	status.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}

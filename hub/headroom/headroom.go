@@ -17,7 +17,7 @@ import (
 // Least is how much a hub member's heap may grow between two collections, in bytes.
 // It is also what that costs in memory at most: from where as much is in use, Go's own
 // rule leaves more.
-const Least = 128 << 20
+const Least = 256 << 20
 
 // most bounds the percentage, so that a heap which is small for a moment, as at the
 // start, and grows at once is collected in time.
