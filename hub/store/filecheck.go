@@ -12,6 +12,8 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/server/v3/storage/mvcc"
 	"go.etcd.io/etcd/server/v3/storage/schema"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // checkFile reads a whole database and reports in words what bbolt and etcd's
@@ -41,18 +43,27 @@ func withoutPanic(read func() error) (err error) {
 }
 
 func inspect(path string) error {
-	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, Timeout: time.Second})
+	// All of it is read, and in the order of keys: page by page from a disk that takes
+	// six times as long as the file at once, as etcd's backend maps it, too.
+	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, Timeout: time.Second, MmapFlags: unix.MAP_POPULATE})
 	if err != nil {
 		return fmt.Errorf("open: %w", err)
 	}
 	defer func() { _ = db.Close() }()
-	return db.View(func(tx *bolt.Tx) error {
-		err := tx.ForEach(checkBucket)
-		if err != nil {
-			return err
-		}
-		return checkRevisions(tx)
-	})
+	return sideBySide(
+		func() error { return db.View(func(tx *bolt.Tx) error { return tx.ForEach(checkBucket) }) },
+		func() error { return db.View(checkRevisions) },
+	)
+}
+
+// sideBySide reads in several ways at once, each without panic, and returns the first
+// error: all that a member holds is read before it starts, and clients wait for it.
+func sideBySide(reads ...func() error) error {
+	var all errgroup.Group
+	for _, read := range reads {
+		all.Go(func() error { return withoutPanic(read) })
+	}
+	return all.Wait()
 }
 
 // checkBucket reads all entries in order, and each by its key.

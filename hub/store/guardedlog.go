@@ -132,6 +132,14 @@ func (g *guardedLog) verify() error {
 	if first > last {
 		return fmt.Errorf("it begins at entry %d and ends at %d: %w", first, last, errAltered)
 	}
+	half := first + (last-first)/2
+	return sideBySide(
+		func() error { return g.verifyFrom(first, half) },
+		func() error { return g.verifyFrom(half+1, last) },
+	)
+}
+
+func (g *guardedLog) verifyFrom(first, last uint64) error {
 	for index := first; index <= last && index > 0; index++ {
 		var entry raft.Log
 		err := g.WAL.GetLog(index, &entry)
