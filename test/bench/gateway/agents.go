@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -43,7 +44,7 @@ type Far struct {
 	// Direct serves /echo and /flood over TLS on this address; empty does not.
 	Direct string
 	// Proxy is a bare httputil.ReverseProxy, over TLS on this address, that asks the API
-	// server with ProxyAs.
+	// server with ProxyAs; nil is as the agents ask it.
 	Proxy   string
 	ProxyAs *Credentials
 	// Server is the certificate of both.
@@ -111,7 +112,7 @@ func RunFar(ctx context.Context, file string) error {
 		api = &Credentials{Host: "http://" + listener.Addr().String()}
 		group.Go(func() error { return serve(ctx, listener, backend(), nil) })
 	}
-	for address, handler := range map[string]http.Handler{f.Direct: backend(), f.Proxy: bare(f.ProxyAs)} {
+	for address, handler := range map[string]http.Handler{f.Direct: backend(), f.Proxy: bare(cmp.Or(f.ProxyAs, api))} {
 		if address == "" {
 			continue
 		}
@@ -217,9 +218,6 @@ func backend() http.Handler {
 // bare is the least that a proxy of the API can be: no authentication, no
 // authorization, no audit, one identity.
 func bare(api *Credentials) http.Handler {
-	if api == nil {
-		return http.NotFoundHandler()
-	}
 	target, err := url.Parse(api.Host)
 	if err != nil {
 		return http.NotFoundHandler()

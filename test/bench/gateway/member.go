@@ -130,8 +130,9 @@ func (e *end) agents(n int) ([]Agent, error) {
 	return all, nil
 }
 
-// far is a process with n agents, with sessions if they are wanted; direct, if wanted, is an address to serve on.
-func (e *end) far(self string, n int, sessions bool, direct string) (stop func(), err error) {
+// far is a process with n agents, with sessions if they are wanted; direct and proxy, if
+// wanted, are addresses to serve on.
+func (e *end) far(self string, n int, sessions bool, direct, proxy string) (stop func(), err error) {
 	agents, err := e.agents(n)
 	if err != nil {
 		return nil, err
@@ -140,7 +141,7 @@ func (e *end) far(self string, n int, sessions bool, direct string) (stop func()
 	if err != nil {
 		return nil, err
 	}
-	f := Far{Members: []string{e.address, e.other.address}, Agents: agents, Sessions: sessions, Roots: e.authority.Certificate, Direct: direct, Server: Pair(server)}
+	f := Far{Members: []string{e.address, e.other.address}, Agents: agents, Sessions: sessions, Roots: e.authority.Certificate, Direct: direct, Proxy: proxy, Server: Pair(server)}
 	_, stop, err = f.start(self, filepath.Join(e.folder, "far.json"))
 	return stop, err
 }

@@ -25,21 +25,23 @@ type Config struct {
 }
 
 const (
-	rowDirectP50     = "gateway/added-latency/direct/p50"
-	rowDirectP99     = "gateway/added-latency/direct/p99"
-	rowTunnelP50     = "gateway/added-latency/tunnel/p50"
-	rowTunnelP99     = "gateway/added-latency/tunnel/p99"
-	rowThroughput    = "gateway/throughput"
-	rowCPUDirect     = "gateway/cpu/direct"
-	rowCPUTunnel     = "gateway/cpu/tunnel"
-	rowBandwidth     = "tunnel/bandwidth"
-	rowStalled       = "tunnel/stalled-stream/p99"
-	rowBandwidthPeer = "tunnel/bandwidth/remotedialer"
-	rowStalledPeer   = "tunnel/stalled-stream/p99/remotedialer"
-	rowIdle          = "tunnel/idle-agent-memory"
-	rowIdleAgent     = "tunnel/idle-agent-memory/with-session"
-	rowReconnect     = "tunnel/reconnect/1000"
-	rowReturn        = "tunnel/reconnect/1000/away-10s"
+	rowDirectP50  = "gateway/added-latency/direct/p50"
+	rowDirectP99  = "gateway/added-latency/direct/p99"
+	rowTunnelP50  = "gateway/added-latency/tunnel/p50"
+	rowTunnelP99  = "gateway/added-latency/tunnel/p99"
+	rowThroughput = "gateway/throughput"
+	rowCPUDirect  = "gateway/cpu/direct"
+	rowCPUTunnel  = "gateway/cpu/tunnel"
+	rowBandwidth  = "tunnel/bandwidth"
+	// rowBandwidthProxy is beside what has the tunnel's second hop, and no tunnel.
+	rowBandwidthProxy = "tunnel/bandwidth/proxy"
+	rowStalled        = "tunnel/stalled-stream/p99"
+	rowBandwidthPeer  = "tunnel/bandwidth/remotedialer"
+	rowStalledPeer    = "tunnel/stalled-stream/p99/remotedialer"
+	rowIdle           = "tunnel/idle-agent-memory"
+	rowIdleAgent      = "tunnel/idle-agent-memory/with-session"
+	rowReconnect      = "tunnel/reconnect/1000"
+	rowReturn         = "tunnel/reconnect/1000/away-10s"
 )
 
 // Run measures all rows that are asked for.

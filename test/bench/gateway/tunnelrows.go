@@ -46,7 +46,7 @@ func (c Config) tunnels(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, e.close()) }()
-	if slices.ContainsFunc([]string{rowBandwidth, rowStalled, rowBandwidthPeer, rowStalledPeer}, c.Wants) {
+	if slices.ContainsFunc([]string{rowBandwidth, rowBandwidthProxy, rowStalled, rowBandwidthPeer, rowStalledPeer}, c.Wants) {
 		if err := c.oneTunnel(ctx, e); err != nil {
 			return err
 		}
@@ -58,12 +58,12 @@ func (c Config) tunnels(ctx context.Context) (err error) {
 }
 
 func (c Config) oneTunnel(ctx context.Context, e *end) error {
-	ports, err := freeport.Find(1)
+	ports, err := freeport.Find(2)
 	if err != nil {
 		return err
 	}
-	direct := freeport.Address(ports[0])
-	stop, err := e.far(c.Self, 1, false, direct)
+	direct, proxy := freeport.Address(ports[0]), freeport.Address(ports[1])
+	stop, err := e.far(c.Self, 1, false, direct, proxy)
 	if err != nil {
 		return err
 	}
@@ -74,11 +74,18 @@ func (c Config) oneTunnel(ctx context.Context, e *end) error {
 	through, beside := e.through(), e.direct()
 	defer through.CloseIdleConnections()
 	defer beside.CloseIdleConnections()
-	if c.Wants(rowBandwidth) {
-		err := c.run(ctx, rowBandwidth, "MB/s", report.Higher,
-			way{"tripod", func(ctx context.Context) (float64, error) { return c.bandwidth(ctx, through, "http://cluster-0000") }},
-			way{"direct TLS", func(ctx context.Context) (float64, error) { return c.bandwidth(ctx, beside, "https://"+direct) }})
-		if err != nil {
+	flood := func(name string, by *http.Client, base string) way {
+		return way{name, func(ctx context.Context) (float64, error) { return c.bandwidth(ctx, by, base) }}
+	}
+	ours := flood("tripod", through, "http://cluster-0000")
+	for row, peer := range map[string]way{
+		rowBandwidth:      flood("direct TLS", beside, "https://"+direct),
+		rowBandwidthProxy: flood("httputil.ReverseProxy over TLS", beside, "https://"+proxy),
+	} {
+		if !c.Wants(row) {
+			continue
+		}
+		if err := c.run(ctx, row, "MB/s", report.Higher, ours, peer); err != nil {
 			return err
 		}
 	}
@@ -179,7 +186,7 @@ func (c Config) manyTunnels(ctx context.Context, e *end) error {
 
 // many starts the agents and waits until both members have all of them.
 func (c Config) many(ctx context.Context, e *end, sessions bool) (stop func(), err error) {
-	stop, err = e.far(c.Self, manyAgents, sessions, "")
+	stop, err = e.far(c.Self, manyAgents, sessions, "", "")
 	if err != nil {
 		return nil, err
 	}
