@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -67,21 +68,25 @@ func TestPassagesAreJudgedAsEverythingIs(t *testing.T) {
 	}
 }
 
-// TestAPassageEndsInItsTime is about a cluster that takes a request and does not answer.
-func TestAPassageEndsInItsTime(t *testing.T) {
+// TestARequestToASilentClusterEndsInItsTime: a cluster takes it and does not answer.
+func TestARequestToASilentClusterEndsInItsTime(t *testing.T) {
 	p := newPassages(t)
-	r := p.request(t, "/clusters/north/api")
-	r.URL.Path, r.URL.RawQuery = "/clusters/silent/api", "timeout=50ms"
-	ctx, leave := context.WithCancel(t.Context())
-	defer time.AfterFunc(time.Minute, leave).Stop() // who has left gets another answer
-	r = r.WithContext(ctx)
-	w := httptest.NewRecorder()
-	p.front.ServeHTTP(w, r)
-	if body := w.Body.String(); w.Code != http.StatusGatewayTimeout || !strings.Contains(body, `"reason":"Timeout"`) || !strings.Contains(body, `cluster \"silent\"`) {
-		t.Errorf("got %d %s, want 504 that names the cluster", w.Code, body)
-	}
-	if record := p.recorded(t, w.Header().Get("Audit-Id")); len(record) == 0 || record[len(record)-1].ResponseStatus.Code != http.StatusGatewayTimeout {
-		t.Errorf("recorded is %+v, want a 504", record)
+	for name, body := range map[string]string{"a read": "", "a write": "{}"} {
+		t.Run(name, func(t *testing.T) {
+			r := p.request(t, "/clusters/north/api")
+			r.URL.Path, r.URL.RawQuery = "/clusters/silent/api", "timeout=500ms"
+			r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
+			ctx, leave := context.WithCancel(t.Context())
+			defer time.AfterFunc(time.Minute, leave).Stop() // who has left gets another answer
+			w := httptest.NewRecorder()
+			p.front.ServeHTTP(w, r.WithContext(ctx))
+			if body := w.Body.String(); w.Code != http.StatusGatewayTimeout || !strings.Contains(body, `"reason":"Timeout"`) || !strings.Contains(body, `cluster \"silent\"`) {
+				t.Errorf("got %d %s, want 504 that names the cluster", w.Code, body)
+			}
+			if record := p.recorded(t, w.Header().Get("Audit-Id")); len(record) == 0 || record[len(record)-1].ResponseStatus.Code != http.StatusGatewayTimeout {
+				t.Errorf("recorded is %+v, want a 504", record)
+			}
+		})
 	}
 }
 

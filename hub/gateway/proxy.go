@@ -8,6 +8,7 @@ import (
 	"net/http/httputil"
 	"slices"
 	"sync"
+	"time"
 
 	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -69,10 +70,27 @@ func (g *Routes) serveCluster(w http.ResponseWriter, r *http.Request, reading *r
 		}
 		defer g.shares.giveBack(who)
 	}
+	r, done := inTime(r)
+	defer done()
 	auditID, _ := audit.AuditIDFrom(r.Context())
 	p := &passage{route: route, cluster: cluster, person: person, auditID: string(auditID), upgrade: reading.upgrade}
 	g.recordPassed(r, reading, p)
 	g.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), passageKey{}, p)))
+}
+
+// answerTime is what is left of a request's time to say that the cluster has used it up.
+const answerTime = 200 * time.Millisecond
+
+// inTime returns r so that it ends a little before the time-out filter would answer,
+// which knows no cluster, and would cut off an answer that has begun. What passes
+// through has no such filter (Passes).
+func inTime(r *http.Request) (*http.Request, context.CancelFunc) {
+	deadline, ok := r.Context().Deadline()
+	if !ok || r.ContentLength == 0 {
+		return r, func() {}
+	}
+	ctx, cancel := context.WithDeadline(r.Context(), deadline.Add(-min(answerTime, time.Until(deadline)/2)))
+	return r.WithContext(ctx), cancel
 }
 
 // newProxy makes the proxy. Rewrite, not Director: it runs after the hop-by-hop
