@@ -374,6 +374,23 @@ func TestTLSSaysWhichCAThePeerHas(t *testing.T) {
 	}
 }
 
+// TestAClientShowsItsCertificateAlone: whoever verifies one that comes with its CA
+// verifies two signatures, and a kube-apiserver does so for each request.
+func TestAClientShowsItsCertificateAlone(t *testing.T) {
+	i := open(t, newNetwork(t).config("a"))
+	if shown := len(i.ClientCertificate().Certificate); shown != 1 {
+		t.Errorf("a client shows %d certificates, want its own", shown)
+	}
+	server, shown := i.ServerTLS(), 0
+	server.VerifyConnection = func(state tls.ConnectionState) error {
+		shown = len(state.PeerCertificates)
+		return nil
+	}
+	if fromServer, fromClient := handshake(t, server, i.ClientTLS("localhost")); fromServer != nil || fromClient != nil || shown != 1 {
+		t.Errorf("a client showed %d certificates (%v, %v), want its own", shown, fromServer, fromClient)
+	}
+}
+
 func TestPeerTLSWantsTheKind(t *testing.T) {
 	n := newNetwork(t)
 	a := open(t, n.config("a"))
