@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/client-go/kubernetes/scheme"
 	"pgregory.net/rapid"
 )
@@ -169,6 +172,25 @@ func TestRequestsAreUnmarked(t *testing.T) {
 	}
 	if _, err := unstampBody("application/cbor", []byte{0xd9}, unstamped(mark)); !errors.Is(err, errEncoding) {
 		t.Errorf("CBOR: %v", err)
+	}
+}
+
+// unread is a body for which nobody may wait.
+type unread struct{ t *testing.T }
+
+func (u unread) Read([]byte) (int, error) {
+	u.t.Error("a body of which the request says that it has none was waited for")
+	return 0, io.EOF
+}
+
+// TestNothingWaitsForABodyThatIsNone: HTTP/2 leaves it to the client when a body of no
+// bytes ends, and such a request has no time-out but its context's.
+func TestNothingWaitsForABodyThatIsNone(t *testing.T) {
+	r := httptest.NewRequest(http.MethodDelete, "/api/v1/namespaces/default/configmaps/a", unread{t})
+	r.ContentLength = 0
+	v := &voyage{info: &request.RequestInfo{IsResourceRequest: true}, writes: true, stamp: stamp(42)}
+	if _, status := v.unstamp(r, r.URL); status != nil {
+		t.Errorf("answered with %+v, want nothing", status)
 	}
 }
 
