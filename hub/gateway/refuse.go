@@ -63,12 +63,11 @@ func badGateway(name, why string) metav1.Status {
 	}
 }
 
-// late is the answer when a request's time is over, which is a minute unless it says
-// otherwise.
+// late is the answer when a request's time is over.
 func late(name string) metav1.Status {
 	return metav1.Status{
 		Code: http.StatusGatewayTimeout, Reason: metav1.StatusReasonTimeout,
-		Message: fmt.Sprintf("cluster %q did not answer in the time of this request: give it more with ?timeout=", name),
+		Message: fmt.Sprintf("cluster %q did not answer in the time of this request, which is a minute, or what ?timeout= says if that is less", name),
 		Details: &metav1.StatusDetails{Name: name, Group: "tripod.dev", Kind: "clusters"},
 	}
 }
