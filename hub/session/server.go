@@ -23,6 +23,13 @@ import (
 // or of desired state.
 const maxMessageBytes = 16 << 20
 
+// What one side has sent and the other has not read yet, in bytes: of a stream, and of
+// all streams of a connection. A center far away has a first view in one round trip or two.
+const (
+	streamWindow     = 4 << 20
+	connectionWindow = 8 << 20
+)
+
 // maxStreams bounds the calls under way on one connection, so that calls which are
 // begun and cancelled at once do not pile up (CVE-2023-44487).
 const maxStreams = 1 << 13
@@ -107,6 +114,10 @@ func (s *Server) grpcServer() *grpc.Server {
 		grpc.ReadBufferSize(0),
 		grpc.SharedWriteBuffer(true),
 		grpc.WaitForHandlers(true),
+		// Windows of fixed size: otherwise gRPC sends a ping for each heartbeat, to find out how
+		// far away the agent is.
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connectionWindow),
 		// A dead agent is noticed by its missing heartbeats; this is for
 		// clients of the other services.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * tick, Timeout: 2 * tick}),

@@ -214,13 +214,21 @@ func (t *confirmingTransport) Close() error {
 func (t *confirmingTransport) confirmed(self raft.ServerID, servers []raft.Server, term uint64, since time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return majority(servers, func(id raft.ServerID) bool {
+		a := t.acks[id]
+		return id == self || a.term == term && a.sent.After(since)
+	})
+}
+
+// majority says whether more than half of the voters do.
+func majority(servers []raft.Server, does func(raft.ServerID) bool) bool {
 	voters, votes := 0, 0
 	for _, server := range servers {
 		if server.Suffrage != raft.Voter {
 			continue
 		}
 		voters++
-		if a := t.acks[server.ID]; server.ID == self || a.term == term && a.sent.After(since) {
+		if does(server.ID) {
 			votes++
 		}
 	}

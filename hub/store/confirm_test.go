@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	raftlogv1 "tripod.dev/tripod/proto/raftlog/v1"
 )
 
 // TestOldAcknowledgementConfirmsNothing is the case of a leader that stood still
@@ -22,11 +24,11 @@ func TestOldAcknowledgementConfirmsNothing(t *testing.T) {
 	}{
 		"alone it needs nobody":                        {three[:1], nil, true},
 		"of three it needs one other":                  {three, nil, false},
-		"one that was asked after the read is enough":  {three, map[raft.ServerID]ack{"b": {7, after}}, true},
-		"any number asked before it is not":            {three, map[raft.ServerID]ack{"b": {7, before}, "c": {7, before}}, false},
-		"one of another term is not":                   {three, map[raft.ServerID]ack{"b": {6, after}}, false},
-		"one that has no vote is not":                  {[]raft.Server{{ID: "a"}, {ID: "b"}, {ID: "c", Suffrage: raft.Nonvoter}}, map[raft.ServerID]ack{"c": {7, after}}, false},
-		"without a vote of its own two others are due": {[]raft.Server{{ID: "b"}, {ID: "c"}, {ID: "d"}}, map[raft.ServerID]ack{"b": {7, after}}, false},
+		"one that was asked after the read is enough":  {three, map[raft.ServerID]ack{"b": {term: 7, sent: after}}, true},
+		"any number asked before it is not":            {three, map[raft.ServerID]ack{"b": {term: 7, sent: before}, "c": {term: 7, sent: before}}, false},
+		"one of another term is not":                   {three, map[raft.ServerID]ack{"b": {term: 6, sent: after}}, false},
+		"one that has no vote is not":                  {[]raft.Server{{ID: "a"}, {ID: "b"}, {ID: "c", Suffrage: raft.Nonvoter}}, map[raft.ServerID]ack{"c": {term: 7, sent: after}}, false},
+		"without a vote of its own two others are due": {[]raft.Server{{ID: "b"}, {ID: "c"}, {ID: "d"}}, map[raft.ServerID]ack{"b": {term: 7, sent: after}}, false},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -36,6 +38,46 @@ func TestOldAcknowledgementConfirmsNothing(t *testing.T) {
 			}
 			if got := transport.confirmed("a", test.servers, 7, read); got != test.want {
 				t.Errorf("confirmed %v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+// TestAMemberVouchesForTheLeaderItFollows: a member of another term may have voted for
+// another leader, and one of another history never counts.
+func TestAMemberVouchesForTheLeaderItFollows(t *testing.T) {
+	voters := func(ids ...raft.ServerID) (servers []raft.Server) {
+		for _, id := range ids {
+			servers = append(servers, raft.Server{ID: id})
+		}
+		return servers
+	}
+	three := voters("a", "b", "c")
+	said := func(member string, term, cluster, incarnation uint64) *raftlogv1.Allegiance {
+		return &raftlogv1.Allegiance{Member: member, Term: term, ClusterId: cluster, Incarnation: incarnation}
+	}
+	tests := map[string]struct {
+		by      *raftlogv1.Allegiance
+		servers []raft.Server
+		want    bool
+	}{
+		"of three, one that follows is enough":      {said("b", 7, 1, 1), three, true},
+		"one of a later term is not":                {said("b", 8, 1, 1), three, false},
+		"one of an earlier term is not":             {said("b", 6, 1, 1), three, false},
+		"one of an older incarnation is not":        {said("b", 7, 1, 0), three, false},
+		"one of another hub is not":                 {said("b", 7, 2, 1), three, false},
+		"an older program, which says nothing":      {nil, three, false},
+		"one that is no member is not":              {said("d", 7, 1, 1), three, false},
+		"one that has no vote is not":               {said("d", 7, 1, 1), append(voters("a", "b", "c"), raft.Server{ID: "d", Suffrage: raft.Nonvoter}), false},
+		"the leader's own word counts once":         {said("a", 7, 1, 1), three, false},
+		"of five, one is not enough":                {said("b", 7, 1, 1), voters("a", "b", "c", "d", "e"), false},
+		"of two, one is":                            {said("b", 7, 1, 1), voters("a", "b"), true},
+		"a leader without a vote needs two of them": {said("b", 7, 1, 1), voters("b", "c", "d"), false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := suffices(test.by, "a", test.servers, 7, lineage{1, 1}); got != test.want {
+				t.Errorf("suffices %v, want %v", got, test.want)
 			}
 		})
 	}

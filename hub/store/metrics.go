@@ -13,9 +13,11 @@ type metrics struct {
 	apply     prometheus.Histogram
 	batch     prometheus.Histogram
 	reads     prometheus.Histogram
-	applies   prometheus.Counter
-	skipped   prometheus.Counter
-	restores  prometheus.Counter
+	// confirmations of the leader's, by whose word they rest on.
+	confirmations *prometheus.CounterVec
+	applies       prometheus.Counter
+	skipped       prometheus.Counter
+	restores      prometheus.Counter
 	// defragmentations are counted by how long they took.
 	defragmentations prometheus.Histogram
 }
@@ -37,6 +39,7 @@ func newMetrics() *metrics {
 		apply:            histogram("apply_seconds", "Time to apply one batch of entries.", seconds),
 		batch:            histogram("apply_batch_entries", "Entries per applied batch.", prometheus.ExponentialBuckets(1, 2, 11)),
 		reads:            histogram("read_batch_size", "Linearizable reads confirmed together.", prometheus.ExponentialBuckets(1, 2, 11)),
+		confirmations:    prometheus.NewCounterVec(prometheus.CounterOpts(opts("read_confirmations_total", "Confirmations of linearizable reads on the leader, by whose word they rest on: the followers', or that of the member that asks.")), []string{"by"}),
 		applies:          counter("entries_applied_total", "Commands whose effects were applied."),
 		skipped:          counter("entries_skipped_total", "Commands handed over again after a restart, whose effects were on disk."),
 		defragmentations: histogram("defragmentation_seconds", "Time in which the database was rewritten without its holes, while this member's clients waited.", seconds),
@@ -54,7 +57,7 @@ func (m *metrics) register(r prometheus.Registerer, s *Store) error {
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.proposals, m.latency, m.apply, m.batch, m.reads, m.applies, m.skipped, m.restores, m.defragmentations,
+		m.proposals, m.latency, m.apply, m.batch, m.reads, m.confirmations, m.applies, m.skipped, m.restores, m.defragmentations,
 		gauge("leader", "1 if this member leads.", func() float64 {
 			if s.IsLeader() {
 				return 1

@@ -102,6 +102,8 @@ func (p *peers) conn(name string) (*grpc.ClientConn, error) {
 		grpc.WithTransportCredentials(credentials.NewTLS(clientTLS(p.tls, p.roots, name))),
 		grpc.WithContextDialer(p.dial),
 		grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(2*p.limit), grpc.MaxCallRecvMsgSize(maxResponseBytes)),
+		grpc.WithStaticStreamWindowSize(StreamWindow),
+		grpc.WithStaticConnWindowSize(ConnectionWindow),
 		grpc.WithConnectParams(reconnect),
 		grpc.WithKeepaliveParams(keepaliveParams),
 	)
@@ -198,12 +200,12 @@ func decodeResult(data []byte, resp *raftlogv1.ProposeResponse, failure error) (
 	return result, nil
 }
 
-func (p *peers) readIndex(ctx context.Context, leader string) (uint64, bool) {
+func (p *peers) readIndex(ctx context.Context, leader string, mine *raftlogv1.Allegiance) (uint64, bool) {
 	conn, err := p.ready(ctx, leader)
 	if err != nil {
 		return 0, false
 	}
-	resp, err := raftlogv1.NewMemberServiceClient(conn).ReadIndex(ctx, &raftlogv1.ReadIndexRequest{})
+	resp, err := raftlogv1.NewMemberServiceClient(conn).ReadIndex(ctx, &raftlogv1.ReadIndexRequest{Allegiance: mine})
 	if err != nil || !resp.GetConfirmed() {
 		return 0, false
 	}

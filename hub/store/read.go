@@ -7,6 +7,14 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	raftlogv1 "tripod.dev/tripod/proto/raftlog/v1"
+)
+
+// How a read was confirmed, in metrics.
+const (
+	byFollowers = "followers"
+	byAsker     = "asker"
 )
 
 // reader confirms linearizable reads. All reads that arrive while one
@@ -115,7 +123,7 @@ func (r *reader) confirm(ctx context.Context) (uint64, error) {
 		if leader.Leading {
 			index, ok = r.lead(ctx)
 		} else {
-			index, ok = r.peers.readIndex(ctx, leader.Leader)
+			index, ok = r.peers.readIndex(ctx, leader.Leader, r.allegiance())
 		}
 		if ok {
 			return index, nil
@@ -146,12 +154,46 @@ func (r *reader) lead(ctx context.Context) (uint64, bool) {
 			return 0, false
 		}
 		if r.transport.confirmed(r.self, servers, l.Term, since) {
+			r.metrics.confirmations.WithLabelValues(byFollowers).Inc()
 			return r.visible(commit), true
 		}
 		if ctx.Err() != nil {
 			return 0, false
 		}
 	}
+}
+
+// allegiance is what this member follows now.
+func (r *reader) allegiance() *raftlogv1.Allegiance {
+	history := r.machine.lineage()
+	return &raftlogv1.Allegiance{
+		Member: string(r.self), Term: r.raft.CurrentTerm(), ClusterId: history.clusterID, Incarnation: history.incarnation,
+	}
+}
+
+// vouched confirms on the leader by the word of the member that asks, where the two are a
+// majority: nobody else needs to be asked then. See DESIGN.md, "Linearizable reads".
+func (r *reader) vouched(by *raftlogv1.Allegiance) (uint64, bool) {
+	l, _ := r.leaders.get()
+	if !l.Leading {
+		return 0, false
+	}
+	commit := r.raft.CommitIndex()
+	servers := r.raft.GetConfiguration().Configuration().Servers
+	if !suffices(by, r.self, servers, l.Term, r.machine.lineage()) || r.raft.CurrentTerm() != l.Term {
+		return 0, false
+	}
+	r.metrics.confirmations.WithLabelValues(byAsker).Inc()
+	return r.visible(commit), true
+}
+
+// suffices says whether self, which leads term, and a member that follows it are a
+// majority of the voters.
+func suffices(by *raftlogv1.Allegiance, self raft.ServerID, servers []raft.Server, term uint64, history lineage) bool {
+	if by.GetTerm() != term || (lineage{by.GetClusterId(), by.GetIncarnation()}) != history {
+		return false
+	}
+	return majority(servers, func(id raft.ServerID) bool { return id == self || string(id) == by.GetMember() })
 }
 
 // visible is the last entry up to index that the state machine gets to see. Raft

@@ -20,6 +20,14 @@ type statusProto = spb.Status
 // return many keys.
 const maxResponseBytes = 1 << 30
 
+// What a side of a connection may have sent that the other has not read yet, in bytes:
+// of one call, and of all. They are fixed because gRPC finds windows out by a ping for
+// each answer that is waited for: two system calls on either side.
+const (
+	StreamWindow     = 2 << 20
+	ConnectionWindow = 8 << 20
+)
+
 var (
 	reconnect = grpc.ConnectParams{
 		Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
@@ -80,9 +88,12 @@ func setError(resp *raftlogv1.ProposeResponse, err error) {
 }
 
 // ReadIndex implements raftlogv1.MemberServiceServer.
-func (m memberService) ReadIndex(ctx context.Context, _ *raftlogv1.ReadIndexRequest) (*raftlogv1.ReadIndexResponse, error) {
+func (m memberService) ReadIndex(ctx context.Context, r *raftlogv1.ReadIndexRequest) (*raftlogv1.ReadIndexResponse, error) {
 	if l, _ := m.reader.leaders.get(); !l.Leading {
 		return &raftlogv1.ReadIndexResponse{}, nil
+	}
+	if index, ok := m.reader.vouched(r.GetAllegiance()); ok {
+		return &raftlogv1.ReadIndexResponse{Confirmed: true, Index: index}, nil
 	}
 	index, err := m.reader.readIndex(ctx)
 	if err != nil {

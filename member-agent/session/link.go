@@ -21,6 +21,10 @@ import (
 
 const (
 	maxMessageBytes = 16 << 20
+	// What the hub may have sent that has not been read yet, in bytes: on the session,
+	// which is the connection's only stream. Fixed, so that gRPC sends no pings to find
+	// it out.
+	window = 4 << 20
 	// unackedTimeout is after how long the kernel gives up a connection whose
 	// data the member does not acknowledge: about a TTL.
 	unackedTimeout = 5 * time.Second
@@ -111,6 +115,8 @@ func (l *link) once(ctx context.Context) (redial.Outcome, error) {
 			return conn, err
 		}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes)),
+		grpc.WithStaticStreamWindowSize(window),
+		grpc.WithStaticConnWindowSize(window),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: unackedTimeout}),
 	)
 	if err != nil {

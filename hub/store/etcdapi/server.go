@@ -152,6 +152,8 @@ func (a *Server) newServer(secure bool) *grpc.Server {
 		// cancelled at once is bounded (CVE-2023-44487), and so is a silent handshake.
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.StaticStreamWindowSize(store.StreamWindow),
+		grpc.StaticConnWindowSize(store.ConnectionWindow),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		// The store may be closed when Run has returned.

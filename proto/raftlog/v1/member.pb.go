@@ -358,7 +358,9 @@ func (x *ProposeResponse) GetErrorMessage() string {
 }
 
 type ReadIndexRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the asker follows. Absent in what older members send.
+	Allegiance    *Allegiance `protobuf:"bytes,1,opt,name=allegiance,proto3" json:"allegiance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -393,6 +395,84 @@ func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
 	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{4}
 }
 
+func (x *ReadIndexRequest) GetAllegiance() *Allegiance {
+	if x != nil {
+		return x.Allegiance
+	}
+	return nil
+}
+
+// Allegiance says what a member follows. It was read after the reads for which the
+// member asks had begun, so that it counts like the acknowledgement of a heartbeat
+// that was sent then.
+type Allegiance struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	ClusterId     uint64                 `protobuf:"varint,3,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Allegiance) Reset() {
+	*x = Allegiance{}
+	mi := &file_raftlog_v1_member_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Allegiance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Allegiance) ProtoMessage() {}
+
+func (x *Allegiance) ProtoReflect() protoreflect.Message {
+	mi := &file_raftlog_v1_member_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Allegiance.ProtoReflect.Descriptor instead.
+func (*Allegiance) Descriptor() ([]byte, []int) {
+	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Allegiance) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *Allegiance) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Allegiance) GetClusterId() uint64 {
+	if x != nil {
+		return x.ClusterId
+	}
+	return 0
+}
+
+func (x *Allegiance) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
 type ReadIndexResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// False when the receiver is not, or not yet, able to answer as the leader.
@@ -404,7 +484,7 @@ type ReadIndexResponse struct {
 
 func (x *ReadIndexResponse) Reset() {
 	*x = ReadIndexResponse{}
-	mi := &file_raftlog_v1_member_proto_msgTypes[5]
+	mi := &file_raftlog_v1_member_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -416,7 +496,7 @@ func (x *ReadIndexResponse) String() string {
 func (*ReadIndexResponse) ProtoMessage() {}
 
 func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_member_proto_msgTypes[5]
+	mi := &file_raftlog_v1_member_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -429,7 +509,7 @@ func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
 func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{5}
+	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ReadIndexResponse) GetConfirmed() bool {
@@ -455,7 +535,7 @@ type RenewLeaseRequest struct {
 
 func (x *RenewLeaseRequest) Reset() {
 	*x = RenewLeaseRequest{}
-	mi := &file_raftlog_v1_member_proto_msgTypes[6]
+	mi := &file_raftlog_v1_member_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -467,7 +547,7 @@ func (x *RenewLeaseRequest) String() string {
 func (*RenewLeaseRequest) ProtoMessage() {}
 
 func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_member_proto_msgTypes[6]
+	mi := &file_raftlog_v1_member_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -480,7 +560,7 @@ func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseRequest.ProtoReflect.Descriptor instead.
 func (*RenewLeaseRequest) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{6}
+	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RenewLeaseRequest) GetId() int64 {
@@ -502,7 +582,7 @@ type RenewLeaseResponse struct {
 
 func (x *RenewLeaseResponse) Reset() {
 	*x = RenewLeaseResponse{}
-	mi := &file_raftlog_v1_member_proto_msgTypes[7]
+	mi := &file_raftlog_v1_member_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -514,7 +594,7 @@ func (x *RenewLeaseResponse) String() string {
 func (*RenewLeaseResponse) ProtoMessage() {}
 
 func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_member_proto_msgTypes[7]
+	mi := &file_raftlog_v1_member_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -527,7 +607,7 @@ func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseResponse.ProtoReflect.Descriptor instead.
 func (*RenewLeaseResponse) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{7}
+	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RenewLeaseResponse) GetLeading() bool {
@@ -554,7 +634,7 @@ type LeaseTimeToLiveRequest struct {
 
 func (x *LeaseTimeToLiveRequest) Reset() {
 	*x = LeaseTimeToLiveRequest{}
-	mi := &file_raftlog_v1_member_proto_msgTypes[8]
+	mi := &file_raftlog_v1_member_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -566,7 +646,7 @@ func (x *LeaseTimeToLiveRequest) String() string {
 func (*LeaseTimeToLiveRequest) ProtoMessage() {}
 
 func (x *LeaseTimeToLiveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_member_proto_msgTypes[8]
+	mi := &file_raftlog_v1_member_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -579,7 +659,7 @@ func (x *LeaseTimeToLiveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseTimeToLiveRequest.ProtoReflect.Descriptor instead.
 func (*LeaseTimeToLiveRequest) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{8}
+	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LeaseTimeToLiveRequest) GetId() int64 {
@@ -612,7 +692,7 @@ type LeaseTimeToLiveResponse struct {
 
 func (x *LeaseTimeToLiveResponse) Reset() {
 	*x = LeaseTimeToLiveResponse{}
-	mi := &file_raftlog_v1_member_proto_msgTypes[9]
+	mi := &file_raftlog_v1_member_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +704,7 @@ func (x *LeaseTimeToLiveResponse) String() string {
 func (*LeaseTimeToLiveResponse) ProtoMessage() {}
 
 func (x *LeaseTimeToLiveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_member_proto_msgTypes[9]
+	mi := &file_raftlog_v1_member_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +717,7 @@ func (x *LeaseTimeToLiveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseTimeToLiveResponse.ProtoReflect.Descriptor instead.
 func (*LeaseTimeToLiveResponse) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{9}
+	return file_raftlog_v1_member_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LeaseTimeToLiveResponse) GetLeading() bool {
@@ -702,8 +782,18 @@ const file_raftlog_v1_member_proto_rawDesc = "" +
 	"\bresponse\x18\x04 \x01(\fR\bresponse\x12\x1d\n" +
 	"\n" +
 	"error_code\x18\x05 \x01(\rR\terrorCode\x12#\n" +
-	"\rerror_message\x18\x06 \x01(\tR\ferrorMessage\"\x12\n" +
-	"\x10ReadIndexRequest\"G\n" +
+	"\rerror_message\x18\x06 \x01(\tR\ferrorMessage\"Q\n" +
+	"\x10ReadIndexRequest\x12=\n" +
+	"\n" +
+	"allegiance\x18\x01 \x01(\v2\x1d.tripod.raftlog.v1.AllegianceR\n" +
+	"allegiance\"y\n" +
+	"\n" +
+	"Allegiance\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x03 \x01(\x04R\tclusterId\x12 \n" +
+	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\"G\n" +
 	"\x11ReadIndexResponse\x12\x1c\n" +
 	"\tconfirmed\x18\x01 \x01(\bR\tconfirmed\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\"#\n" +
@@ -748,7 +838,7 @@ func file_raftlog_v1_member_proto_rawDescGZIP() []byte {
 }
 
 var file_raftlog_v1_member_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_raftlog_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_raftlog_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_raftlog_v1_member_proto_goTypes = []any{
 	(Outcome)(0),                    // 0: tripod.raftlog.v1.Outcome
 	(*StandingRequest)(nil),         // 1: tripod.raftlog.v1.StandingRequest
@@ -756,29 +846,31 @@ var file_raftlog_v1_member_proto_goTypes = []any{
 	(*ProposeRequest)(nil),          // 3: tripod.raftlog.v1.ProposeRequest
 	(*ProposeResponse)(nil),         // 4: tripod.raftlog.v1.ProposeResponse
 	(*ReadIndexRequest)(nil),        // 5: tripod.raftlog.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil),       // 6: tripod.raftlog.v1.ReadIndexResponse
-	(*RenewLeaseRequest)(nil),       // 7: tripod.raftlog.v1.RenewLeaseRequest
-	(*RenewLeaseResponse)(nil),      // 8: tripod.raftlog.v1.RenewLeaseResponse
-	(*LeaseTimeToLiveRequest)(nil),  // 9: tripod.raftlog.v1.LeaseTimeToLiveRequest
-	(*LeaseTimeToLiveResponse)(nil), // 10: tripod.raftlog.v1.LeaseTimeToLiveResponse
+	(*Allegiance)(nil),              // 6: tripod.raftlog.v1.Allegiance
+	(*ReadIndexResponse)(nil),       // 7: tripod.raftlog.v1.ReadIndexResponse
+	(*RenewLeaseRequest)(nil),       // 8: tripod.raftlog.v1.RenewLeaseRequest
+	(*RenewLeaseResponse)(nil),      // 9: tripod.raftlog.v1.RenewLeaseResponse
+	(*LeaseTimeToLiveRequest)(nil),  // 10: tripod.raftlog.v1.LeaseTimeToLiveRequest
+	(*LeaseTimeToLiveResponse)(nil), // 11: tripod.raftlog.v1.LeaseTimeToLiveResponse
 }
 var file_raftlog_v1_member_proto_depIdxs = []int32{
 	0,  // 0: tripod.raftlog.v1.ProposeResponse.outcome:type_name -> tripod.raftlog.v1.Outcome
-	3,  // 1: tripod.raftlog.v1.MemberService.Propose:input_type -> tripod.raftlog.v1.ProposeRequest
-	5,  // 2: tripod.raftlog.v1.MemberService.ReadIndex:input_type -> tripod.raftlog.v1.ReadIndexRequest
-	7,  // 3: tripod.raftlog.v1.MemberService.RenewLease:input_type -> tripod.raftlog.v1.RenewLeaseRequest
-	9,  // 4: tripod.raftlog.v1.MemberService.LeaseTimeToLive:input_type -> tripod.raftlog.v1.LeaseTimeToLiveRequest
-	1,  // 5: tripod.raftlog.v1.MemberService.Standing:input_type -> tripod.raftlog.v1.StandingRequest
-	4,  // 6: tripod.raftlog.v1.MemberService.Propose:output_type -> tripod.raftlog.v1.ProposeResponse
-	6,  // 7: tripod.raftlog.v1.MemberService.ReadIndex:output_type -> tripod.raftlog.v1.ReadIndexResponse
-	8,  // 8: tripod.raftlog.v1.MemberService.RenewLease:output_type -> tripod.raftlog.v1.RenewLeaseResponse
-	10, // 9: tripod.raftlog.v1.MemberService.LeaseTimeToLive:output_type -> tripod.raftlog.v1.LeaseTimeToLiveResponse
-	2,  // 10: tripod.raftlog.v1.MemberService.Standing:output_type -> tripod.raftlog.v1.StandingResponse
-	6,  // [6:11] is the sub-list for method output_type
-	1,  // [1:6] is the sub-list for method input_type
-	1,  // [1:1] is the sub-list for extension type_name
-	1,  // [1:1] is the sub-list for extension extendee
-	0,  // [0:1] is the sub-list for field type_name
+	6,  // 1: tripod.raftlog.v1.ReadIndexRequest.allegiance:type_name -> tripod.raftlog.v1.Allegiance
+	3,  // 2: tripod.raftlog.v1.MemberService.Propose:input_type -> tripod.raftlog.v1.ProposeRequest
+	5,  // 3: tripod.raftlog.v1.MemberService.ReadIndex:input_type -> tripod.raftlog.v1.ReadIndexRequest
+	8,  // 4: tripod.raftlog.v1.MemberService.RenewLease:input_type -> tripod.raftlog.v1.RenewLeaseRequest
+	10, // 5: tripod.raftlog.v1.MemberService.LeaseTimeToLive:input_type -> tripod.raftlog.v1.LeaseTimeToLiveRequest
+	1,  // 6: tripod.raftlog.v1.MemberService.Standing:input_type -> tripod.raftlog.v1.StandingRequest
+	4,  // 7: tripod.raftlog.v1.MemberService.Propose:output_type -> tripod.raftlog.v1.ProposeResponse
+	7,  // 8: tripod.raftlog.v1.MemberService.ReadIndex:output_type -> tripod.raftlog.v1.ReadIndexResponse
+	9,  // 9: tripod.raftlog.v1.MemberService.RenewLease:output_type -> tripod.raftlog.v1.RenewLeaseResponse
+	11, // 10: tripod.raftlog.v1.MemberService.LeaseTimeToLive:output_type -> tripod.raftlog.v1.LeaseTimeToLiveResponse
+	2,  // 11: tripod.raftlog.v1.MemberService.Standing:output_type -> tripod.raftlog.v1.StandingResponse
+	7,  // [7:12] is the sub-list for method output_type
+	2,  // [2:7] is the sub-list for method input_type
+	2,  // [2:2] is the sub-list for extension type_name
+	2,  // [2:2] is the sub-list for extension extendee
+	0,  // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_raftlog_v1_member_proto_init() }
@@ -792,7 +884,7 @@ func file_raftlog_v1_member_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftlog_v1_member_proto_rawDesc), len(file_raftlog_v1_member_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -105,6 +106,20 @@ func (b *bed) connect(ctx context.Context, n int) ([]*clientv3.Client, error) {
 		return nil, err
 	}
 	return leader.Connections(ctx, n)
+}
+
+// connectFollower opens n connections to a member that does not lead.
+func (b *bed) connectFollower(ctx context.Context, n int) ([]*clientv3.Client, error) {
+	leader, err := b.fleet.AwaitLeader(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range b.fleet.Members {
+		if m != leader {
+			return m.Connections(ctx, n)
+		}
+	}
+	return nil, errors.New("the fleet has no follower")
 }
 
 func closeAll(clients []*clientv3.Client) {

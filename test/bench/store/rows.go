@@ -24,7 +24,7 @@ func rows(members int, c Config) []row {
 	var all []row
 	perSecond := func(name string, clients int, op func(on *bed) operation) {
 		all = append(all, row{Name: name, Unit: "op/s", Better: report.Higher, Measure: func(ctx context.Context, on *bed) (float64, error) {
-			return on.throughput(ctx, clients, op(on))
+			return on.throughput(ctx, on.connect, clients, op(on))
 		}})
 	}
 	for _, clients := range clientCounts {
@@ -40,6 +40,12 @@ func rows(members int, c Config) []row {
 	}
 	if members == 1 {
 		return all
+	}
+	for _, clients := range []int{1, 16} {
+		name := fmt.Sprintf("store/get-through-follower/%d/c=%d/256B", members, clients)
+		all = append(all, row{Name: name, Unit: "op/s", Better: report.Higher, Measure: func(ctx context.Context, on *bed) (float64, error) {
+			return on.throughput(ctx, on.connectFollower, clients, on.get())
+		}})
 	}
 	return append(all,
 		row{Name: "store/watch-fanout/1000", Unit: "event/s", Better: report.Higher, Measure: func(ctx context.Context, on *bed) (float64, error) { return on.watchFanout(ctx, 1000) }},
@@ -64,9 +70,9 @@ func connections(clients int) int {
 	}
 }
 
-// throughput of op on the leader.
-func (b *bed) throughput(ctx context.Context, clients int, op operation) (float64, error) {
-	open, err := b.connect(ctx, connections(clients))
+// throughput of op on the member that connect leads to.
+func (b *bed) throughput(ctx context.Context, connect func(context.Context, int) ([]*clientv3.Client, error), clients int, op operation) (float64, error) {
+	open, err := connect(ctx, connections(clients))
 	if err != nil {
 		return 0, err
 	}
