@@ -62,7 +62,7 @@ func impersonate(header http.Header, person user.Info) {
 	if uid := person.GetUID(); uid != "" {
 		header.Set(transport.ImpersonateUIDHeader, uid)
 	}
-	for _, group := range person.GetGroups() {
+	for _, group := range named(person) {
 		header.Add(transport.ImpersonateGroupHeader, group)
 	}
 	for key, values := range person.GetExtra() {
@@ -70,6 +70,18 @@ func impersonate(header http.Header, person user.Info) {
 			header.Add(transport.ImpersonateUserExtraHeaderPrefix+escapeKey(key), value)
 		}
 	}
+}
+
+// named are the groups that the cluster must be told. An API server adds
+// system:authenticated to whoever comes with another group, and asks its authorizer about
+// every group that is named, so that one is left out where nothing changes by it.
+func named(person user.Info) []string {
+	groups := person.GetGroups()
+	others := slices.DeleteFunc(slices.Clone(groups), func(group string) bool { return group == user.AllAuthenticated })
+	if len(others) == 0 || slices.Contains(others, user.AllUnauthenticated) || person.GetName() == user.Anonymous {
+		return groups
+	}
+	return others
 }
 
 // escapeKey percent-encodes what a header's name cannot hold, and the percent

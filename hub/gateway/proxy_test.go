@@ -189,7 +189,7 @@ func TestTheClusterSeesThePersonAndNothingThatTheClientClaims(t *testing.T) {
 	want := http.Header{
 		"Impersonate-User":  {"ann"},
 		"Impersonate-Uid":   {"u-1"},
-		"Impersonate-Group": {"dev", "system:authenticated"},
+		"Impersonate-Group": {"dev"},
 		"Impersonate-Extra-%53copes%2f%45xample.test": {"a", "b"},
 		"Accept":                    {"application/json"},
 		"Sec-Websocket-Protocol":    {"v5.channel.k8s.io"},
