@@ -35,7 +35,11 @@ applies templates, "roles" applies templates of Roles and RoleBindings,
 "clusterroles" of ClusterRoles and ClusterRoleBindings (not without "roles"),
 "gateway" passes people on, as themselves. --without leaves out what you do not use; delete
 the ClusterRole and the ClusterRoleBinding tripod-agent-FEATURE of a cluster that
-had it.`,
+had it.
+
+--direct lets the hub's members pass people on without the tunnel, for a Cluster with
+spec.access.mode Direct. Its API server must believe the hub's CA, too: add
+ca.crt of a member's DATADIR/pki to what its --client-ca-file names.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
@@ -63,6 +67,7 @@ had it.`,
 	c.Flags().StringVar(&params.Image, "image", agent.DefaultImage, "image of the agent")
 	c.Flags().IntVar(&params.Replicas, "replicas", 2, "replicas of the agent; with 2, one may fail")
 	c.Flags().StringSliceVar(&params.Without, "without", nil, "features that the agent gets no rights for: "+strings.Join(agent.Features, ", "))
+	c.Flags().BoolVar(&params.Direct, "direct", false, "also let the hub's members pass people on by themselves, for mode Direct")
 	c.Flags().StringVar(&params.LogLevel, "log-level", "info", "debug, info, warn or error")
 	return c
 }

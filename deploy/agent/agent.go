@@ -14,6 +14,8 @@ import (
 	"strings"
 	"text/template"
 
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
 	"tripod.dev/tripod/hub/api/endpoint"
@@ -56,6 +58,9 @@ type Params struct {
 	LogLevel string
 	// Without names features whose rights the agent does not get; see Features.
 	Without []string
+	// Direct lets the hub's members pass people on by themselves too, as
+	// spec.access.mode Direct of the Cluster needs it.
+	Direct bool
 }
 
 // Features are what an agent may do beyond seeing its cluster, each with a
@@ -63,6 +68,9 @@ type Params struct {
 // of roles in namespaces, to apply those of roles in the whole cluster, and to pass
 // the gateway's callers on. Without roles there are no clusterroles either.
 var Features = []string{"datasets", "placement", "roles", "clusterroles", "gateway"}
+
+// verbs are those of requests for resources.
+var verbs = []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"}
 
 func (p Params) withDefaults() Params {
 	if p.Image == "" {
@@ -91,6 +99,9 @@ func (p Params) Validate() error {
 	}
 	if _, err := p.peerPort(); err != nil {
 		errs = append(errs, err)
+	}
+	if p.Direct && slices.Contains(p.Without, "gateway") {
+		errs = append(errs, errors.New("agent manifest: mode Direct is for the gateway, which is left out: give one of the two"))
 	}
 	if p.Replicas < 0 {
 		errs = append(errs, fmt.Errorf("agent manifest: %d replicas: give 2, so that one may fail", p.Replicas))
@@ -132,6 +143,11 @@ func Render(p Params) ([]byte, error) {
 	if err := p.Validate(); err != nil {
 		return nil, err
 	}
+	return p.fill()
+}
+
+// fill writes the manifest; p is valid.
+func (p Params) fill() ([]byte, error) {
 	port, err := p.peerPort()
 	if err != nil {
 		return nil, err
@@ -139,6 +155,7 @@ func Render(p Params) ([]byte, error) {
 	var out bytes.Buffer
 	err = manifest.Execute(&out, map[string]any{
 		"Features": p.features(), "Namespace": Namespace, "Cluster": p.Cluster, "Image": p.Image, "Replicas": p.Replicas, "LogLevel": p.LogLevel,
+		"Direct": p.Direct, "Verbs": verbs,
 		"PeerPort": port, "NodePort": port >= 30000 && port <= 32767,
 		"Token":  strings.TrimSpace(p.Token),
 		"Hub":    strings.Join(endpoint.Parse(strings.Join(p.Hub, ","), endpoint.RPCPort), ","),
@@ -148,6 +165,38 @@ func Render(p Params) ([]byte, error) {
 		return nil, fmt.Errorf("fill the agent's manifest: %w", err)
 	}
 	return out.Bytes(), nil
+}
+
+// Role is the ClusterRole of a feature, and what binds it, as in the manifest of an agent
+// of a cluster in mode Direct: for clusters that get nothing else of it.
+func Role(feature string) (*rbacv1.ClusterRole, *rbacv1.ClusterRoleBinding, error) {
+	text, err := Params{Direct: true}.withDefaults().fill()
+	if err != nil {
+		return nil, nil, err
+	}
+	role, binding := &rbacv1.ClusterRole{}, &rbacv1.ClusterRoleBinding{}
+	for document := range bytes.SplitSeq(text, []byte("\n---\n")) {
+		var meta metav1.PartialObjectMetadata
+		if err := yaml.Unmarshal(document, &meta); err != nil {
+			return nil, nil, fmt.Errorf("read the agent's manifest: %w", err)
+		}
+		var into any
+		switch {
+		case meta.Name != "tripod-agent-"+feature:
+			continue
+		case meta.Kind == "ClusterRole":
+			into = role
+		case meta.Kind == "ClusterRoleBinding":
+			into = binding
+		}
+		if err := yaml.UnmarshalStrict(document, into); err != nil {
+			return nil, nil, fmt.Errorf("read the agent's %s for %s: %w", meta.Kind, feature, err)
+		}
+	}
+	if role.Name == "" || binding.Name == "" {
+		return nil, nil, fmt.Errorf("the agent's manifest has no role for %q: there are %s", feature, strings.Join(Features, ", "))
+	}
+	return role, binding, nil
 }
 
 // quote makes any text one YAML scalar.

@@ -90,13 +90,16 @@ func TestTheManifestIsWhatKubernetesReads(t *testing.T) {
 // TestTheAgentHasTheRightsOfItsFeatures: one that only shows its cluster may
 // neither change it nor be anybody.
 func TestTheAgentHasTheRightsOfItsFeatures(t *testing.T) {
+	constrained := []string{"impersonate:user-info", "impersonate-on:user-info:get", "impersonate-on:user-info:list", "impersonate-on:user-info:watch", "impersonate-on:user-info:create",
+		"impersonate-on:user-info:update", "impersonate-on:user-info:patch", "impersonate-on:user-info:delete", "impersonate-on:user-info:deletecollection"}
+	constrained = slices.Clip(constrained)
 	for name, tc := range map[string]struct {
 		without []string
 		verbs   []string // that the agent has in the whole cluster
 	}{
-		"everything":        {nil, []string{"bind", "create", "delete", "escalate", "get", "impersonate", "list", "patch", "update", "watch"}},
+		"everything":        {nil, slices.Sorted(slices.Values(append(constrained, "bind", "create", "delete", "escalate", "get", "impersonate", "list", "patch", "update", "watch")))},
 		"without a gateway": {[]string{"gateway"}, []string{"bind", "create", "delete", "escalate", "get", "list", "patch", "update", "watch"}},
-		"without roles":     {[]string{"roles"}, []string{"create", "delete", "get", "impersonate", "list", "patch", "update", "watch"}},
+		"without roles":     {[]string{"roles"}, slices.Sorted(slices.Values(append(constrained, "create", "delete", "get", "impersonate", "list", "patch", "update", "watch")))},
 		"only the view":     {Features, []string{"get", "list", "watch"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -131,12 +134,43 @@ func TestTheAgentHasTheRightsOfItsFeatures(t *testing.T) {
 	}
 }
 
+// TestModeDirectIsForTheGatewayAlone: the hub's members get no other right.
+func TestModeDirectIsForTheGatewayAlone(t *testing.T) {
+	for _, direct := range []bool{false, true} {
+		manifest, err := Render(Params{Cluster: "north-1", Hub: []string{"10.0.0.1"}, Token: token, Direct: direct})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var members []string
+		for _, object := range decode(t, manifest) {
+			binding, ok := object.(*rbacv1.ClusterRoleBinding)
+			if ok && slices.ContainsFunc(binding.Subjects, func(s rbacv1.Subject) bool { return s.Kind == rbacv1.GroupKind && s.Name == "tripod:members" }) {
+				members = append(members, binding.RoleRef.Name)
+			}
+		}
+		want := []string{"tripod-agent-gateway"}
+		if !direct {
+			want = nil
+		}
+		if diff := cmp.Diff(want, members); diff != "" {
+			t.Errorf("direct %v: what the hub's members are bound to (-want +got):\n%s", direct, diff)
+		}
+	}
+	if role, binding, err := Role("gateway"); err != nil || role.Name != binding.RoleRef.Name || len(role.Rules) == 0 {
+		t.Errorf("the role alone: %+v %+v %v", role, binding, err)
+	}
+	if _, _, err := Role("gate"); err == nil || !strings.Contains(err.Error(), "there are datasets") {
+		t.Errorf("an unknown feature: %v", err)
+	}
+}
+
 func TestBadParamsAreRefused(t *testing.T) {
 	for name, tc := range map[string]struct {
 		params Params
 		want   string
 	}{
 		"a token of another cluster":          {Params{Cluster: "north-2", Hub: []string{"a"}, Token: token}, `for cluster "north-1", this is "north-2"`},
+		"mode Direct without the gateway":     {Params{Cluster: "north-1", Hub: []string{"a"}, Token: token, Direct: true, Without: []string{"gateway"}}, "give one of the two"},
 		"half a token":                        {Params{Cluster: "north-1", Hub: []string{"a"}, Token: "north-1.abcdef"}, "malformed"},
 		"a feature that is none":              {Params{Cluster: "north-1", Hub: []string{"a"}, Token: token, Without: []string{"x"}}, `no feature "x"`},
 		"no hub":                              {Params{Cluster: "north-1", Token: token}, "no hub member"},

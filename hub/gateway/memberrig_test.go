@@ -23,7 +23,6 @@ import (
 
 	"github.com/hashicorp/yamux"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -32,6 +31,7 @@ import (
 	"k8s.io/cri-streaming/pkg/streaming/portforward"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 
+	"tripod.dev/tripod/deploy/agent"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 	"tripod.dev/tripod/member-agent/tunnel"
 	"tripod.dev/tripod/test/authority"
@@ -80,15 +80,13 @@ func newRig(t *testing.T) *rig {
 // mayImpersonate is what mode Direct asks of a cluster.
 func (r *rig) mayImpersonate() {
 	r.t.Helper()
-	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "tripod-members"}, Rules: []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"users", "groups", "serviceaccounts"}, Verbs: []string{"impersonate"}},
-		{APIGroups: []string{"authentication.k8s.io"}, Resources: []string{"*"}, Verbs: []string{"impersonate"}},
-	}}
+	role, binding, err := agent.Role("gateway")
+	if err != nil {
+		r.t.Fatal(err)
+	}
 	if _, err := r.direct.RbacV1().ClusterRoles().Create(r.t.Context(), role, metav1.CreateOptions{}); err != nil {
 		r.t.Fatal(err)
 	}
-	binding := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "tripod-members"}, RoleRef: rbacv1.RoleRef{Kind: "ClusterRole", Name: "tripod-members"},
-		Subjects: []rbacv1.Subject{{Kind: "Group", Name: "tripod:members"}}}
 	if _, err := r.direct.RbacV1().ClusterRoleBindings().Create(r.t.Context(), binding, metav1.CreateOptions{}); err != nil {
 		r.t.Fatal(err)
 	}

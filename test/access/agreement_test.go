@@ -125,6 +125,13 @@ func TestTheGatewayAndADirectKubectlAgree(t *testing.T) {
 	agree(t, h, members, ann, "ynynnn")
 	agree(t, h, members, bob, "nnnnnn")
 
+	t.Run("by the rights that remember whom the agent may be, and by no others", func(t *testing.T) {
+		for _, m := range members {
+			if constrained, legacy := m.impersonated(t, "user-info"), m.impersonated(t, "legacy"); constrained == 0 || legacy != 0 {
+				t.Errorf("%s: %d people by the constrained way, %d by the old one", m.name, constrained, legacy)
+			}
+		}
+	})
 	t.Run("a role that the cluster had is not taken over", func(t *testing.T) {
 		eventually(t, "the placement says so", func(ctx context.Context) error { return h.says(ctx, "not ours") })
 		live := &rbacv1.ClusterRole{}

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -101,6 +104,28 @@ func (m *member) runAgent(t *testing.T, h *running, token jointoken.Token) {
 			t.Errorf("agent of %s: %v", m.name, err)
 		}
 	})
+}
+
+// impersonated counts the requests for people that the cluster has let the agent make,
+// by how it judged them: constrained ("user-info") or as before Kubernetes 1.36
+// ("legacy").
+func (m *member) impersonated(t *testing.T, mode string) int {
+	t.Helper()
+	text, err := kubernetes.NewForConfigOrDie(m.admin).RESTClient().Get().AbsPath("/metrics").DoRaw(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := fmt.Sprintf(`apiserver_impersonation_attempts_total{decision="allowed",mode=%q} `, mode)
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, name); ok {
+			n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return int(n)
+		}
+	}
+	return 0
 }
 
 func namespace(name string) *corev1.Namespace {

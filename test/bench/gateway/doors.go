@@ -24,6 +24,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"tripod.dev/tripod/deploy/agent"
 	"tripod.dev/tripod/hub/api/v1alpha1"
 	"tripod.dev/tripod/hub/identity"
 	"tripod.dev/tripod/test/bench/api"
@@ -195,26 +196,31 @@ func (d *doors) allow(ctx context.Context, _ Config) error {
 	if _, err := inCluster.CoreV1().ConfigMaps("default").Create(ctx, &read, metav1.CreateOptions{}); err != nil {
 		return fmt.Errorf("make the object that is read: %w", err)
 	}
-	user, members := rbacv1.Subject{Kind: rbacv1.UserKind, Name: person, APIGroup: rbacv1.GroupName}, rbacv1.Subject{Kind: rbacv1.GroupKind, Name: identity.OrganisationMembers, APIGroup: rbacv1.GroupName}
+	passing, bound, err := agent.Role("gateway")
+	if err != nil {
+		return err
+	}
+	user := rbacv1.Subject{Kind: rbacv1.UserKind, Name: person, APIGroup: rbacv1.GroupName}
 	return errors.Join(
 		grant(ctx, inCluster, "reader", user, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"get"}}),
-		grant(ctx, inCluster, "impersonator", members, rbacv1.PolicyRule{APIGroups: []string{"", "authentication.k8s.io"},
-			Resources: []string{"users", "groups", "uids", "userextras", "serviceaccounts"}, Verbs: []string{"impersonate"}},
-			rbacv1.PolicyRule{APIGroups: []string{"authentication.k8s.io"}, Resources: []string{"userextras/authentication.kubernetes.io/credential-id"}, Verbs: []string{"impersonate"}}),
+		give(ctx, inCluster, passing, bound),
 		grant(ctx, inHub, "passer", user, rbacv1.PolicyRule{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"clusters/proxy"}, Verbs: []string{"get"}}),
 	)
 }
 
 func grant(ctx context.Context, c kubernetes.Interface, name string, to rbacv1.Subject, rules ...rbacv1.PolicyRule) error {
 	name = "bench-" + name
-	role := rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules}
-	if _, err := c.RbacV1().ClusterRoles().Create(ctx, &role, metav1.CreateOptions{}); err != nil {
-		return fmt.Errorf("make role %s: %w", name, err)
+	return give(ctx, c, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules},
+		&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name}, Subjects: []rbacv1.Subject{to},
+			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name}})
+}
+
+func give(ctx context.Context, c kubernetes.Interface, role *rbacv1.ClusterRole, binding *rbacv1.ClusterRoleBinding) error {
+	if _, err := c.RbacV1().ClusterRoles().Create(ctx, role, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("make role %s: %w", role.Name, err)
 	}
-	binding := rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name}, Subjects: []rbacv1.Subject{to},
-		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name}}
-	if _, err := c.RbacV1().ClusterRoleBindings().Create(ctx, &binding, metav1.CreateOptions{}); err != nil {
-		return fmt.Errorf("bind role %s: %w", name, err)
+	if _, err := c.RbacV1().ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("bind role %s: %w", role.Name, err)
 	}
 	return nil
 }
