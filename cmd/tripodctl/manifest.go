@@ -47,6 +47,9 @@ ca.crt of a member's DATADIR/pki to what its --client-ca-file names.`,
 			if params.Replicas < 1 {
 				return fmt.Errorf("--replicas is %d: give 2, so that one may fail", params.Replicas)
 			}
+			if err := params.ValidateRights(); err != nil {
+				return err
+			}
 			if params.Hub, err = door.memberHosts(cmd.Context()); err != nil {
 				return err
 			}

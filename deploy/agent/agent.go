@@ -100,11 +100,18 @@ func (p Params) Validate() error {
 	if _, err := p.peerPort(); err != nil {
 		errs = append(errs, err)
 	}
-	if p.Direct && slices.Contains(p.Without, "gateway") {
-		errs = append(errs, errors.New("agent manifest: mode Direct is for the gateway, which is left out: give one of the two"))
-	}
 	if p.Replicas < 0 {
 		errs = append(errs, fmt.Errorf("agent manifest: %d replicas: give 2, so that one may fail", p.Replicas))
+	}
+	return errors.Join(append(errs, p.ValidateRights())...)
+}
+
+// ValidateRights reports what is wrong with the choice of features, which can be known
+// before there is a token.
+func (p Params) ValidateRights() error {
+	var errs []error
+	if p.Direct && slices.Contains(p.Without, "gateway") {
+		errs = append(errs, errors.New("agent manifest: mode Direct is for the gateway, which is left out: give one of the two"))
 	}
 	for _, feature := range p.Without {
 		if !slices.Contains(Features, feature) {

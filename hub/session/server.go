@@ -24,7 +24,7 @@ import (
 const maxMessageBytes = 16 << 20
 
 // What one side has sent and the other has not read yet, in bytes: of a stream, and of
-// all streams of a connection. A center far away has a first view in one round trip or two.
+// all streams of a connection.
 const (
 	streamWindow     = 4 << 20
 	connectionWindow = 8 << 20
