@@ -32,7 +32,12 @@ type Config struct {
 	Trusted []byte
 }
 
-const namespace = "default"
+const (
+	// namespace has what is read.
+	namespace = "default"
+	// filling has what is created: the faster server would have more to list.
+	filling = "filling"
+)
 
 // listed is how many objects a list reads.
 const listed = 500
@@ -101,13 +106,16 @@ func (s *Server) throughput(ctx context.Context, duration time.Duration, clients
 	return r.PerSecond, err
 }
 
-// fill makes the objects that get and list read.
+// fill makes the objects that get and list read, and a place for those of create.
 func (s *Server) fill(ctx context.Context) error {
 	open, closeAll, err := s.connect(1)
 	if err != nil {
 		return err
 	}
 	defer closeAll()
+	if _, err := open[0].CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: filling}}, metav1.CreateOptions{}); err != nil {
+		return err
+	}
 	for n := range listed {
 		o := object(fmt.Sprintf("read-%04d", n))
 		o.Labels = map[string]string{"read": "true"}
@@ -129,7 +137,7 @@ var created atomic.Int64
 
 func (s *Server) create() operation {
 	return func(ctx context.Context, c kubernetes.Interface, _, _ int) error {
-		_, err := c.CoreV1().ConfigMaps(namespace).Create(ctx, object(fmt.Sprintf("made-%08d", created.Add(1))), metav1.CreateOptions{})
+		_, err := c.CoreV1().ConfigMaps(filling).Create(ctx, object(fmt.Sprintf("made-%08d", created.Add(1))), metav1.CreateOptions{})
 		return err
 	}
 }
@@ -142,7 +150,7 @@ func (s *Server) get() operation {
 	}
 }
 
-// list reads a page of the namespace, consistently.
+// list reads the namespace, consistently.
 func (s *Server) list() operation {
 	return func(ctx context.Context, c kubernetes.Interface, _, _ int) error {
 		l, err := c.CoreV1().ConfigMaps(namespace).List(ctx, metav1.ListOptions{Limit: listed})
