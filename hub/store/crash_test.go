@@ -31,6 +31,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, serveUntilKilled(dir))
 		os.Exit(1)
 	}
+	if dir := os.Getenv(echoDir); dir != "" {
+		fmt.Fprintln(os.Stderr, echo(dir))
+		os.Exit(1)
+	}
 	goleak.VerifyTestMain(m)
 }
 
