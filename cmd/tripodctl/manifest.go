@@ -44,10 +44,7 @@ ca.crt of a member's DATADIR/pki to what its --client-ca-file names.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
 			params.Cluster = args[0]
-			if params.Replicas < 1 {
-				return fmt.Errorf("--replicas is %d: give 2, so that one may fail", params.Replicas)
-			}
-			if err := params.ValidateRights(); err != nil {
+			if err = checkChoices(params); err != nil {
 				return err
 			}
 			if params.Hub, err = door.memberHosts(cmd.Context()); err != nil {
@@ -73,6 +70,15 @@ ca.crt of a member's DATADIR/pki to what its --client-ca-file names.`,
 	c.Flags().BoolVar(&params.Direct, "direct", false, "also let the hub's members pass people on by themselves, for mode Direct")
 	c.Flags().StringVar(&params.LogLevel, "log-level", "info", "debug, info, warn or error")
 	return c
+}
+
+// checkChoices finds what is wrong before the hub is asked for anything: a token that is
+// made for nobody would be one more secret.
+func checkChoices(params agent.Params) error {
+	if params.Replicas < 1 {
+		return fmt.Errorf("--replicas is %d: give 2, so that one may fail", params.Replicas)
+	}
+	return params.ValidateRights()
 }
 
 // memberHosts asks the hub for the host of every member, so that an agent knows them
