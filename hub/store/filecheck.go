@@ -71,34 +71,23 @@ func sideBySide(reads ...func() error) error {
 // their keys: where both are found, so is all that lies between them, because it is in order.
 // After the last page no other can be taken for it.
 func checkBucket(name []byte, b *bolt.Bucket) error {
-	wrong := func(key []byte) error { return fmt.Errorf("entry %x of bucket %s: %w", key, name, errAltered) }
+	mapped := b.Tx().DB().Info()
+	page := func(key []byte) uintptr { // a large one counts as several
+		return (uintptr(unsafe.Pointer(unsafe.SliceData(key))) - mapped.Data) / uintptr(mapped.PageSize)
+	}
 	var last, lastValue []byte
 	return b.ForEach(func(key, value []byte) error {
+		begins := last == nil || page(key) != page(last)
 		switch {
-		case last == nil:
-		case bytes.Compare(key, last) <= 0:
-			return wrong(key)
-		case page(key) == page(last):
-			last, lastValue = key, value
-			return nil
-		case !bytes.Equal(b.Get(last), lastValue):
-			return wrong(last)
-		}
-		if !bytes.Equal(b.Get(key), value) {
-			return wrong(key)
+		case last != nil && bytes.Compare(key, last) <= 0, begins && !bytes.Equal(b.Get(key), value):
+			return fmt.Errorf("entry %x of bucket %s: %w", key, name, errAltered)
+		case last != nil && begins && !bytes.Equal(b.Get(last), lastValue):
+			return fmt.Errorf("entry %x of bucket %s: %w", last, name, errAltered)
 		}
 		last, lastValue = key, value
 		return nil
 	})
 }
-
-// page of the mapped file that a key lies in. bbolt does not tell; its own pages are one
-// of the machine's or several, which only has more entries looked up.
-func page(key []byte) uintptr {
-	return uintptr(unsafe.Pointer(unsafe.SliceData(key))) / pageBytes
-}
-
-var pageBytes = uintptr(os.Getpagesize())
 
 // checkRevisions reads every revision of every key. After the last compaction none
 // may be missing.

@@ -14,15 +14,22 @@ import (
 )
 
 // TestWhatIsCheckedIsFound flips bits where keys are: if the check finds nothing wrong,
-// every entry is found by its key. It looks up some of them only.
+// every entry is found by its key. It looks up some of them only. A file that was made
+// on another machine may have pages of another size.
 func TestWhatIsCheckedIsFound(t *testing.T) {
+	for _, size := range []int{1 << 10, os.Getpagesize()} {
+		t.Run(fmt.Sprintf("pages of %d bytes", size), func(t *testing.T) { whatIsCheckedIsFound(t, size) })
+	}
+}
+
+func whatIsCheckedIsFound(t *testing.T, pageSize int) {
 	path := filepath.Join(t.TempDir(), "db")
-	manyPages(t, path)
+	manyPages(t, path, pageSize)
 	whole, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	branches, leaves := pagesOf(whole, 0x01), pagesOf(whole, 0x02)
+	branches, leaves := pagesOf(whole, pageSize, 0x01), pagesOf(whole, pageSize, 0x02)
 	if len(branches) < 3 || len(leaves) < 100 {
 		t.Fatalf("the tree has %d branches and %d leaves, at least 3 and 100 are wanted", len(branches), len(leaves))
 	}
@@ -56,9 +63,9 @@ func TestWhatIsCheckedIsFound(t *testing.T) {
 
 // manyPages writes a tree of three levels, with entries that share a page and others that
 // have several.
-func manyPages(t *testing.T, path string) {
+func manyPages(t *testing.T, path string, pageSize int) {
 	t.Helper()
-	db, err := bolt.Open(path, 0o600, &bolt.Options{NoSync: true})
+	db, err := bolt.Open(path, 0o600, &bolt.Options{NoSync: true, PageSize: pageSize})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,8 +89,8 @@ func manyPages(t *testing.T, path string) {
 }
 
 // pagesOf a kind, by where they begin.
-func pagesOf(file []byte, kind uint16) (at []int) {
-	for i, size := 2, os.Getpagesize(); (i+1)*size <= len(file); i++ {
+func pagesOf(file []byte, size int, kind uint16) (at []int) {
+	for i := 2; (i+1)*size <= len(file); i++ {
 		head := file[i*size:]
 		if binary.LittleEndian.Uint64(head) == uint64(i) && binary.LittleEndian.Uint16(head[8:]) == kind {
 			at = append(at, i*size)

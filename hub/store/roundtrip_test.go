@@ -24,11 +24,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 	dir := b.TempDir()
 	ca := authority.New(b, "ca")
 	ca.Write(b, dir, ca.Issue(b, "echo"))
-	self, err := os.Executable()
-	if err != nil {
-		b.Fatal(err)
-	}
-	server := exec.Command(self)
+	server := exec.Command(os.Args[0])
 	server.Env = append(os.Environ(), echoDir+"="+dir)
 	server.Stderr = os.Stderr
 	said, err := server.StdoutPipe()

@@ -27,6 +27,12 @@ func rows(members int, c Config) []row {
 			return on.throughput(ctx, on.connect, clients, op(on))
 		}})
 	}
+	restart := func(name string) row {
+		return row{Name: name, Unit: "s", Better: report.Lower, Measure: func(ctx context.Context, on *bed) (float64, error) { return on.restart(ctx, 100_000) }}
+	}
+	if members > 1 {
+		all = append(all, restart("store/restart/100k")) // before the others have written millions of revisions
+	}
 	for _, clients := range clientCounts {
 		for _, size := range sizes {
 			perSecond(fmt.Sprintf("store/put/%d/c=%d/%s", members, clients, size.name), clients, func(on *bed) operation { return on.put(size.bytes) })
@@ -47,16 +53,12 @@ func rows(members int, c Config) []row {
 			return on.throughput(ctx, on.connectFollower, clients, on.get())
 		}})
 	}
-	restart := row{Unit: "s", Better: report.Lower, Measure: func(ctx context.Context, on *bed) (float64, error) { return on.restart(ctx, 100_000) }}
-	fresh, after := restart, restart
-	fresh.Name, after.Name = "store/restart/100k", "store/restart/after-all"
-	all = append(all,
+	return append(all,
 		row{Name: "store/watch-fanout/1000", Unit: "event/s", Better: report.Higher, Measure: func(ctx context.Context, on *bed) (float64, error) { return on.watchFanout(ctx, 1000) }},
 		row{Name: "store/memory/3", Unit: "MiB", Better: report.Lower, Once: true, Measure: func(ctx context.Context, on *bed) (float64, error) { return on.memory(ctx) }},
-		after,
+		restart("store/restart/after-all"),
 		row{Name: "store/leader-kill-gap/p99", Unit: "s", Better: report.Lower, Once: true, Measure: func(ctx context.Context, on *bed) (float64, error) { return on.leaderKillGap(ctx, c.Kills) }},
 	)
-	return append([]row{fresh}, all...) // before the others have written millions of revisions
 }
 
 // operation is one request of client, its n-th.
